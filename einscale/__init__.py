@@ -1,0 +1,1 @@
+"""einscale: derive, explain, prove and price the collectives of a sharded Transformer."""

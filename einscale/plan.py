@@ -1,0 +1,94 @@
+"""Plans: the steps every device runs, as frozen values that say nothing about sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from einscale.collectives import Collective, received_total
+from einscale.einsum import Einsum, einsum_flops
+from einscale.layout import Layout, Tensor, shards
+from einscale.mesh import Mesh
+from einscale.numeric import Number, ceil_div, product
+
+
+class LocalEinsum(Struct, frozen=True):
+    """An einsum every device runs on its shards.
+
+    Args:
+        inputs: the operand tensors; their `indices` are the labels of this einsum.
+        layouts: the layout each operand is read in. An index has the same axes wherever it occurs.
+        output: the tensor it makes.
+        output_layout: its layout: axes on contracted indices, and sums an operand owes, are in `unreduced`.
+    """
+
+    inputs: tuple[Tensor, ...]
+    layouts: tuple[Layout, ...]
+    output: Tensor
+    output_layout: Layout
+
+    @property
+    def einsum(self) -> Einsum:
+        """The einsum without layouts."""
+        return Einsum(tuple(tensor.indices for tensor in self.inputs), self.output.indices)
+
+    @property
+    def placement(self) -> dict[str, tuple[str, ...]]:
+        """Index -> the mesh axes its range is divided over."""
+        return {
+            index: axes
+            for tensor, layout in zip(self.inputs, self.layouts, strict=True)
+            for index, axes in zip(tensor.indices, layout.dims, strict=True)
+        }
+
+    def __str__(self) -> str:
+        operands = ", ".join(
+            f"{tensor.name}: {layout.text(tensor.indices)}"
+            for tensor, layout in zip(self.inputs, self.layouts, strict=True)
+        )
+        return f"einsum {operands} -> {self.output.name}: {self.output_layout.text(self.output.indices)}"
+
+
+Step = LocalEinsum | Collective
+
+
+class Plan(Struct, frozen=True):
+    """The steps of one einsum: a tensor is found by (name, layout), so each step names exactly what it reads.
+
+    Args:
+        inputs: operands as they are given.
+        input_layouts: the layouts they are given in.
+        steps: moves and local einsums, in order.
+        output: the result.
+        output_layout: the layout it ends in.
+    """
+
+    inputs: tuple[Tensor, ...]
+    input_layouts: tuple[Layout, ...]
+    steps: tuple[Step, ...]
+    output: Tensor
+    output_layout: Layout
+
+    @property
+    def collectives(self) -> tuple[Collective, ...]:
+        """The moves, free ones included, in order."""
+        return tuple(step for step in self.steps if isinstance(step, Collective))
+
+
+def step_flops(step: LocalEinsum, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
+    """FLOPs one device spends on a local einsum, padding included."""
+    placement = step.placement
+    iterations = product(ceil_div(sizes[index], shards(axes, degrees)) for index, axes in placement.items())
+    einsum = step.einsum
+    return einsum_flops(len(einsum.inputs), bool(einsum.contracted), iterations)
+
+
+def plan_flops(plan: Plan, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
+    """FLOPs one device spends on a plan."""
+    return sum(step_flops(step, sizes, degrees) for step in plan.steps if isinstance(step, LocalEinsum))
+
+
+def plan_received(plan: Plan, sizes: Mapping[str, Number], mesh: Mesh) -> Number:
+    """Bytes a device receives over a plan: totals over the mesh added exactly, rounded up once."""
+    return ceil_div(sum(received_total(step, sizes, mesh) for step in plan.collectives), mesh.devices)

@@ -1,0 +1,111 @@
+"""Programs as frozen values: SSA statements over named tensors whose axes have names."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from einscale.einsum import Einsum
+
+Option: TypeAlias = str | int | float | tuple[str, ...]
+
+
+class Value(Struct, frozen=True):
+    """A tensor of a program.
+
+    Args:
+        name: unique in its program.
+        axes: one axis name per dim; sizes are looked up by axis name.
+        dtype: element type: a canonical dtype.
+        kind: `input` (fed in), `parameter`, `activation` (made forward), `residual` (a statement's extra output that only
+            the backward pass reads: dropout mask, log-sum-exp), or `gradient`.
+        of: for a gradient, the value it is the gradient of.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: str
+    kind: str = "activation"
+    of: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{' '.join(self.axes)}]"
+
+
+class Statement(Struct, frozen=True):
+    """One operation: an einsum, or a map of the table in `maps`.
+
+    Args:
+        op: `einsum` or the name of a map.
+        inputs: names of the values it reads, in order.
+        outputs: names of the values it makes: the result, then its residuals (a dropout's mask).
+        labels: for an einsum the labels of each input and last of the output, positional on the values' axes (a value
+            with axes `b s n k` may be read as `b t n k`); empty for a map.
+        options: sorted (name, value) pairs of a map: the axis it reduces (`axis`), a rate, a variant.
+        section: what sub-total it belongs to: `attention`, `mlp`, or "" for none.
+        group: statements that share a non-empty group are fused where the strategy says so: interior values are never
+            written to memory, nor saved.
+        phase: `forward`, `recompute` (forward work redone in the backward pass), `backward`, or `update`.
+        source: for a backward or recompute statement, the first output of the forward statement it came from.
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...] = ()
+    options: tuple[tuple[str, Option], ...] = ()
+    section: str = ""
+    group: str = ""
+    phase: str = "forward"
+    source: str = ""
+
+    @property
+    def output(self) -> str:
+        """The result; residuals left out."""
+        return self.outputs[0]
+
+    @property
+    def einsum(self) -> Einsum:
+        """The einsum of an einsum statement."""
+        return Einsum(self.labels[:-1], self.labels[-1])
+
+    def option(self, name: str, default: Option = "") -> Option:
+        """Value of an option."""
+        return dict(self.options).get(name, default)
+
+
+class Program(Struct, frozen=True):
+    """Statements in order, the values they read and make, and what goes in and out.
+
+    Args:
+        name: `embedding`, `block`, `head`, or the user's own.
+        values: every value, inputs and parameters first, then in order of making.
+        statements: in order; each value is made once.
+        inputs: names of the values fed in.
+        outputs: names of the results.
+        sizes: axis name -> size, for the axes the program itself fixes (d, f, h, ...); batch and sequence usually come
+            from the caller.
+        composites: name of a composite -> the axes it is made of, major to minor: query heads `h` = (`n`, `g`), kv heads by
+            group. A rule that names the composite divides its first axis as far as it goes, then the next.
+        tied: parameters that live in another program of the model and are counted there.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    statements: tuple[Statement, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    sizes: tuple[tuple[str, int], ...] = ()
+    composites: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    tied: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> dict[str, Value]:
+        """Value name -> value."""
+        return {value.name: value for value in self.values}
+
+    @property
+    def parameters(self) -> tuple[Value, ...]:
+        """The parameters, in order."""
+        return tuple(value for value in self.values if value.kind == "parameter")

@@ -1,1 +1,89 @@
-"""einscale: derive, explain, prove and price the collectives of a sharded Transformer."""
+"""einscale: derive, explain, prove and price the collectives of a sharded Transformer.
+
+>>> import einscale
+>>> answer = einscale.plan("B/x D, D/x F -> B/x F", mesh="x=4", sizes={"B": 64, "D": 128, "F": 256})
+>>> answer.bytes_received
+49152
+
+Names are imported when they are first used, so that `import einscale` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from einscale.api import PlanResult as PlanResult
+    from einscale.api import plan as plan
+    from einscale.errors import EinscaleError as EinscaleError
+    from einscale.errors import HardwareError as HardwareError
+    from einscale.errors import LayoutError as LayoutError
+    from einscale.errors import MeshError as MeshError
+    from einscale.errors import ModelError as ModelError
+    from einscale.errors import NotationError as NotationError
+    from einscale.errors import PlanError as PlanError
+    from einscale.errors import ProgramError as ProgramError
+    from einscale.errors import SizeError as SizeError
+    from einscale.errors import StrategyError as StrategyError
+    from einscale.errors import UsageError as UsageError
+    from einscale.errors import VerificationError as VerificationError
+    from einscale.hardware import list_systems as list_systems
+    from einscale.hardware import load_system as load_system
+    from einscale.mesh import Mesh as Mesh
+    from einscale.mesh import make_mesh as make_mesh
+    from einscale.notation import parse_spec as parse_spec
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "api": ("PlanResult", "plan"),
+    "errors": (
+        "EinscaleError",
+        "HardwareError",
+        "LayoutError",
+        "MeshError",
+        "ModelError",
+        "NotationError",
+        "PlanError",
+        "ProgramError",
+        "SizeError",
+        "StrategyError",
+        "UsageError",
+        "VerificationError",
+    ),
+    "hardware": ("list_systems", "load_system"),
+    "mesh": ("Mesh", "make_mesh"),
+    "notation": ("parse_spec",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+class _Package(ModuleType):
+    """This package, where the function `plan` is not hidden by the submodule `einscale.plan` once that is imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home, once."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'einscale' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"einscale.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, imported yet or not."""
+    return sorted({*globals(), *__all__})

@@ -1,14 +1,23 @@
-"""The moves between layouts: what each does to a layout, and the exact bytes it makes devices receive."""
+"""The moves between layouts: what each does to a layout, and the exact bytes it makes devices receive.
+
+With L the local bytes before a move over a group of n devices, a device receives: all-gather L(n-1), reduce-scatter
+L(n-1)/n, all-reduce 2L(n-1)/n, all-to-all L(n-1)/n, permute L if its block changes. These are the amounts of the
+bandwidth-optimal algorithms; the first three are also what NCCL's documentation calls bus bytes. Totals over the mesh
+are whole numbers, so they are carried as totals and rounded once, where a per-device figure is shown.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
-from einscale.layout import Layout, Tensor, local_bytes, shards
-from einscale.mesh import Mesh
-from einscale.numeric import Number, ceil_div, divide_exact
+from einscale.digits import Digits, digits_of, overlap
+from einscale.errors import LayoutError
+from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
+from einscale.mesh import Mesh, MeshAxis, degree
+from einscale.numeric import Number, ceil_div, divide_exact, is_array, product
 
 SLICE = "slice"
 MASK = "mask"
@@ -50,18 +59,157 @@ class Collective(Struct, frozen=True):
 
 
 def changed_blocks(step: Collective, mesh: Mesh) -> int:
-    """How many devices of the mesh end a permute with another block than they began with."""
-    raise NotImplementedError  # replaced by the collectives work package
+    """How many devices of the mesh end a permute with another block than they began with.
+
+    >>> from einscale.layout import make_layout
+    >>> from einscale.mesh import make_mesh
+    >>> swap = Collective("permute", Tensor("W", ("d",)), ("x", "y"), make_layout([("x", "y")]), make_layout([("y", "x")]))
+    >>> changed_blocks(swap, make_mesh("x=2,y=4")), changed_blocks(swap, make_mesh("x=4,y=4"))
+    (6, 12)
+
+    Raises:
+        LayoutError: the two layouts divide a dim into different numbers of shards.
+    """
+    digits = digits_of(mesh, step.before.axes + step.after.axes)
+    before, after = digits.dims(step.before.dims), digits.dims(step.after.dims)
+    counts = 1
+    for one, other in zip(before, after, strict=True):
+        if digits.size(one) != digits.size(other):
+            raise LayoutError(f"a permute keeps the number of shards of every dim; this one does not: {step}")
+        counts *= digits.size(one)
+    same, of = overlap(before, after, digits.radices)
+    return mesh.devices - int(divide_exact(mesh.devices * counts * same, of))
 
 
 def received_total(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) -> Number:
-    """Bytes received, summed over every device of the mesh: an exact int on ints."""
-    raise NotImplementedError  # replaced by the collectives work package
+    """Bytes received, summed over every device of the mesh: an exact int on ints.
+
+    >>> from einscale.layout import make_layout
+    >>> from einscale.mesh import make_mesh
+    >>> weight = Tensor("W", ("d", "f"), "bf16")
+    >>> gather = Collective("all-gather", weight, ("x",), make_layout([("x",), ()]), make_layout([(), ()]))
+    >>> received_total(gather, {"d": 8, "f": 16}, make_mesh("x=4"))  # 4 devices, 3/4 of 256 bytes each
+    768
+    """
+    return received_by_degrees(step, sizes, mesh.degrees)
+
+
+def received_by_degrees(step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
+    """`received_total` with the mesh given as axis -> devices, major to minor; sizes and degrees may be arrays.
+
+    Arrays need layouts of whole axes. A permute then counts as the layouts line up axis by axis, which is also what
+    makes it valid: axes that change places must be of equal size.
+    """
+    devices = product(degrees.values())
+    local = local_bytes(step.tensor, step.before, sizes, degrees)
+    if step.kind in FREE:
+        return devices * local * 0
+    if step.kind == PERMUTE:
+        if any(is_array(n) for n in degrees.values()):
+            return devices * local * (1 - 1 / _agreement(step, degrees))
+        return local * changed_blocks(step, _mesh(tuple(degrees.items())))
+    group = shards(step.axes, degrees)
+    if step.kind == ALL_GATHER:
+        return devices * local * (group - 1)
+    total = divide_exact(devices, group) * local * (group - 1)
+    return 2 * total if step.kind == ALL_REDUCE else total
 
 
 def received(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) -> Number:
     """Bytes received per device: the total over the mesh divided by its devices, rounded up once."""
-    return ceil_div(received_total(step, sizes, mesh), mesh.devices)
+    return ceil_div(received_total(step, sizes, mesh), product(mesh.degrees.values()))
 
 
-__all__ = ["divide_exact", "local_bytes", "shards"]
+@lru_cache(maxsize=256)
+def _mesh(degrees: tuple[tuple[str, int], ...]) -> Mesh:
+    return Mesh(tuple(MeshAxis(name, size) for name, size in degrees))
+
+
+def _agreement(step: Collective, degrees: Mapping[str, Number]) -> Number:
+    """One device in how many keeps its block in a permute of whole axes that line up."""
+    root: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while name in root:
+            name = root[name]
+        return name
+
+    result: Number = 1
+    for one, other in zip(step.before.dims, step.after.dims, strict=True):
+        for a, b in zip(one, other, strict=True):
+            if find(a) != find(b):
+                root[find(b)] = find(a)
+                result = result * degree(a, degrees)
+    return result
+
+
+def check_move(step: Collective, mesh: Mesh) -> None:
+    """Raise unless the move is one that its collective makes: only the minor ends of dims change, and nothing is lost.
+
+    >>> from einscale.layout import make_layout
+    >>> from einscale.mesh import make_mesh
+    >>> strided = Collective("all-gather", Tensor("W", ("d",)), ("x",), make_layout([("x", "y")]), make_layout([("y",)]))
+    >>> check_move(strided, make_mesh("x=2,y=4"))
+    Traceback (most recent call last):
+    einscale.errors.LayoutError: all-gather(x) W: d/x/y -> d/y is not a move: an all-gather takes axes off the minor ends
+
+    Raises:
+        LayoutError: it is not.
+    """
+    check_layout(step.before, mesh, step.tensor.name)
+    check_layout(step.after, mesh, step.tensor.name)
+    rank = len(step.tensor.indices)
+    if step.kind not in KINDS or len(step.before.dims) != rank or len(step.after.dims) != rank:
+        raise LayoutError(f"{step} is not a move: unknown kind, or a layout of another rank")
+    digits = digits_of(mesh, (*step.before.axes, *step.after.axes, *step.axes))
+    fault = _fault(step, digits)
+    if fault:
+        raise LayoutError(f"{step} is not a move: {fault}")
+
+
+def _fault(step: Collective, digits: Digits) -> str:
+    """What is wrong with a move, in words; empty if nothing is."""
+    before, after = digits.dims(step.before.dims), digits.dims(step.after.dims)
+    owed, owes = set(digits.expand(step.before.unreduced)), set(digits.expand(step.after.unreduced))
+    used = {digit for dim in before for digit in dim}
+    lost = [one[len(other) :] if one[: len(other)] == other else None for one, other in zip(before, after, strict=True)]
+    gain = [other[len(one) :] if other[: len(one)] == one else None for one, other in zip(before, after, strict=True)]
+    gained = {digit for dim in gain if dim for digit in dim}
+    moved = set(digits.expand(step.axes))
+    if step.before.reduction != step.after.reduction and owed and owes:
+        return "the owed reduction changes"
+    match step.kind:
+        case "slice":
+            good = None not in gain and owed == owes and moved == gained and not gained & (used | owed)
+            rule = "a slice puts free axes on the minor ends"
+        case "mask":
+            good = before == after and owes == owed | moved and not moved & (used | owed)
+            rule = "a mask makes free axes owe a sum"
+        case "all-gather":
+            good = None not in lost and owed == owes and moved == {digit for dim in lost if dim for digit in dim}
+            rule = "an all-gather takes axes off the minor ends"
+        case "reduce-scatter":
+            good = None not in gain and moved == gained and gained <= owed and owes == owed - gained
+            rule = "a reduce-scatter puts owed axes on the minor ends"
+        case "all-reduce":
+            good = before == after and moved <= owed and owes == owed - moved
+            rule = "an all-reduce settles owed axes and keeps the dims"
+        case "all-to-all":
+            ends = all(one is not None or other is not None for one, other in zip(lost, gain, strict=True))
+            leaving = {digit for dim in lost if dim for digit in dim}
+            good = ends and owed == owes and leaving == gained == moved
+            rule = "an all-to-all moves axes from minor ends to minor ends, each dim only losing or only gaining"
+        case _:
+            counts = all(digits.size(a) == digits.size(b) for a, b in zip(before, after, strict=True))
+            differ = {d for a, b in zip(before, after, strict=True) if a != b for d in (*a, *b)}
+            changed = _places(before, after)
+            good = counts and owed == owes and changed <= moved <= differ
+            rule = "a permute keeps the number of shards of every dim, and its axes are those that change places"
+    return "" if good else rule
+
+
+def _places(before: tuple[tuple[int, ...], ...], after: tuple[tuple[int, ...], ...]) -> set[int]:
+    """Digits whose place (dim and position) differs between two layouts."""
+    old = {digit: (d, k) for d, dim in enumerate(before) for k, digit in enumerate(dim)}
+    new = {digit: (d, k) for d, dim in enumerate(after) for k, digit in enumerate(dim)}
+    return {digit for digit in old.keys() | new.keys() if old.get(digit) != new.get(digit)}

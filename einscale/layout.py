@@ -132,7 +132,7 @@ def padding_fraction(
     0.16666666666666663
     """
     stored = product(ceil_div(sizes[i], n) * n for i, n in _counts(layout, indices, degrees))
-    return 1.0 - product(sizes[i] for i in indices) / stored
+    return float(1.0 - product(sizes[i] for i in indices) / stored)
 
 
 def _counts(layout: Layout, indices: Sequence[str], degrees: Mapping[str, Number]) -> list[tuple[str, Number]]:

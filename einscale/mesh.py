@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from msgspec import Struct
@@ -81,6 +81,49 @@ def split_name(name: str) -> tuple[str, int, int | None]:
     """
     found = SUB_AXIS.match(name)
     return (found[1], int(found[2]), int(found[3])) if found else (name, 1, None)
+
+
+def part_order(name: str) -> tuple[str, int]:
+    """Sort key that puts the parts of an axis from major to minor."""
+    axis, before, _ = split_name(name)
+    return axis, before
+
+
+def without_covered(names: Iterable[str], degrees: Mapping[str, int]) -> tuple[str, ...]:
+    """The names, without the parts of axes that lie within another of them.
+
+    >>> without_covered(["model", "model:(1)8", "data"], {"model": 16, "data": 2})
+    ('model', 'data')
+    """
+    spans = {}
+    for name in names:
+        axis, before, size = split_name(name)
+        spans[name] = (axis, before, degrees[axis] if size is None else before * size)
+    return tuple(
+        name
+        for name, (axis, start, stop) in spans.items()
+        if not any(
+            other != name and axis == a and first <= start and stop <= last for other, (a, first, last) in spans.items()
+        )
+    )
+
+
+def join_parts(names: Iterable[str], degrees: Mapping[str, int]) -> tuple[str, ...]:
+    """Mesh axes and parts of axes, where parts that follow on each other are written as one.
+
+    >>> join_parts(["model:(1)8", "model:(8)2", "data"], {"model": 16, "data": 2})
+    ('model', 'data')
+    """
+    joined: list[str] = []
+    for name in names:
+        axis, before, size = split_name(name)
+        last = split_name(joined[-1]) if joined else ("", 1, None)
+        if size is not None and last[2] is not None and axis == last[0] and last[1] * last[2] == before:
+            joined.pop()
+            before, size = last[1], last[2] * size
+        whole = size is None or (before == 1 and size == degrees[axis])
+        joined.append(axis if whole or size is None else sub_axis(axis, before, size))
+    return tuple(joined)
 
 
 def degree(name: str, degrees: Mapping[str, Number]) -> Number:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
 from einscale.collectives import Collective, received_total
 from einscale.einsum import Einsum, einsum_flops
-from einscale.layout import Layout, Tensor, shards
+from einscale.layout import Layout, Tensor, local_bytes, local_elements, shards
 from einscale.mesh import Mesh
-from einscale.numeric import Number, ceil_div, product
+from einscale.numeric import Number, ceil_div, maximum, product
 
 
 class LocalEinsum(Struct, frozen=True):
@@ -48,6 +48,28 @@ class LocalEinsum(Struct, frozen=True):
             for tensor, layout in zip(self.inputs, self.layouts, strict=True)
         )
         return f"einsum {operands} -> {self.output.name}: {self.output_layout.text(self.output.indices)}"
+
+
+class LocalMap(Struct, frozen=True):
+    """A map every device runs on its shards: everything in a program that is not an einsum.
+
+    Args:
+        op: name of the map.
+        inputs: the tensors it reads, and `layouts` how each is divided.
+        outputs: the tensors it makes, and `output_layouts` how each is divided.
+        flops_per_element: FLOPs an element of the largest tensor it touches.
+        counts_first: they count for the elements of the first operand instead.
+        reads: which inputs are read in full; a table that is looked up is not.
+    """
+
+    op: str
+    inputs: tuple[Tensor, ...]
+    layouts: tuple[Layout, ...]
+    outputs: tuple[Tensor, ...]
+    output_layouts: tuple[Layout, ...]
+    flops_per_element: float = 0
+    counts_first: bool = False
+    reads: tuple[int, ...] = ()
 
 
 Step = LocalEinsum | Collective
@@ -92,3 +114,39 @@ def plan_flops(plan: Plan, sizes: Mapping[str, Number], degrees: Mapping[str, Nu
 def plan_received(plan: Plan, sizes: Mapping[str, Number], mesh: Mesh) -> Number:
     """Bytes a device receives over a plan: totals over the mesh added exactly, rounded up once."""
     return ceil_div(sum(received_total(step, sizes, mesh) for step in plan.collectives), mesh.devices)
+
+
+def work_flops(work: LocalEinsum | LocalMap, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
+    """FLOPs one device spends on local work, padding included."""
+    if isinstance(work, LocalEinsum):
+        return step_flops(work, sizes, degrees)
+    if work.counts_first:
+        first = local_elements(work.layouts[0], work.inputs[0].indices, sizes, degrees)
+        return first * work.flops_per_element
+    elements: Number = 0
+    for tensor, layout in zip(work.inputs + work.outputs, work.layouts + work.output_layouts, strict=True):
+        elements = maximum(elements, local_elements(layout, tensor.indices, sizes, degrees))
+    return elements * work.flops_per_element
+
+
+def work_traffic(
+    work: LocalEinsum | LocalMap,
+    sizes: Mapping[str, Number],
+    degrees: Mapping[str, Number],
+    resident: Collection[str] = (),
+) -> Number:
+    """Bytes of HBM one device reads and writes for local work: every operand once, every result once.
+
+    Args:
+        work: the local work.
+        sizes: index -> size.
+        degrees: mesh axis -> devices.
+        resident: names of tensors that a fused kernel keeps on chip.
+    """
+    if isinstance(work, LocalEinsum):
+        touched = [*zip(work.inputs, work.layouts, strict=True), (work.output, work.output_layout)]
+    else:
+        operands = list(zip(work.inputs, work.layouts, strict=True))
+        touched = [operands[position] for position in work.reads]
+        touched += zip(work.outputs, work.output_layouts, strict=True)
+    return sum(local_bytes(tensor, layout, sizes, degrees) for tensor, layout in touched if tensor.name not in resident)

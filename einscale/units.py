@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from einscale.errors import SizeError
@@ -123,7 +124,7 @@ def check_size(value: float, what: str = "size", text: str | None = None) -> int
     span = (0, len(shown))
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SizeError(f"the {what} must be a whole number, not {type(value).__name__}", text=shown, span=span)
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         raise SizeError(f"the {what} must be a whole number", text=shown, span=span)
     if value > LIMIT:
         raise SizeError(f"the {what} is absurd: more than {LIMIT:.0e}", text=shown, span=span)

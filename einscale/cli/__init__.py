@@ -1,1 +1,149 @@
-"""Placeholder until this package is written."""
+"""The command line: one thin file per command group, each imported only when its command runs.
+
+A command parses flags, calls the library, and hands the result to `report`. What every command shares is here: which
+commands there are, and how an error becomes one message on stderr and an exit status (0 done, 1 the answer is no, 2 the
+request cannot be understood).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from einscale.errors import EinscaleError, UsageError, VerificationError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "layer": "layer",
+    "plan": "plan",
+    "explain": "plan",
+    "program": "models",
+    "model": "models",
+    "models": "models",
+    "strategies": "strategies",
+    "hardware": "hardware",
+}
+"""Command -> the module of this package that has a function of that name."""
+
+ANSWERED, NO, NOT_UNDERSTOOD = 0, 1, 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line of this process and leave with its exit status."""
+    status = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_stdout()
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; results go to stdout, one clear message to stderr where there are none.
+
+    Args:
+        arguments: the words after `einscale`.
+
+    Returns:
+        the exit status.
+    """
+    try:
+        return _dispatch(list(arguments))
+    except VerificationError as error:
+        return _fail(error, NO)
+    except EinscaleError as error:
+        return _fail(error)
+    except BrokenPipeError:
+        _close_stdout()
+        return ANSWERED
+    except KeyboardInterrupt:
+        return _fail(UsageError("interrupted"), INTERRUPTED)
+    except MemoryError:
+        return _fail(UsageError("out of memory: the request is too large for this machine"))
+    except OSError as error:
+        where = f" `{error.filename}`" if error.filename else ""
+        return _fail(UsageError(f"cannot read or write{where}: {error.strerror or error}"))
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Hand the arguments to typer, with no more commands loaded than are asked for."""
+    if arguments == ["--version"]:
+        from einscale import __version__
+
+        print(f"einscale {__version__}")
+        return ANSWERED
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if name is not None and name not in COMMANDS and not _asks_for_shell(arguments):
+        raise UsageError(f"no such command `{name}`", hint=did_you_mean(name, COMMANDS, "the commands are"))
+
+    from typer.main import get_command
+
+    from einscale.cli.application import application
+
+    command = get_command(application([name] if name in COMMANDS else list(COMMANDS)))
+    status = command.main(args=arguments or ["--help"], prog_name="einscale", standalone_mode=False)
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if not arguments:
+        return NOT_UNDERSTOOD
+    return status if isinstance(status, int) else ANSWERED
+
+
+def _asks_for_shell(arguments: list[str]) -> bool:
+    """Whether the next word is the name of a shell, not of a command."""
+    return arguments[0] in ("--install-completion", "--show-completion")
+
+
+def _fail(error: EinscaleError, status: int = NOT_UNDERSTOOD) -> int:
+    """Say what is wrong on stderr."""
+    from einscale.cli.output import write
+
+    try:
+        write(sys.stderr, f"error: {error}\n")
+    except OSError:
+        pass  # nobody reads; the exit status still tells
+    return status
+
+
+def _unexpected(error: Exception) -> int:
+    """A usage error of typer's in our words; anything else is a fault of einscale and says so."""
+    if hasattr(error, "format_message"):
+        return _fail(_usage_error(error))
+    import os
+
+    if os.environ.get("EINSCALE_TRACEBACK"):
+        raise error
+    return _fail(
+        UsageError(
+            f"einscale failed on this request ({type(error).__name__}: {error}); this is a fault of einscale",
+            hint="set EINSCALE_TRACEBACK=1 to see where, and please report it",
+        )
+    )
+
+
+def _usage_error(error: Any) -> UsageError:
+    """A usage error as typer raises it -> ours, with the near miss of a misspelt flag."""
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "einscale")
+    parameters = context.command.params if context is not None else []
+    options = ["--help", *(option for parameter in parameters for option in parameter.opts if option.startswith("--"))]
+    see = f"`{path} --help` shows how it is called"
+    flag = getattr(error, "option_name", None)
+    if isinstance(flag, str) and "No such option" in str(error):
+        return UsageError(f"`{path}` has no option `{flag}`", hint=did_you_mean(flag, options, "its options are"))
+    message = str(error.format_message()).rstrip(".").replace("'", "`")
+    if "unexpected extra argument" in message and "SPEC" in str(path + str([p.metavar for p in parameters])):
+        return UsageError(message, hint="put the spec in single quotes: the shell reads spaces, > * ? { } itself")
+    return UsageError(message, hint=see)
+
+
+def _close_stdout() -> None:
+    """Stop writing to a pipe nobody reads any more, so that the interpreter does not complain when it leaves."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,5 @@
+"""`python -m einscale`: the command line."""
+
+from einscale.cli import main
+
+main()

@@ -1,0 +1,205 @@
+"""What else could have been done: other placements of one einsum's work, priced, made on demand.
+
+A placement says which mesh axes divide which index while the work runs. For one or two operands every placement of whole
+mesh axes is tried, each with the cheapest moves before and after it, to the same output layout as the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product as every
+
+from msgspec import Struct
+
+from einscale.collectives import Collective, received_total
+from einscale.layout import Layout, Tensor, make_layout
+from einscale.mesh import Mesh, split_name
+from einscale.numeric import product
+from einscale.plan import LocalEinsum, Plan, step_flops, work_traffic
+from einscale.priced import PricedPlan, price_plan
+from einscale.reshard import reshard
+from einscale.roofline import local_seconds
+from einscale.topology import Network, step_seconds
+
+MOST = 4096
+"""Placements tried at most; more would take seconds to no one's use."""
+
+Placement = dict[str, tuple[str, ...]]
+
+
+class Alternative(Struct, frozen=True):
+    """Another way to the same result.
+
+    Args:
+        placement: index -> mesh axes that divide it while the work runs, indices that are not divided left out.
+        priced: the plan and its price.
+    """
+
+    placement: tuple[tuple[str, tuple[str, ...]], ...]
+    priced: PricedPlan
+
+    def __str__(self) -> str:
+        return describe_placement(dict(self.placement))
+
+
+class Avoidance(Struct, frozen=True):
+    """A change of the question after which a tensor need not move as it does, and what the answer to that costs.
+
+    Args:
+        tensor: name of the tensor that moves.
+        change: the change, in words.
+        spec: canonical text of the changed question.
+        priced: its plan and price.
+    """
+
+    tensor: str
+    change: str
+    spec: str
+    priced: PricedPlan
+
+
+def describe_placement(placement: Mapping[str, tuple[str, ...]]) -> str:
+    """A placement in words.
+
+    >>> describe_placement({"b": ("x", "y"), "d": ("z",)}), describe_placement({})
+    ('b over x/y, d over z', 'no index divided')
+    """
+    parts = [f"{index} over {'/'.join(axes)}" for index, axes in placement.items() if axes]
+    return ", ".join(parts) or "no index divided"
+
+
+def chosen_placement(plan: Plan) -> Placement:
+    """Index -> mesh axes in the plan's main local einsum, the one with the most operands."""
+    works = [step for step in plan.steps if isinstance(step, LocalEinsum)]
+    if not works:
+        return {}
+    work = max(works, key=lambda step: (len(step.inputs), len(step.placement)))
+    return {index: axes for index, axes in work.placement.items() if axes}
+
+
+def alternatives(priced: PricedPlan, objective: str, count: int = 3) -> tuple[Alternative, ...]:
+    """The best plans whose work is placed otherwise than the given plan's, best first.
+
+    Args:
+        priced: the plan to differ from.
+        objective: `time` or `bytes`: what "best" means; ties go to fewer FLOPs, then fewer moves.
+        count: how many.
+
+    Returns:
+        At most `count`; none for three or more operands, whose trees of work are not enumerated here.
+    """
+    plan, network = priced.plan, priced.network
+    if len(plan.inputs) > 2:
+        return ()
+    search = _Search(plan, priced.sizes, network, objective)
+    taken = _canonical(chosen_placement(plan), network.mesh)
+    found: list[tuple[tuple[float, int, int], Placement, Plan]] = []
+    for placement in _placements(plan, priced.sizes, network.mesh):
+        if _canonical(placement, network.mesh) != taken:
+            other = search.plan(placement)
+            found.append((search.price(other), placement, other))
+    found.sort(key=lambda entry: entry[0])
+    return tuple(
+        Alternative(tuple(placement.items()), price_plan(other, priced.sizes, network))
+        for _, placement, other in found[:count]
+    )
+
+
+def _canonical(placement: Placement, mesh: Mesh) -> frozenset[tuple[str, tuple[str, ...]]]:
+    """A placement as a value; axes of one device say nothing."""
+    kept = {
+        index: tuple(axis for axis in axes if mesh.size(axis) > 1) for index, axes in placement.items()
+    }
+    return frozenset((index, axes) for index, axes in kept.items() if axes)
+
+
+def _placements(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Iterator[Placement]:
+    """Every placement of whole mesh axes onto indices or onto none, no dim divided further than it is long."""
+    indices = tuple(dict.fromkeys(index for tensor in plan.inputs for index in tensor.indices))
+    axes = [axis.name for axis in mesh.axes if axis.size > 1]
+    lists = [dim for layout in (*plan.input_layouts, plan.output_layout) for dim in layout.dims]
+    tried = 0
+    for choice in every((*indices, None), repeat=len(axes)):
+        held: dict[str, list[str]] = {}
+        for axis, index in zip(axes, choice, strict=True):
+            if index is not None:
+                held.setdefault(index, []).append(axis)
+        if any(product(mesh.size(axis) for axis in names) > sizes[index] for index, names in held.items()):
+            continue
+        orders = [_orders(names, lists) for names in held.values()]
+        for order in every(*orders):
+            tried += 1
+            if tried > MOST:
+                return
+            yield dict(zip(held, order, strict=True))
+
+
+def _orders(names: list[str], lists: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Orders worth trying for axes that divide one index: the mesh's, and those some tensor already has."""
+    result = {tuple(names): None}
+    for known in lists:
+        whole = [split_name(axis)[0] for axis in known]
+        first = [axis for axis in dict.fromkeys(whole) if axis in names]
+        result[*first, *(axis for axis in names if axis not in first)] = None
+    return tuple(result)
+
+
+class _Search:
+    """Plans for placements of one question, the moves of each tensor remembered."""
+
+    def __init__(self, plan: Plan, sizes: Mapping[str, int], network: Network, objective: str) -> None:
+        self.question = plan
+        self.sizes = sizes
+        self.network = network
+        self.objective = objective
+        self._moves: dict[tuple[Tensor, Layout, Layout], tuple[Collective, ...]] = {}
+
+    def moves(self, tensor: Tensor, before: Layout, after: Layout) -> tuple[Collective, ...]:
+        """Cheapest moves of one tensor."""
+        key = (tensor, before, after)
+        if key not in self._moves:
+            mesh = self.network.mesh
+            self._moves[key] = reshard(
+                tensor, before, after, self.sizes, mesh, network=self.network, objective=self.objective
+            )
+        return self._moves[key]
+
+    def plan(self, placement: Placement) -> Plan:
+        """The plan whose work is placed so. An operand's owed sum is kept where its axes are free, else reduced first."""
+        question = self.question
+        used = {axis for axes in placement.values() for axis in axes}
+        steps: list[LocalEinsum | Collective] = []
+        layouts = []
+        owed: list[str] = []
+        for tensor, before in zip(question.inputs, question.input_layouts, strict=True):
+            kept = tuple(axis for axis in before.unreduced if split_name(axis)[0] not in used)
+            owed += kept
+            after = make_layout([placement.get(index, ()) for index in tensor.indices], kept, before.reduction)
+            layouts.append(after if kept else after.reduced())
+            steps += self.moves(tensor, before, layouts[-1])
+        output = question.output
+        summed = [axis for index, axes in placement.items() if index not in output.indices for axis in axes]
+        reduction = next((layout.reduction for layout in layouts if layout.unreduced), "sum")
+        partial = make_layout([placement.get(index, ()) for index in output.indices], {*summed, *owed}, reduction)
+        steps.append(LocalEinsum(question.inputs, tuple(layouts), output, partial))
+        steps += self.moves(output, partial, question.output_layout)
+        return Plan(question.inputs, question.input_layouts, tuple(steps), output, question.output_layout)
+
+    def price(self, plan: Plan) -> tuple[float, int, int]:
+        """What the plan costs: the objective, then FLOPs, then moves."""
+        degrees = self.network.mesh.degrees
+        cost: float = 0
+        flops = 0
+        for step in plan.steps:
+            if isinstance(step, Collective):
+                if self.objective == "bytes":
+                    cost += received_total(step, self.sizes, self.network.mesh)
+                else:
+                    cost += step_seconds(step, self.sizes, self.network)
+                continue
+            work = int(step_flops(step, self.sizes, degrees))
+            flops += work
+            if self.objective == "time":
+                traffic = int(work_traffic(step, self.sizes, degrees))
+                cost += local_seconds(work, traffic, step.inputs[0].dtype, self.network.system.chip).seconds
+        return cost, flops, len(plan.steps)

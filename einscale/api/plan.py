@@ -1,0 +1,285 @@
+"""`einscale.plan`: one sharded einsum -> the cheapest collectives that compute it, explained, bounded, proven, priced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from einscale.api.resolve import ANYTHING, Asked, resolve
+from einscale.dtypes import dtype as canonical_dtype
+from einscale.errors import SizeError, UsageError, did_you_mean
+from einscale.hardware import DEFAULT_SYSTEM, System, load_system
+from einscale.layout import Layout
+from einscale.mesh import Mesh, make_mesh
+from einscale.notation import parse_spec
+from einscale.plan import Plan
+from einscale.planner import PlannedEinsum, Wanted, plan_einsum
+from einscale.priced import LowerBounds, PricedPlan, PricedStep, lower_bounds, price_plan
+from einscale.topology import Network, bind
+
+if TYPE_CHECKING:
+    from einscale.alternatives import Alternative, Avoidance
+    from einscale.emulate import Verification
+    from einscale.report.plan import PlanView
+
+OBJECTIVES = ("time", "bytes")
+
+
+class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
+    """The answer to one question, per device: what runs, what it costs, and why.
+
+    Args:
+        spec: the question in canonical notation, the layout of its output filled in.
+        priced: the plan with the price of every step.
+        lower_bound: least bytes a device must receive, for this placement and for any layout.
+        objective: what was made least: `time` or `bytes`.
+        max_flops: the cap on FLOPs per device, if one was given.
+        exact: whether the search was complete, so that no cheaper plan exists among those it knows.
+        note: where the search was cut short, what that means; "" otherwise.
+        asked: the question resolved.
+    """
+
+    spec: str
+    priced: PricedPlan
+    lower_bound: LowerBounds
+    objective: str
+    max_flops: int | None
+    exact: bool
+    note: str
+    asked: Asked
+
+    @property
+    def plan(self) -> Plan:
+        """The steps as frozen values that know no sizes."""
+        return self.priced.plan
+
+    @property
+    def steps(self) -> tuple[PricedStep, ...]:
+        """The steps with their prices, in order."""
+        return self.priced.steps
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Index -> size."""
+        return dict(self.asked.sizes)
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return self.asked.mesh
+
+    @property
+    def system(self) -> System:
+        """The hardware it is priced on."""
+        return self.priced.network.system
+
+    @property
+    def flops(self) -> int:
+        """FLOPs a device spends, padding included."""
+        return self.priced.flops
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes a device receives: the exact total over the mesh by its devices, rounded up once."""
+        return self.priced.bytes_received
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most bytes a device holds at once: operands, result and temporaries, as `priced.Memory` says."""
+        return self.priced.memory.peak
+
+    @property
+    def seconds(self) -> float:
+        """Modelled time of all steps, one after the other."""
+        return self.priced.seconds
+
+    @property
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """The best plans whose work is divided otherwise, priced; worked out when asked for."""
+        from einscale.alternatives import alternatives
+
+        return alternatives(self.priced, self.objective)
+
+    @property
+    def avoidances(self) -> tuple[Avoidance, ...]:
+        """For each tensor that moves, the change of its layout after which it need not; worked out when asked for."""
+        from einscale.api.avoid import avoidances
+
+        return avoidances(self)
+
+    def verify(self, seed: int = 0) -> Verification:
+        """Run the plan on an emulated mesh, at sizes shrunk so that every division stays what it is.
+
+        Args:
+            seed: of the operands' values.
+
+        Returns:
+            what was run and counted.
+
+        Raises:
+            VerificationError: the result is not the einsum's, or a step moves other bytes than it claims.
+        """
+        from einscale.emulate import verify_plan
+
+        return verify_plan(self.plan, self.asked.sizes, self.mesh, seed=seed)
+
+    def view(self, notes: Iterable[str] = ()) -> PlanView:
+        """What a report shows beside the prices."""
+        from einscale.report.plan import PlanView
+
+        notes = tuple(note for note in (self.note, *notes) if note)
+        return PlanView(self.spec, self.objective, self.max_flops, self.exact, self.lower_bound, notes)
+
+    def explain(self, *, width: int | None = None, units: str = "iec") -> str:
+        """Every step with its cause and its formulas filled in, how to avoid what moves, and alternatives priced.
+
+        Args:
+            width: columns to wrap at; None does not wrap.
+            units: `iec` or `si`.
+        """
+        from einscale.report.plan import explain_report
+        from einscale.report.text import render_text
+
+        report = explain_report(self.priced, self.view(), self.alternatives, self.avoidances, units)
+        return render_text(report, width=width, units=units)
+
+    def to_dict(self, *, explain: bool = False, proof: Verification | None = None) -> dict[str, Any]:
+        """The answer as plain values for JSON: exact ints, base units, every input resolved.
+
+        Args:
+            explain: with formulas in words, alternatives and how to avoid what moves.
+            proof: a verification to include.
+        """
+        from einscale.report.plan_document import explanation, plan_document, verification
+
+        document = plan_document(self.priced, self.view())
+        if explain:
+            document |= explanation(self.priced, self.alternatives, self.avoidances)
+        if proof is not None:
+            document |= verification(proof)
+        return document
+
+    def __repr__(self) -> str:
+        from einscale.units import format_bytes, format_flops, format_seconds
+
+        return (
+            f"<PlanResult {self.spec!r}: {format_seconds(self.seconds)}, {format_bytes(self.bytes_received)} received,"
+            f" {format_flops(self.flops)} in {len(self.steps)} steps>"
+        )
+
+    def __str__(self) -> str:
+        from einscale.report.plan import plan_report
+        from einscale.report.text import render_text
+
+        return render_text(plan_report(self.priced, self.view())).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def plan(
+    spec: str,
+    *,
+    mesh: Mesh | str | Mapping[str, int],
+    sizes: Mapping[str, int] | None = None,
+    dtype: str = "bf16",
+    hardware: str | Path | System | None = None,
+    objective: str = "time",
+    max_flops: int | None = None,
+    syntax: str | None = None,
+    rules: str | Mapping[str, str | Iterable[str] | None] | None = None,
+) -> PlanResult:
+    """Plan one sharded einsum: which collectives must run, and what that costs each device.
+
+    >>> answer = plan("B/x D, D/x F -> B/x F", mesh="x=4", sizes={"B": 64, "D": 128, "F": 256})
+    >>> [str(step.step) for step in answer.steps][0]
+    'all-gather(x) B: D/x F -> D F'
+    >>> answer.bytes_received, answer.flops
+    (49152, 1048576)
+
+    Args:
+        spec: the einsum with layouts, in slash notation or another dialect: docs/notation.md.
+        mesh: its axes, major to minor: `"x=2,y=4"`, a mapping of names to sizes, or a `Mesh`.
+        sizes: index -> size; those written in the spec (`B=32/x`) need not be repeated.
+        dtype: element type of tensors that name none.
+        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
+        objective: `time` on the hardware, or `bytes` received.
+        max_flops: most FLOPs a device may spend. Without it, `bytes` allows the least attainable, and `time` weighs them.
+        syntax: the dialect of the spec where it cannot be told.
+        rules: index -> mesh axes, for axes written without a slash: `"B=data,F=model"` or a mapping.
+
+    Raises:
+        NotationError, MeshError, LayoutError, SizeError, HardwareError, UsageError: an argument cannot be understood.
+        PlanError: no plan answers the question, for example because of `max_flops`.
+    """
+    if not isinstance(spec, str):
+        raise UsageError(f"the spec must be text, not {type(spec).__name__}", expected="an einsum such as 'B/x D, D F -> B/x F'")
+    if objective not in OBJECTIVES:
+        raise UsageError(f"unknown objective `{objective}`", hint=did_you_mean(str(objective), OBJECTIVES, "objectives"))
+    _check_cap(max_flops)
+    devices = make_mesh(mesh)
+    parsed = parse_spec(spec, syntax=syntax, mesh_axes=devices.names, rules=rules)
+    asked = resolve(parsed, devices, sizes or {}, canonical_dtype(dtype))
+    system = hardware if isinstance(hardware, System) else load_system(hardware or DEFAULT_SYSTEM)
+    return answer(asked, bind(devices, system), objective, max_flops)
+
+
+def answer(
+    asked: Asked, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...] | None = None
+) -> PlanResult:
+    """Plan and price a resolved question.
+
+    Args:
+        asked: the question.
+        network: the mesh bound to the links of a system.
+        objective: `time` or `bytes`.
+        max_flops: most FLOPs a device may spend.
+        layouts: of the operands, if others than asked.
+    """
+    planned = _planned(asked, network, objective, max_flops, layouts or asked.layouts)
+    priced = price_plan(planned.plan, asked.sizes, network)
+    layout = planned.plan.output_layout
+    filled = asked.spec.with_output(layout.dims, layout.unreduced, layout.reduction)
+    return PlanResult(
+        spec=str(filled),
+        priced=priced,
+        lower_bound=lower_bounds(priced),
+        objective=objective,
+        max_flops=max_flops,
+        exact=planned.exact,
+        note=planned.note,
+        asked=asked,
+    )
+
+
+def _planned(
+    asked: Asked, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...]
+) -> PlannedEinsum:
+    question = asked.question
+    wanted = Wanted(question.output_dims, question.output_unreduced, question.output_unreduced_open)
+    return plan_einsum(
+        asked.tensors,
+        layouts,
+        asked.output,
+        wanted,
+        asked.sizes,
+        asked.mesh,
+        network=network,
+        objective=objective,
+        max_flops=max_flops,
+    )
+
+
+def _check_cap(max_flops: int | None) -> None:
+    """Raise unless the cap on FLOPs is a number of FLOPs."""
+    if max_flops is None:
+        return
+    if isinstance(max_flops, bool) or not isinstance(max_flops, (int, float)) or max_flops != max_flops:
+        raise SizeError(f"max_flops must be a number, not {max_flops!r}")
+    if max_flops < 0:
+        raise SizeError(f"max_flops must not be negative: {max_flops}")

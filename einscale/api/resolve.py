@@ -1,0 +1,127 @@
+"""From what a caller gives to what the planner takes: sizes completed, tensors and layouts made, contradictions refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from einscale.dtypes import BITS
+from einscale.errors import PlanError, SizeError, did_you_mean
+from einscale.layout import Layout, Tensor, check_layout, make_layout, shards
+from einscale.mesh import Mesh
+from einscale.notation import Axis, Question, Spec, lower
+from einscale.units import check_size
+
+ANYTHING = "?"
+"""Mark of a wanted dim that may be divided further."""
+
+
+class Asked(Struct, frozen=True):
+    """A question with every name resolved.
+
+    Args:
+        spec: the spec as read.
+        question: what it asks.
+        sizes: index -> size, every index once, in order of appearance.
+        mesh: the devices.
+        tensors: the operands.
+        layouts: the layouts they are given in.
+        output: the result, without its layout.
+    """
+
+    spec: Spec
+    question: Question
+    sizes: dict[str, int]
+    mesh: Mesh
+    tensors: tuple[Tensor, ...]
+    layouts: tuple[Layout, ...]
+    output: Tensor
+
+
+def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Asked:
+    """Complete a question.
+
+    Args:
+        spec: the spec as read.
+        mesh: the devices.
+        sizes: index -> size, beside those the spec writes.
+        dtype: canonical element type of operands that name none. The result has the type its operands share, or the widest.
+
+    Raises:
+        SizeError: a size is missing, given twice differently, or belongs to no index.
+        LayoutError: a mesh axis is not what the spec says it is.
+        PlanError: a dim is divided over more devices than it has elements.
+    """
+    question = lower(spec)
+    resolved = _sizes(spec, question, sizes)
+    dtypes = [given or dtype for given in question.dtypes]
+    tensors = tuple(map(Tensor, question.names, question.inputs, dtypes))
+    layouts = tuple(
+        make_layout(dims, owed, reduction)
+        for dims, owed, reduction in zip(
+            question.input_dims, question.input_unreduced, question.reductions, strict=True
+        )
+    )
+    widest = max(dtypes, key=lambda name: BITS[name])
+    output = Tensor(question.output_name, question.output, question.output_dtype or widest)
+    wanted = make_layout([_fixed(dim) for dim in question.output_dims], question.output_unreduced)
+    for tensor, layout in zip((*tensors, output), (*layouts, wanted), strict=True):
+        check_layout(layout, mesh, f"`{tensor.name}`")
+    _check_degrees(spec, resolved, mesh)
+    return Asked(spec, question, resolved, mesh, tensors, layouts, output)
+
+
+def _fixed(dim: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Mesh axes that a wanted dim names, whatever it leaves open."""
+    return tuple(axis for axis in dim or () if axis != ANYTHING)
+
+
+def _sizes(spec: Spec, question: Question, given: Mapping[str, int]) -> dict[str, int]:
+    """A size for every index."""
+    written = dict(question.sizes)
+    indices = tuple(dict.fromkeys(index for operand in question.inputs for index in operand))
+    for name, value in given.items():
+        if name not in indices:
+            raise SizeError(
+                f"a size is given for index `{name}`, which the spec does not have",
+                hint=did_you_mean(name, indices, "the spec has"),
+            )
+        size = check_size(value, f"size of `{name}`")
+        if written.setdefault(name, size) != size:
+            axis = next(axis for axis in _axes(spec) if axis.name == name and axis.size is not None)
+            message = f"index `{name}` has size {written[name]} in the spec and {size} beside it"
+            raise SizeError(message, text=spec.text, span=axis.size_span, hint="sizes in the spec need not be repeated")
+    missing = [index for index in indices if index not in written]
+    if missing:
+        names = ", ".join(f"`{name}`" for name in missing)
+        axis = next(axis for axis in _axes(spec) if axis.name == missing[0])
+        first = missing[0]
+        raise SizeError(
+            f"the size of {names} is missing" if len(missing) == 1 else f"the sizes of {names} are missing",
+            text=spec.text,
+            span=axis.span,
+            hint=f"write `{first}=4096` in the spec, or give it beside: `--size {first}=4096`, `sizes={{{first!r}: 4096}}`",
+        )
+    return {index: written[index] for index in indices}
+
+
+def _axes(spec: Spec) -> list[Axis]:
+    """Every axis of a spec as written."""
+    tensors = (*spec.operands, spec.output) if spec.output is not None else spec.operands
+    return [axis for tensor in tensors for axis in tensor.axes]
+
+
+def _check_degrees(spec: Spec, sizes: Mapping[str, int], mesh: Mesh) -> None:
+    """Raise where a dim is divided over more devices than it has elements: some would hold nothing but padding."""
+    for axis in _axes(spec):
+        names = [shard.name for shard in axis.shards]
+        count = int(shards(names, mesh.degrees))
+        if count > sizes[axis.name]:
+            over = ", ".join(f"{name}={mesh.size(name)}" for name in names)
+            raise PlanError(
+                f"index `{axis.name}` has {sizes[axis.name]} elements and is divided over {count} devices ({over})",
+                text=spec.text,
+                span=axis.span,
+                expected="at most one device for each element",
+            )

@@ -1,0 +1,194 @@
+"""A planned program on real hardware: FLOPs, bytes and seconds of every statement and every collective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from einscale.bounds import placement_bound
+from einscale.collectives import Collective, received
+from einscale.plan import LocalEinsum, Plan, work_flops, work_traffic
+from einscale.planner.fusion import never_written
+from einscale.planner.program import PlannedProgram, PlannedStatement
+from einscale.roofline import LocalTime, local_seconds
+from einscale.topology import Network, step_seconds
+
+
+class PricedCollective(Struct, frozen=True):
+    """A collective with its price.
+
+    Args:
+        step: the move.
+        bytes: bytes a device receives.
+        seconds: time on the network.
+        bound_bytes: bytes a device must receive however the move is done.
+    """
+
+    step: Collective
+    bytes: int
+    seconds: float
+    bound_bytes: int
+
+    @property
+    def bound_ratio(self) -> float:
+        """Bytes moved over bytes that must move; 1.0 is as good as can be, and for a free move."""
+        return self.bytes / self.bound_bytes if self.bound_bytes else 1.0
+
+
+class PricedStatement(Struct, frozen=True):
+    """A statement with the price of its local work.
+
+    Args:
+        planned: the statement and its layouts.
+        flops: FLOPs one device spends.
+        traffic: bytes of HBM one device reads and writes.
+        local: time of the local work and what bounds it; inside a fused kernel, its share of the kernel's time.
+        collectives: what it makes the network do.
+    """
+
+    planned: PlannedStatement
+    flops: int
+    traffic: int
+    local: LocalTime
+    collectives: tuple[PricedCollective, ...]
+
+    @property
+    def communication_seconds(self) -> float:
+        """Time of its collectives, one after the other."""
+        return sum(priced.seconds for priced in self.collectives)
+
+    @property
+    def seconds(self) -> float:
+        """Local work and collectives, nothing overlapped."""
+        return self.local.seconds + self.communication_seconds
+
+    @property
+    def received(self) -> int:
+        """Bytes a device receives."""
+        return sum(priced.bytes for priced in self.collectives)
+
+
+class Totals(Struct, frozen=True):
+    """Sums over statements, per device; seconds assume that nothing overlaps."""
+
+    flops: int
+    traffic: int
+    received: int
+    compute_seconds: float
+    communication_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Local work and collectives, one after the other."""
+        return self.compute_seconds + self.communication_seconds
+
+    def times(self, repeat: int) -> Totals:
+        """The sums of so many layers."""
+        return Totals(
+            self.flops * repeat,
+            self.traffic * repeat,
+            self.received * repeat,
+            self.compute_seconds * repeat,
+            self.communication_seconds * repeat,
+        )
+
+    def plus(self, other: Totals) -> Totals:
+        """The sums of both."""
+        return Totals(
+            self.flops + other.flops,
+            self.traffic + other.traffic,
+            self.received + other.received,
+            self.compute_seconds + other.compute_seconds,
+            self.communication_seconds + other.communication_seconds,
+        )
+
+
+NOTHING = Totals(0, 0, 0, 0.0, 0.0)
+
+
+def total(rows: Iterable[PricedStatement]) -> Totals:
+    """Sums over statements."""
+    result = NOTHING
+    for row in rows:
+        result = result.plus(Totals(row.flops, row.traffic, row.received, row.local.seconds, row.communication_seconds))
+    return result
+
+
+def price_program(planned: PlannedProgram, network: Network, dtype: str) -> tuple[PricedStatement, ...]:
+    """Price every statement of a planned program.
+
+    Args:
+        planned: statements with layouts.
+        network: the mesh bound to the links of a system.
+        dtype: element type the einsums are computed in.
+
+    A fused group is one kernel: its time is that of its whole FLOPs and of the bytes that leave the chip, shared out
+    among its statements by FLOPs.
+    """
+    inside = never_written(planned)
+    rows = [_price(row, planned, network, dtype, inside) for row in planned.statements]
+    fuse = planned.strategy.policy.fuse
+    done: list[PricedStatement] = []
+    for key, group in _runs(rows):
+        done += _fused(group, network, dtype) if key and key in fuse else group
+    return tuple(done)
+
+
+def _price(
+    row: PlannedStatement, planned: PlannedProgram, network: Network, dtype: str, inside: frozenset[str]
+) -> PricedStatement:
+    degrees = planned.mesh.degrees
+    flops = int(work_flops(row.work, planned.sizes, degrees))
+    traffic = int(work_traffic(row.work, planned.sizes, degrees, inside))
+    rate = dtype if isinstance(row.work, LocalEinsum) else None
+    local = local_seconds(flops if rate else 0, traffic, dtype, network.system.chip)
+    return PricedStatement(row, flops, traffic, local, tuple(price_collectives(row.collectives, planned, network)))
+
+
+def price_collectives(
+    steps: Iterable[Collective], planned: PlannedProgram, network: Network
+) -> Iterable[PricedCollective]:
+    """Price moves, one after the other."""
+    for step in steps:
+        alone = Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
+        yield PricedCollective(
+            step,
+            int(received(step, planned.sizes, planned.mesh)),
+            step_seconds(step, planned.sizes, network),
+            int(placement_bound(alone, planned.sizes, planned.mesh)),
+        )
+
+
+def _runs(rows: list[PricedStatement]) -> Iterable[tuple[str, list[PricedStatement]]]:
+    """Consecutive statements of one fused group and one phase."""
+    run: list[PricedStatement] = []
+    key = ""
+    for row in rows:
+        statement = row.planned.statement
+        this = statement.group
+        if run and (this != key or row.planned.phase != run[-1].planned.phase):
+            yield key, run
+            run = []
+        run.append(row)
+        key = this
+    if run:
+        yield key, run
+
+
+def _fused(rows: list[PricedStatement], network: Network, dtype: str) -> list[PricedStatement]:
+    """Statements of one kernel, its time shared out by their FLOPs."""
+    flops = sum(row.flops for row in rows if isinstance(row.planned.work, LocalEinsum))
+    whole = local_seconds(flops, sum(row.traffic for row in rows), dtype, network.system.chip)
+    every = sum(row.flops for row in rows)
+    shared = []
+    for row in rows:
+        share = row.flops / every if every else 1 / len(rows)
+        local = LocalTime(
+            seconds=whole.seconds * share,
+            bound=whole.bound,
+            compute_seconds=whole.compute_seconds * share,
+            memory_seconds=whole.memory_seconds * share,
+        )
+        shared.append(PricedStatement(row.planned, row.flops, row.traffic, local, row.collectives))
+    return shared

@@ -1,0 +1,396 @@
+"""What a machine is: figures with unit and source, a chip, network levels, and the system they make."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from einscale.dtypes import dtype as canonical_dtype
+from einscale.errors import HardwareError, did_you_mean
+
+RATE_UNITS = {"FLOP/s": 1.0, "GFLOP/s": 1e9, "TFLOP/s": 1e12, "PFLOP/s": 1e15}
+BANDWIDTH_UNITS = {
+    "B/s": 1.0,
+    "MB/s": 1e6,
+    "GB/s": 1e9,
+    "TB/s": 1e12,
+    "GiB/s": 2.0**30,
+    "Gb/s": 1e9 / 8,
+    "Tb/s": 1e12 / 8,
+}
+CAPACITY_UNITS = {"B": 1.0, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
+TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+RateUnit = Literal["FLOP/s", "GFLOP/s", "TFLOP/s", "PFLOP/s"]
+BandwidthUnit = Literal["B/s", "MB/s", "GB/s", "TB/s", "GiB/s", "Gb/s", "Tb/s"]
+CapacityUnit = Literal["B", "MB", "GB", "TB", "MiB", "GiB", "TiB"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
+
+Positive = Annotated[float, Meta(gt=0, lt=1e30)]
+NotNegative = Annotated[float, Meta(ge=0, lt=1e30)]
+Devices = Annotated[int, Meta(ge=1, le=10**12)]
+Name = Annotated[str, Meta(min_length=1, max_length=80)]
+
+
+class Attainable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a stated source measured in place of a datasheet's figure, in the unit of the figure it belongs to."""
+
+    value: NotNegative
+    source: str
+    date: str = ""
+    note: str = ""
+
+
+class Rate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """FLOP/s of matrix products in one element type.
+
+    `sparsity` says which of a datasheet's two figures it is: `dense`, or `2:4`, which counts the zeros of a 2:4
+    structured sparse operand and is halved before use.
+    """
+
+    dtype: str
+    value: Positive
+    unit: RateUnit
+    sparsity: Literal["dense", "2:4"]
+    source: str
+    date: str = ""
+    note: str = ""
+    attainable: Attainable | None = None
+
+    @property
+    def scale(self) -> float:
+        """Dense FLOP/s of one unit."""
+        return RATE_UNITS[self.unit] * (0.5 if self.sparsity == "2:4" else 1.0)
+
+    @property
+    def datasheet(self) -> float:
+        """Dense FLOP/s as the datasheet states it."""
+        return self.value * self.scale
+
+    @property
+    def used(self) -> float:
+        """Dense FLOP/s that pricing uses: the attainable figure where a source measured one."""
+        return (self.value if self.attainable is None else self.attainable.value) * self.scale
+
+
+class Bandwidth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bandwidth of a link, `one-way`, or `two-way` (both directions added, halved before use)."""
+
+    value: Positive
+    unit: BandwidthUnit
+    direction: Literal["one-way", "two-way"]
+    source: str
+    date: str = ""
+    note: str = ""
+    attainable: Attainable | None = None
+
+    @property
+    def scale(self) -> float:
+        """One-way bytes/s of one unit."""
+        return BANDWIDTH_UNITS[self.unit] * (0.5 if self.direction == "two-way" else 1.0)
+
+    @property
+    def datasheet(self) -> float:
+        """One-way bytes/s as the datasheet states it."""
+        return self.value * self.scale
+
+    @property
+    def used(self) -> float:
+        """One-way bytes/s that pricing uses: the attainable figure where a source measured one."""
+        return (self.value if self.attainable is None else self.attainable.value) * self.scale
+
+
+class MemoryBandwidth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bandwidth of a memory: reads and writes share it."""
+
+    value: Positive
+    unit: BandwidthUnit
+    source: str
+    date: str = ""
+    note: str = ""
+    attainable: Attainable | None = None
+
+    @property
+    def scale(self) -> float:
+        """Bytes/s of one unit."""
+        return BANDWIDTH_UNITS[self.unit]
+
+    @property
+    def datasheet(self) -> float:
+        """Bytes/s as the datasheet states it."""
+        return self.value * self.scale
+
+    @property
+    def used(self) -> float:
+        """Bytes/s that pricing uses: the attainable figure where a source measured one."""
+        return (self.value if self.attainable is None else self.attainable.value) * self.scale
+
+
+class Capacity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Size of a memory."""
+
+    value: Positive
+    unit: CapacityUnit
+    source: str
+    date: str = ""
+    note: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Whole bytes."""
+        return int(self.value * CAPACITY_UNITS[self.unit])
+
+
+class Latency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fixed time; zero is allowed."""
+
+    value: NotNegative
+    unit: TimeUnit
+    source: str
+    date: str = ""
+    note: str = ""
+    attainable: Attainable | None = None
+
+    @property
+    def scale(self) -> float:
+        """Seconds of one unit."""
+        return TIME_UNITS[self.unit]
+
+    @property
+    def datasheet(self) -> float:
+        """Seconds as stated, nothing measured put in its place."""
+        return self.value * self.scale
+
+    @property
+    def used(self) -> float:
+        """Seconds that pricing uses: the measured figure where a source states one."""
+        return (self.value if self.attainable is None else self.attainable.value) * self.scale
+
+
+class Chip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
+    """One device of a mesh: matrix FLOP/s per element type, HBM size and bandwidth, link to its host."""
+
+    name: Name
+    peaks: tuple[Rate, ...]
+    memory: Capacity
+    memory_bandwidth: MemoryBandwidth
+    host_bandwidth: Bandwidth | None = None
+    note: str = ""
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Element types whose matrix FLOP/s are known."""
+        return tuple(peak.dtype for peak in self.peaks)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of HBM."""
+        return self.memory.bytes
+
+
+class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
+    """One level of the network.
+
+    Args:
+        name: what it is called: nvlink, ib, ici, dcn. A mesh axis is bound to it by `axis=8@name`.
+        kind: `switch` (any device to any, each at full bandwidth), `full` (a direct link between every two devices),
+            `torus`, `ring`, `line`.
+        domain: devices that one such network joins; None is unbounded. For a torus it follows from `shape`.
+        bandwidth: per device for a switch; per link for the others. A torus has two links for each dim with
+            wraparound.
+        launch: fixed time of one collective.
+        hop: time of one step of a collective's algorithm.
+        shape: extents of a whole torus (a TPU pod); its length is the number of torus dims.
+        wrap_multiple: a torus dim wraps around if its extent is a multiple of this; None is never.
+        in_network_reduction: the switch adds while it forwards (SHARP), so an all-reduce sends its bytes once.
+    """
+
+    name: Name
+    kind: Literal["switch", "full", "torus", "ring", "line"]
+    bandwidth: Bandwidth
+    launch: Latency
+    hop: Latency
+    domain: Devices | None = None
+    shape: tuple[Devices, ...] = ()
+    wrap_multiple: Devices | None = None
+    in_network_reduction: bool = False
+    note: str = ""
+
+
+class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where figures come from: title, place (repository, file, commit or page), and the day they were taken from it."""
+
+    key: str
+    title: str
+    where: str = ""
+    date: str = ""
+
+
+class System(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
+    """A chip and the network levels that join many of it, fast to slow."""
+
+    name: Name
+    title: str
+    chip: Chip
+    levels: tuple[Level, ...]
+    aliases: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    path: str = ""
+
+    def level(self, name: str) -> int:
+        """Position of a level, 0 the fastest.
+
+        Raises:
+            HardwareError: the system has no such level.
+        """
+        folded = name.casefold()
+        for position, level in enumerate(self.levels):
+            if level.name.casefold() == folded:
+                return position
+        names = [level.name for level in self.levels]
+        raise HardwareError(
+            f"{self.name} has no network level `{name}`",
+            hint=did_you_mean(name, names, f"{self.name} has"),
+        )
+
+    @property
+    def is_ideal(self) -> bool:
+        """Whether no measured figure stands in place of a datasheet's."""
+        return self == ideal(self)
+
+    def ideal(self) -> System:
+        """The same system at its datasheet figures, measured ones left out."""
+        return ideal(self)
+
+
+@lru_cache(maxsize=256)
+def ideal(system: System) -> System:
+    """The same system at its datasheet figures, measured ones left out.
+
+    >>> from einscale.hardware import load_system
+    >>> h100 = load_system("h100")
+    >>> h100.levels[0].bandwidth.used / 1e9, ideal(h100).levels[0].bandwidth.used / 1e9
+    (370.0, 450.0)
+    """
+    chip = system.chip
+    host = chip.host_bandwidth
+    chip = replace(
+        chip,
+        peaks=tuple(replace(peak, attainable=None) for peak in chip.peaks),
+        memory_bandwidth=replace(chip.memory_bandwidth, attainable=None),
+        host_bandwidth=None if host is None else replace(host, attainable=None),
+    )
+    levels = tuple(
+        replace(
+            level,
+            bandwidth=replace(level.bandwidth, attainable=None),
+            launch=replace(level.launch, attainable=None),
+            hop=replace(level.hop, attainable=None),
+        )
+        for level in system.levels
+    )
+    return replace(system, chip=chip, levels=levels)
+
+
+SAME_RATE = {"mxfp8": "fp8", "nvfp4": "fp4", "mxfp4": "fp4"}
+"""Block-scaled formats run at the rate of their element type where a chip states no rate of their own."""
+
+
+@lru_cache(maxsize=1024)
+def peak(chip: Chip, dtype: str) -> Rate:
+    """The figure for matrix FLOP/s in an element type.
+
+    fp32 means true fp32 products, as PyTorch and XLA run them unless told otherwise on a GPU: the chip's `fp32` figure
+    (vector units on NVIDIA and AMD; six bf16 passes on a TPU). Ask for `tf32` to price tf32.
+
+    Raises:
+        HardwareError: the chip has no such rate; the message lists those it has.
+    """
+    name = canonical_dtype(dtype)
+    for wanted in (name, SAME_RATE.get(name)):
+        for rate in chip.peaks:
+            if rate.dtype == wanted:
+                return rate
+    raise HardwareError(
+        f"{chip.name} has no matrix FLOP/s figure for {name}",
+        hint=f"it has: {', '.join(chip.dtypes)}",
+    )
+
+
+def flop_rate(chip: Chip, dtype: str) -> float:
+    """Dense FLOP/s that pricing uses for matrix products in an element type.
+
+    >>> from einscale.hardware import load_chip
+    >>> flop_rate(load_chip("a100"), "bf16") / 1e12
+    312.0
+
+    Raises:
+        HardwareError: the chip has no such rate; the message lists those it has.
+    """
+    return peak(chip, dtype).used
+
+
+class Fact(Struct, frozen=True):
+    """One figure of a system, ready to be shown: where it stands in the file, what it is, and who says so."""
+
+    key: str
+    value: float
+    unit: str
+    qualifier: str
+    used: float
+    measured: float | None
+    source: str
+    date: str
+    note: str
+
+
+def describe(system: System) -> tuple[Fact, ...]:
+    """Every figure of a system with its source, in the order of its file.
+
+    `value` is in `unit` as written; `used` is what pricing takes, in the same unit (dense, one-way); `measured` is the
+    attainable figure, if there is one.
+
+    >>> from einscale.hardware import load_system
+    >>> fact = describe(load_system("h100"))[0]
+    >>> fact.key, fact.value, fact.unit, fact.qualifier
+    ('chip.peaks.bf16', 989.0, 'TFLOP/s', 'dense')
+    """
+    chip = system.chip
+    figures: list[tuple[str, Rate | Bandwidth | MemoryBandwidth | Capacity | Latency, str]] = [
+        (f"chip.peaks.{rate.dtype}", rate, rate.sparsity) for rate in chip.peaks
+    ]
+    figures.append(("chip.memory", chip.memory, ""))
+    figures.append(("chip.memory_bandwidth", chip.memory_bandwidth, "read + write"))
+    if chip.host_bandwidth is not None:
+        figures.append(("chip.host_bandwidth", chip.host_bandwidth, chip.host_bandwidth.direction))
+    for level in system.levels:
+        figures.append((f"levels.{level.name}.bandwidth", level.bandwidth, level.bandwidth.direction))
+        figures.append((f"levels.{level.name}.launch", level.launch, ""))
+        figures.append((f"levels.{level.name}.hop", level.hop, ""))
+    titles = {
+        source.key: f"{source.title}, {source.where}" if source.where else source.title for source in system.sources
+    }
+    return tuple(_fact(key, figure, qualifier, titles) for key, figure, qualifier in figures)
+
+
+def _fact(
+    key: str,
+    figure: Rate | Bandwidth | MemoryBandwidth | Capacity | Latency,
+    qualifier: str,
+    titles: dict[str, str],
+) -> Fact:
+    """One figure with its sources spelled out."""
+    source, note = titles.get(figure.source, figure.source), figure.note
+    measured, used = None, figure.value
+    if not isinstance(figure, Capacity):
+        attainable = figure.attainable
+        halved = qualifier in ("2:4", "two-way")
+        if attainable is not None:
+            measured, used = attainable.value, attainable.value
+            source = f"{source}; measured: {titles.get(attainable.source, attainable.source)}"
+            note = "; ".join(part for part in (note, attainable.note) if part)
+        used = used / 2 if halved else used
+    return Fact(key, figure.value, figure.unit, qualifier, used, measured, source, figure.date, note)

@@ -1,0 +1,336 @@
+"""One layer of each kind of a model under a strategy: what it computes, moves, holds and takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from einscale.cost import NOTHING, PricedStatement, Totals, price_program, total
+from einscale.errors import SizeError, StrategyError
+from einscale.hardware import System
+from einscale.layout import padding_fraction
+from einscale.memory import (
+    Held,
+    Peak,
+    gradient_bytes,
+    optimizer_bytes,
+    parameters_held,
+    peak,
+    saved_activations,
+)
+from einscale.mesh import Mesh
+from einscale.models import Model
+from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
+from einscale.program.backward import backward
+from einscale.program.values import Program
+from einscale.strategy import Strategy, bind_strategy
+from einscale.topology import Network, bind
+
+DEFAULT_STRATEGY = {frozenset(): "dp", frozenset({"data"}): "fsdp", frozenset({"model"}): "megatron-sp"}
+"""Strategy used when none is given, by the roles that the mesh has; both roles: `fsdp+tp`."""
+
+
+class KindReport(Struct, frozen=True):
+    """One kind of layer: its priced statements and what it holds.
+
+    Args:
+        kind: `embedding`, a kind of block, or `head`.
+        repeat: how many layers of this kind the model has.
+        planned: statements with layouts.
+        rows: priced statements, in order.
+        parameters: parameters as they rest on one device.
+        saved: activations one layer saves for its backward pass; empty for a forward pass alone.
+        gradient_bytes: bytes of its parameters' gradients on one device.
+        optimizer_bytes: bytes of their optimizer state on one device.
+        peak: the most one layer holds while it runs, its parameters at rest left out.
+        padding: (tensor in slash notation, share of it that is padding) where a dim does not divide evenly.
+    """
+
+    kind: str
+    repeat: int
+    planned: PlannedProgram
+    rows: tuple[PricedStatement, ...]
+    parameters: tuple[Held, ...]
+    saved: tuple[Held, ...]
+    gradient_bytes: int
+    optimizer_bytes: int
+    peak: Peak
+    padding: tuple[tuple[str, float], ...]
+
+    def totals(self, phase: str = "", section: str | None = None) -> Totals:
+        """Sums over the statements of one phase (`forward`, `backward`; "" both) and section."""
+        return total(
+            row
+            for row in self.rows
+            if (not phase or row.planned.phase == phase)
+            and (section is None or row.planned.statement.section == section)
+        )
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Sections its statements belong to, in order."""
+        return tuple(dict.fromkeys(row.planned.statement.section for row in self.rows))
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of its parameters on one device."""
+        return sum(held.bytes for held in self.parameters)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes one layer saves for its backward pass on one device."""
+        return sum(held.bytes for held in self.saved)
+
+
+class MemoryReport(Struct, frozen=True):
+    """Bytes on one device for the whole model, every layer counted.
+
+    Args:
+        parameters: at rest.
+        gradients: at rest; 0 for a forward pass alone.
+        optimizer: state of AdamW with an fp32 master copy; 0 for a forward pass alone.
+        saved: activations every layer saves for the backward pass.
+        working: the most any layer needs besides, while it runs.
+        capacity: memory of the chip.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    saved: int
+    working: int
+    capacity: int
+
+    @property
+    def needed(self) -> int:
+        """Everything together."""
+        return self.parameters + self.gradients + self.optimizer + self.saved + self.working
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits in the memory of the chip."""
+        return self.needed <= self.capacity
+
+
+class LayerReport(Struct, frozen=True):
+    """Every kind of layer of a model, priced, and the model's sums.
+
+    Args:
+        model: the model.
+        mesh: the devices.
+        strategy: as given, roles not yet bound to the mesh.
+        network: the mesh bound to the links of the system.
+        batch: sequences in the global batch.
+        sequence: tokens in a sequence.
+        dtype: element type of parameters, activations and einsums.
+        phases: `forward`, `backward` or both.
+        kinds: one report for each kind of layer.
+        memory: bytes on one device.
+        notes: what was chosen where nothing was given.
+        unexpected: collectives that the strategy does not expect, in words.
+    """
+
+    model: Model
+    mesh: Mesh
+    strategy: Strategy
+    network: Network
+    batch: int
+    sequence: int
+    dtype: str
+    phases: tuple[str, ...]
+    kinds: tuple[KindReport, ...]
+    memory: MemoryReport
+    notes: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over the whole model, per device."""
+        result = NOTHING
+        for kind in self.kinds:
+            result = result.plus(kind.totals().times(kind.repeat))
+        return result
+
+
+def default_strategy(mesh: Mesh) -> str:
+    """Name of the strategy used when none is given: by the roles the axes of the mesh play.
+
+    >>> from einscale.mesh import parse_mesh
+    >>> default_strategy(parse_mesh("data=8,model=8")), default_strategy(parse_mesh("tp=8"))
+    ('fsdp+tp', 'megatron-sp')
+    """
+    from einscale.strategy import ROLES
+
+    roles = frozenset(role for role in ("data", "model") for name in mesh.names if name in ROLES[role])
+    return DEFAULT_STRATEGY.get(roles, "fsdp+tp")
+
+
+def layer_report(
+    model: Model,
+    strategy: Strategy,
+    mesh: Mesh,
+    system: System,
+    *,
+    batch: int,
+    sequence: int,
+    dtype: str = "bf16",
+    phases: tuple[str, ...] = (FORWARD, BACKWARD),
+    notes: tuple[str, ...] = (),
+) -> LayerReport:
+    """Plan and price one layer of each kind.
+
+    Raises:
+        StrategyError: the strategy does not fit the mesh or the model.
+        SizeError: the batch or the sequence does.
+    """
+    network = bind(mesh, system)
+    kinds = tuple(
+        _kind_report(layer.kind, layer.repeat, layer.program, strategy, network, batch, sequence, dtype, phases)
+        for layer in model.layers
+    )
+    return LayerReport(
+        model=model,
+        mesh=mesh,
+        strategy=strategy,
+        network=network,
+        batch=batch,
+        sequence=sequence,
+        dtype=dtype,
+        phases=phases,
+        kinds=kinds,
+        memory=_memory(kinds, system),
+        notes=notes,
+        unexpected=unexpected_collectives(kinds, strategy, mesh),
+    )
+
+
+def _kind_report(
+    kind: str,
+    repeat: int,
+    program: Program,
+    strategy: Strategy,
+    network: Network,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    phases: tuple[str, ...],
+) -> KindReport:
+    mesh = network.mesh
+    sizes = program_sizes(program, batch, sequence)
+    groups = frozenset({*strategy.policy.fuse, *strategy.policy.recompute})
+    whole = backward(retyped(program, dtype), groups) if BACKWARD in phases else retyped(program, dtype)
+    planned = plan_program(whole, strategy, mesh, sizes)
+    rows = tuple(row for row in price_program(planned, network, dtype) if row.planned.phase in phases)
+    trains = BACKWARD in phases
+    return KindReport(
+        kind=kind,
+        repeat=repeat,
+        planned=planned,
+        rows=rows,
+        parameters=parameters_held(planned),
+        saved=saved_activations(planned) if trains else (),
+        gradient_bytes=gradient_bytes(planned) if trains else 0,
+        optimizer_bytes=optimizer_bytes(planned) if trains else 0,
+        peak=peak(planned),
+        padding=padded_values(planned),
+    )
+
+
+def program_sizes(program: Program, batch: int, sequence: int) -> dict[str, int]:
+    """Sizes of every axis of a program: its own, batch `b`, and the sequence `s` (queries) and `t` (keys)."""
+    return {**dict(program.sizes), "b": batch, "s": sequence, "t": sequence}
+
+
+def retyped(program: Program, dtype: str) -> Program:
+    """The program with its 16-bit floats, the type models are written in, replaced by `dtype`."""
+    values = tuple(replace(v, dtype=dtype) if v.dtype in ("bf16", "fp16") else v for v in program.values)
+    return replace(program, values=values)
+
+
+def padded_values(planned: PlannedProgram) -> tuple[tuple[str, float], ...]:
+    """Values of which some part is padding, and how much."""
+    found = []
+    for value in planned.program.values:
+        layout = planned.resting[value.name]
+        share = padding_fraction(layout, value.axes, planned.sizes, planned.mesh.degrees)
+        if share > 0 and value.kind in ("parameter", "activation", "input"):
+            found.append((f"{value.name}: {layout.text(value.axes)}", share))
+    return tuple(found)
+
+
+def _memory(kinds: tuple[KindReport, ...], system: System) -> MemoryReport:
+    return MemoryReport(
+        parameters=sum(kind.parameter_bytes * kind.repeat for kind in kinds),
+        gradients=sum(kind.gradient_bytes * kind.repeat for kind in kinds),
+        optimizer=sum(kind.optimizer_bytes * kind.repeat for kind in kinds),
+        saved=sum(kind.saved_bytes * kind.repeat for kind in kinds),
+        working=max(max(0, kind.peak.bytes - kind.saved_bytes - kind.gradient_bytes) for kind in kinds),
+        capacity=system.chip.memory_bytes,
+    )
+
+
+def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, mesh: Mesh) -> tuple[str, ...]:
+    """Collectives that the strategy's `expect` list does not name, in words; empty where it has no such list."""
+    if strategy.expect is None:
+        return ()
+    roles = role_names(strategy, mesh)
+    found: dict[str, None] = {}
+    for kind in kinds:
+        for row in kind.rows:
+            for priced in row.collectives:
+                if priced.bytes == 0:
+                    continue
+                what = tensor_class(kind.planned, priced.step.tensor.name)
+                for axis in priced.step.axes:
+                    role = roles.get(axis.split(":")[0], axis)
+                    if f"{priced.step.kind} {role} {what}" not in strategy.expect:
+                        found[f"{kind.kind}: {priced.step.kind} over {axis} of {priced.step.tensor.name} ({what})"] = (
+                            None
+                        )
+    return tuple(found)
+
+
+def role_names(strategy: Strategy, mesh: Mesh) -> dict[str, str]:
+    """Mesh axis -> the role it plays in a strategy."""
+    from einscale.strategy import ROLES
+
+    return {
+        name: next((role for role in strategy.roles if name in (role, *ROLES.get(role, ()))), name)
+        for name in mesh.names
+    }
+
+
+def tensor_class(planned: PlannedProgram, name: str) -> str:
+    """Class of what a collective moves: `parameters`, `gradients` (of parameters), `activations` or `statistics`."""
+    table: Mapping = planned.program.table
+    if name not in table:
+        return "statistics"
+    value = table[name]
+    if value.kind == "parameter":
+        return "parameters"
+    if value.of in table and table[value.of].kind == "parameter":
+        return "gradients"
+    return "activations"
+
+
+def check_batch(batch: int, sequence: int, strategy: Strategy, mesh: Mesh) -> None:
+    """Raise unless the batch can be divided as the strategy wants.
+
+    Raises:
+        SizeError, StrategyError: it cannot.
+    """
+    bound = bind_strategy(strategy, mesh)
+    for rule in bound.compute:
+        ways = 1
+        for axis in rule.axes:
+            ways *= mesh.size(axis)
+        if rule.index == "b" and batch % ways:
+            nearest = max(ways, round(batch / ways) * ways)
+            raise SizeError(
+                f"a batch of {batch} sequences does not divide over {ways} data-parallel devices",
+                hint=f"use --batch {nearest}",
+            )
+        if rule.index == "s" and sequence < ways:
+            raise StrategyError(f"a sequence of {sequence} tokens cannot be divided {ways} ways")

@@ -1,0 +1,198 @@
+"""What each device holds: parameters, gradients, optimizer state, what is saved for the backward pass, and the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from einscale.dtypes import bytes_of
+from einscale.layout import Layout, Tensor, local_bytes
+from einscale.planner.fusion import interior, never_written
+from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram
+from einscale.program.maps import fused_residuals, saved
+from einscale.program.values import Program, Statement, Value
+
+EVERYTHING = "full"
+"""Recompute policy that saves nothing but a program's inputs."""
+
+OPTIMIZER_STATE = ("fp32", "fp32", "fp32")
+"""What AdamW keeps for each parameter in mixed precision: a master copy and two moments, 12 bytes (Rajbhandari et al.
+2020, ZeRO, arXiv 1910.02054, section 3.1)."""
+
+
+class Held(Struct, frozen=True):
+    """One tensor a device holds.
+
+    Args:
+        tensor: what it is.
+        layout: how it is divided.
+        bytes: bytes on one device, padding included.
+        reason: which statement or rule keeps it.
+    """
+
+    tensor: Tensor
+    layout: Layout
+    bytes: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The tensor in slash notation."""
+        return f"{self.tensor.name}: {self.tensor.dtype}[{self.layout.text(self.tensor.indices)}]"
+
+
+class Peak(Struct, frozen=True):
+    """The moment of a program at which a device holds most, parameters at rest left out.
+
+    Args:
+        bytes: bytes held then.
+        statement: first output of the statement that runs then.
+        phase: its phase.
+        alive: what is held, largest first.
+    """
+
+    bytes: int
+    statement: str
+    phase: str
+    alive: tuple[Held, ...]
+
+
+def _held(planned: PlannedProgram, name: str, reason: str, layout: Layout | None = None) -> Held:
+    value = planned.program.table[name]
+    tensor = Tensor(name, value.axes, value.dtype)
+    where = planned.resting[name] if layout is None else layout
+    return Held(tensor, where, int(local_bytes(tensor, where, planned.sizes, planned.mesh.degrees)), reason)
+
+
+def parameters_held(planned: PlannedProgram) -> tuple[Held, ...]:
+    """Parameters of one program as they rest, those that live in another program left out."""
+    program = planned.program
+    return tuple(_held(planned, p.name, "parameter") for p in program.parameters if p.name not in program.tied)
+
+
+def gradient_bytes(planned: PlannedProgram) -> int:
+    """Bytes of the gradients of a program's parameters as they rest on one device."""
+    table = planned.program.table
+    gradients = [v.name for v in table.values() if v.of in table and table[v.of].kind == "parameter"]
+    final = [name for name in gradients if name in planned.program.outputs]
+    return sum(_held(planned, name, "gradient").bytes for name in final)
+
+
+def optimizer_bytes(planned: PlannedProgram, state: Iterable[str] = OPTIMIZER_STATE) -> int:
+    """Bytes of optimizer state on one device, laid out as the parameters are.
+
+    Args:
+        planned: one program.
+        state: dtype of each number kept for a parameter.
+    """
+    total = 0
+    for held in parameters_held(planned):
+        elements = local_bytes(
+            Tensor(held.tensor.name, held.tensor.indices, "int8"), held.layout, planned.sizes, planned.mesh.degrees
+        )
+        total += sum(int(bytes_of(elements, dtype)) for dtype in state)
+    return total
+
+
+def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
+    """What a program's forward pass saves for its backward pass, each tensor once, as it rests.
+
+    Generic rules: an einsum saves the operands that are not parameters, a map what its rule says. A fused group saves
+    what it reads, what it makes and the log-sum-exp of its softmaxes; a recomputed group what it reads; neither saves its
+    interior.
+    Applied to a GPT layer they give the closed forms of Korthikanti et al. 2022, arXiv 2205.05198.
+    """
+    program, policy = planned.program, planned.strategy.policy
+    if EVERYTHING in policy.recompute:
+        return tuple(
+            _held(planned, name, "input of the layer") for name in program.inputs if _is_forward(program, name)
+        )
+    kept: dict[str, Held] = {}
+    inside = interior(program, {*policy.fuse, *policy.recompute})
+    for statement in program.statements:
+        if statement.phase != FORWARD:
+            continue
+        fused = statement.group in policy.fuse and statement.group not in policy.recompute
+        for name in _saved_by(program, statement, fused):
+            if name not in inside and name not in kept:
+                kept[name] = _held(planned, name, f"{statement.op} for {statement.output}")
+        for residual in fused_residuals(statement, program.table) if fused else ():
+            kept[residual.name] = _fused_residual(planned, statement, residual)
+    return tuple(kept.values())
+
+
+def _is_forward(program: Program, name: str) -> bool:
+    return program.table[name].kind == "input"
+
+
+def _saved_by(program: Program, statement: Statement, fused: bool) -> tuple[str, ...]:
+    """Names of the values one forward statement keeps for its backward."""
+    names = saved(statement)
+    if fused:
+        names = (*names, *statement.outputs)
+    return tuple(name for name in names if program.table[name].kind != "parameter")
+
+
+def _fused_residual(planned: PlannedProgram, statement: Statement, residual: Value) -> Held:
+    """What a fused kernel keeps of a statement, divided as the statement's result is."""
+    made = planned.program.table[statement.output]
+    dims = dict(zip(made.axes, planned.resting[statement.output].dims, strict=True))
+    layout = Layout(tuple(dims[axis] for axis in residual.axes))
+    tensor = Tensor(residual.name, residual.axes, residual.dtype)
+    size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
+    return Held(tensor, layout, size, f"fused {statement.op} for {statement.output}")
+
+
+def peak(planned: PlannedProgram) -> Peak:
+    """The most a device holds while a program runs, from the lifetime of every tensor in every layout.
+
+    Parameters at rest are left out: they are held all the time. Gathered copies of them count while they are needed.
+    """
+    lifetimes = _lifetimes(planned)
+    fused = never_written(planned)
+    best = Peak(0, "", "", ())
+    sizes: dict[tuple[str, Layout], Held] = {
+        key: _held(planned, key[0], "", key[1]) for key in lifetimes if key[0] not in fused
+    }
+    for moment, statement in enumerate(planned.statements):
+        alive = [held for key, held in sizes.items() if lifetimes[key][0] <= moment <= lifetimes[key][1]]
+        total = sum(held.bytes for held in alive)
+        if total > best.bytes:
+            largest = tuple(sorted(alive, key=lambda held: -held.bytes))
+            best = Peak(total, statement.statement.output, statement.statement.phase, largest)
+    return best
+
+
+def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout], tuple[int, int]]:
+    """(value, layout) -> the first and last statement at which a device holds it."""
+    program, table = planned.program, planned.program.table
+    spans: dict[tuple[str, Layout], tuple[int, int]] = {}
+
+    def touch(name: str, layout: Layout, moment: int) -> None:
+        if name in table and not (table[name].kind == "parameter" and layout == planned.resting[name]):
+            first, _ = spans.get((name, layout), (moment, moment))
+            spans[name, layout] = (first, moment)
+
+    last = len(planned.statements) - 1
+    for name in program.inputs:
+        touch(name, planned.resting[name], 0)
+    for moment, row in enumerate(planned.statements):
+        for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True):
+            touch(tensor.name, layout, moment)
+        for step in row.before:
+            touch(step.tensor.name, step.before, moment)
+        for name in row.statement.inputs:
+            touch(name, planned.resting[name], moment)
+        for name in row.statement.outputs:
+            touch(name, planned.resting[name], moment)
+        for step in row.after:
+            touch(step.tensor.name, step.before, moment)
+    for name in program.outputs:
+        touch(name, planned.resting[name], last)
+    return spans
+
+
+def phases(planned: PlannedProgram) -> tuple[str, ...]:
+    """Phases a planned program has."""
+    return (FORWARD, BACKWARD) if any(row.phase == BACKWARD for row in planned.statements) else (FORWARD,)

@@ -1,0 +1,78 @@
+"""Which dialect a text is in: slash notation, unless it is unmistakably another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from einscale.dtypes import is_dtype
+from einscale.errors import NotationError, UsageError, did_you_mean
+
+DIALECTS = ("slash", "numpy", "book")
+"""The dialects that can be read, the primary one first."""
+
+_BOOK = re.compile(r"\s*([^\W\d_]\w*)\s*\[([^\[\]]*)")
+_WORD = re.compile(r"(?:[^\W\d_]|\.\.\.)*")
+_SEPARATOR = re.compile(r"->|,")
+
+
+def detect(text: str, syntax: str | None = None, rule_indices: Sequence[str] = ()) -> str:
+    """The dialect to read `text` in: the one asked for or, without, the one that it can only be.
+
+    >>> detect("B/x D, D F -> B/x F"), detect("A[I_X, J] * B[J, K]"), detect("bd,df->bf", None, ("b",))
+    ('slash', 'book', 'numpy')
+
+    Raises:
+        UsageError: no such dialect.
+        NotationError: the text can be read both as words and as numpy's one-letter axes.
+    """
+    if syntax is not None:
+        if syntax not in DIALECTS:
+            raise UsageError(f"unknown syntax `{syntax}`", hint=did_you_mean(str(syntax), DIALECTS, "dialects"))
+        return syntax
+    if _looks_like_book(text):
+        return "book"
+    if not looks_like_numpy(text):
+        return "slash"
+    words = {word.strip() for word in _SEPARATOR.split(text)}
+    if rule_indices:
+        if all(len(index) == 1 for index in rule_indices) and not words.issuperset(rule_indices):
+            return "numpy"
+        if words.issuperset(rule_indices) and any(len(index) > 1 for index in rule_indices):
+            return "slash"
+    if any(character.isspace() for character in text.strip()) or len(_SEPARATOR.split(text)) == 1:
+        return "slash"
+    raise _ambiguous(text)
+
+
+def looks_like_numpy(text: str) -> bool:
+    """Whether `text` is an einsum string: every tensor one run of letters, and some of them more than one letter."""
+    words = [word.strip() for word in _SEPARATOR.split(text)]
+    return all(map(_WORD.fullmatch, words)) and any(len(word.replace("...", "")) > 1 for word in words)
+
+
+def _looks_like_book(text: str) -> bool:
+    """Whether it begins with `NAME[`, which is no dtype, and axes that are not separated by blanks."""
+    found = _BOOK.match(text)
+    if found is None or is_dtype(found[1]):
+        return False
+    inside = re.split(r"[*·→]|->", found[2])[0]
+    return not re.search(r"[/:@=?]|\w\s+\w", inside)
+
+
+def _ambiguous(text: str) -> NotationError:
+    parts = [(separator, word) for separator, word in re.findall(r"(^|->|,)([^,-]*)", text.strip())]
+    spelled = {"": "", ",": ", ", "->": " -> "}
+    words = "".join(spelled[separator] + word.replace("...", "... ").strip() for separator, word in parts)
+    letters = "".join(spelled[separator] + " ".join(re.findall(r"\.\.\.|\S", word)) for separator, word in parts)
+    start = len(text) - len(text.lstrip())
+    return NotationError(
+        "two readings: words, or numpy's one-letter axes",
+        text=text,
+        span=(start, len(text.rstrip())),
+        expected=f"`{_cut(letters)}` (`--syntax numpy`) or `{_cut(words)}` (`--syntax slash`)",
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"

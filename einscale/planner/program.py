@@ -1,0 +1,368 @@
+"""A program under a strategy: every statement's layouts, and the collectives between them.
+
+Nothing here knows Megatron or FSDP. The compute table says over which mesh axes each statement's iteration space is
+divided, the store table how values rest between statements, and the collectives are whatever brings one to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from einscale.collectives import Collective
+from einscale.layout import Layout, Tensor
+from einscale.mesh import Mesh, join_parts, part_order, without_covered
+from einscale.plan import LocalEinsum, LocalMap
+from einscale.planner.words import gather_cause, result_cause, statistic_cause
+from einscale.program.maps import rule, statistic_axes, statistics, summed_axes, whole_axes
+from einscale.program.values import Program, Statement, Value
+from einscale.reshard import reshard
+from einscale.strategy import Strategy, bind_strategy, place, stored_layout
+
+FORWARD = "forward"
+BACKWARD = "backward"
+
+LOOKUPS = ("lookup", "table")
+"""Shapes of maps that are contractions with a one-hot operand: the looked-up axis is in the iteration space."""
+
+
+class PlannedStatement(Struct, frozen=True):
+    """A statement with its layouts: operands are brought in, the work runs locally, the result is brought to rest.
+
+    Args:
+        statement: what is computed.
+        work: the local einsum or map.
+        before: collectives that bring operands to the layouts the work reads.
+        statistics: collectives inside the work, where a map reduces a divided axis.
+        after: collectives that bring the result to the layout it rests in.
+    """
+
+    statement: Statement
+    work: LocalEinsum | LocalMap
+    before: tuple[Collective, ...] = ()
+    statistics: tuple[Collective, ...] = ()
+    after: tuple[Collective, ...] = ()
+
+    @property
+    def collectives(self) -> tuple[Collective, ...]:
+        """Every collective this statement causes, in the order they run."""
+        return self.before + self.statistics + self.after
+
+    @property
+    def phase(self) -> str:
+        """`forward` or `backward`; recomputed work belongs to the backward pass."""
+        return FORWARD if self.statement.phase == FORWARD else BACKWARD
+
+
+class PlannedProgram(Struct, frozen=True):
+    """A program whose every value has a layout.
+
+    Args:
+        program: what is computed.
+        strategy: the strategy, bound to the axes of the mesh.
+        mesh: the devices.
+        sizes: axis name -> size.
+        statements: in order.
+        resting: value name -> the layout it rests in between statements.
+    """
+
+    program: Program
+    strategy: Strategy
+    mesh: Mesh
+    sizes: dict[str, int]
+    statements: tuple[PlannedStatement, ...]
+    resting: dict[str, Layout]
+
+    @property
+    def collectives(self) -> tuple[Collective, ...]:
+        """Every collective, in order."""
+        return tuple(step for planned in self.statements for step in planned.collectives)
+
+
+def plan_program(program: Program, strategy: Strategy, mesh: Mesh, sizes: Mapping[str, int]) -> PlannedProgram:
+    """Derive the layouts and collectives of a program under a strategy.
+
+    Args:
+        program: forward statements, or forward and backward ones.
+        strategy: compute and store tables; roles are bound to the axes of the mesh.
+        mesh: the devices.
+        sizes: a size for every axis of the program.
+
+    Raises:
+        StrategyError: an axis is divided into more parts than it has elements, or a mesh axis has no role.
+    """
+    return _Planner(program, bind_strategy(strategy, mesh), mesh, dict(sizes)).run()
+
+
+class _Planner:
+    """Walks the statements once; what is remembered is where each value rests and which layouts of it are at hand."""
+
+    def __init__(self, program: Program, strategy: Strategy, mesh: Mesh, sizes: dict[str, int]) -> None:
+        self.program = program
+        self.strategy = strategy
+        self.mesh = mesh
+        self.sizes = sizes
+        self.table = program.table
+        self.composites = dict(program.composites)
+        self.stream = stream_axes(program)
+        self.producer = {name: statement for statement in program.statements for name in statement.outputs}
+        self.readers: dict[str, list[Statement]] = {}
+        for statement in program.statements:
+            for name in statement.inputs:
+                self.readers.setdefault(name, []).append(statement)
+        self.sections = self._sections()
+        self.resting: dict[str, Layout] = {}
+        self.carried: dict[str, Layout | None] = {}
+        self.at_hand: dict[tuple[str, str], list[Layout]] = {}
+        for value in program.values:
+            self.resting[value.name] = self.rest(value)
+
+    def run(self) -> PlannedProgram:
+        """Plan every statement in order."""
+        planned = tuple(self.plan(statement) for statement in self.program.statements)
+        return PlannedProgram(self.program, self.strategy, self.mesh, self.sizes, planned, self.resting)
+
+    def _sections(self) -> dict[str, str]:
+        """Value -> the section it belongs to: its producer's, or for what is fed in its first reader's."""
+        sections = {name: statement.section for name, statement in self.producer.items()}
+        for name, readers in self.readers.items():
+            sections.setdefault(name, readers[0].section)
+        return sections
+
+    def placed(self, indices: Sequence[str], section: str) -> dict[str, tuple[str, ...]]:
+        """Compute placement of an iteration space."""
+        return place(indices, self.strategy.compute, self.sizes, self.mesh, self.composites, section)
+
+    def rest(self, value: Value) -> Layout:
+        """Layout a value rests in: the compute rules on its axes, then the store rules of its class."""
+        root = self.table.get(value.of, value) if value.of is not None else value
+        kind = self.class_of(value, root)
+        placement = self.placed(value.axes, self.sections.get(root.name, ""))
+        rules = self.strategy.store_rules(kind) if kind else ()
+        return stored_layout(value.axes, placement, rules, self.sizes, self.mesh)
+
+    def class_of(self, value: Value, root: Value) -> str:
+        """Class of a value in the store tables, "" if none speaks of it."""
+        if root.kind == "parameter":
+            return "parameters" if value is root else "gradients"
+        return "residual" if value.axes == self.stream else ""
+
+    def plan(self, statement: Statement) -> PlannedStatement:
+        """Plan one statement."""
+        if statement.op == "einsum":
+            return self.plan_contraction(statement, statement.labels)
+        if rule(statement).shape in LOOKUPS:
+            names = (*statement.inputs, statement.output)
+            return self.plan_contraction(statement, tuple(self.table[name].axes for name in names))
+        return self.plan_map(statement)
+
+    def plan_contraction(self, statement: Statement, labels: tuple[tuple[str, ...], ...]) -> PlannedStatement:
+        """An einsum or a lookup (one with a one-hot operand): the compute table divides its iteration space."""
+        placement = self.contraction_placement(statement, labels)
+        layouts = tuple(Layout(tuple(placement[label] for label in operand)) for operand in labels[:-1])
+        before = self.fetch_all(statement, layouts, labels[:-1])
+        natural = self.contraction_result(labels, placement)
+        after = self.bring_to_rest(statement, natural, labels[-1], placement)
+        inputs = tuple(
+            Tensor(name, operand, self.table[name].dtype)
+            for name, operand in zip(statement.inputs, labels[:-1], strict=True)
+        )
+        output = Tensor(statement.output, labels[-1], self.table[statement.output].dtype)
+        if statement.op == "einsum":
+            work: LocalEinsum | LocalMap = LocalEinsum(inputs, layouts, output, natural)
+        else:
+            work = self.local_map(statement, layouts, (natural,))
+        return PlannedStatement(statement, work, before, (), after)
+
+    def contraction_placement(
+        self, statement: Statement, labels: tuple[tuple[str, ...], ...]
+    ) -> dict[str, tuple[str, ...]]:
+        """Mesh axes of each label of an einsum's iteration space."""
+        indices = tuple(dict.fromkeys(label for operand in labels for label in operand))
+        return self.placed(indices, statement.section)
+
+    def contraction_result(
+        self, labels: tuple[tuple[str, ...], ...], placement: Mapping[str, tuple[str, ...]]
+    ) -> Layout:
+        """Layout a contraction leaves its result in: it owes a sum over the axes of every label it does not keep."""
+        owed = (axis for label, axes in placement.items() if label not in labels[-1] for axis in axes)
+        return Layout(tuple(placement[label] for label in labels[-1]), self.owing(owed))
+
+    def owing(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Mesh axes of an owed sum, each once, parts of an axis joined where they make a whole."""
+        parts = sorted(without_covered(dict.fromkeys(axes), self.mesh.degrees), key=part_order)
+        return tuple(sorted(join_parts(parts, self.mesh.degrees)))
+
+    def plan_map(self, statement: Statement) -> PlannedStatement:
+        """A map runs in the layout its result rests in, or where it sums axes away, in that of its largest operand."""
+        placement = self.map_placement(statement)
+        carried = self.carry(statement.output)
+        owed_together = carried.unreduced if carried else ()
+        layouts = tuple(
+            Layout(
+                tuple(placement[axis] for axis in self.table[name].axes),
+                owed_together if self.keeps_owing(name) else (),
+            )
+            for name in statement.inputs
+        )
+        labels = tuple(self.table[name].axes for name in statement.inputs)
+        before = self.fetch_all(statement, layouts, labels)
+        inside = self.statistic_moves(statement, placement)
+        owed = {mesh_axis for axis in summed_axes(statement, self.table) for mesh_axis in placement[axis]}
+        owed.update(axis for layout in layouts for axis in layout.unreduced)
+        naturals = tuple(
+            Layout(tuple(placement[axis] for axis in self.table[name].axes), self.owing(owed))
+            for name in statement.outputs
+        )
+        after = self.bring_to_rest(statement, naturals[0], self.table[statement.output].axes, placement)
+        for name, natural in zip(statement.outputs[1:], naturals[1:], strict=True):
+            self.resting[name] = natural
+        return PlannedStatement(statement, self.local_map(statement, layouts, naturals), before, inside, after)
+
+    def map_placement(self, statement: Statement) -> dict[str, tuple[str, ...]]:
+        """Mesh axes of each axis a map runs over."""
+        output = self.table[statement.output]
+        largest = max(statement.inputs, key=lambda name: len(self.table[name].axes))
+        guide = output.name if set(output.axes) >= set(self.table[largest].axes) else largest
+        layout = (self.carry(guide) if guide == output.name and self.keeps_owing(statement.inputs[0]) else None) or (
+            self.resting[guide]
+        )
+        placement = dict(zip(self.table[guide].axes, layout.dims, strict=True))
+        used = {axis for axes in placement.values() for axis in axes}
+        for name in (*statement.inputs, *statement.outputs):
+            for axis, axes in zip(self.table[name].axes, self.resting[name].dims, strict=True):
+                if axis not in placement:
+                    placement[axis] = axes if not used & set(axes) else ()
+                    used.update(placement[axis])
+        for axis in whole_axes(statement):
+            placement[axis] = ()
+        return placement
+
+    def statistic_moves(self, statement: Statement, placement: Mapping[str, tuple[str, ...]]) -> tuple[Collective, ...]:
+        """All-reduces of a map's statistics where the axis it reduces is divided: reduce, all-reduce, apply."""
+        needed = statistics(statement)
+        axis = str(statement.option("axis"))
+        over = placement.get(axis, ()) if needed else ()
+        if not over:
+            return ()
+        axes = statistic_axes(statement, self.table)
+        moves: list[Collective] = []
+        for reduction in needed:
+            tensor = Tensor(f"{reduction} of {statement.inputs[0]}", axes, "fp32")
+            owing = Layout(tuple(placement[name] for name in axes), tuple(sorted(over)), reduction)
+            cause = statistic_cause(statement, axis, over, reduction)
+            moves += reshard(tensor, owing, owing.reduced(), self.sizes, self.mesh, cause=cause)
+        return tuple(moves)
+
+    def local_map(self, statement: Statement, layouts: tuple[Layout, ...], outputs: tuple[Layout, ...]) -> LocalMap:
+        """The work of a map statement."""
+        this = rule(statement)
+        read = tuple(k for k in range(len(statement.inputs)) if k not in this.row_inputs)
+        return LocalMap(
+            op=statement.op,
+            inputs=tuple(self.tensor(name) for name in statement.inputs),
+            layouts=layouts,
+            outputs=tuple(self.tensor(name) for name in statement.outputs),
+            output_layouts=outputs,
+            flops_per_element=this.flops_per_element,
+            counts_first=this.counted_on == "first",
+            reads=read,
+        )
+
+    def tensor(self, name: str) -> Tensor:
+        """A value as a tensor, labelled by its own axes."""
+        value = self.table[name]
+        return Tensor(name, value.axes, value.dtype)
+
+    def fetch_all(
+        self, statement: Statement, layouts: Sequence[Layout], labels: Sequence[tuple[str, ...]]
+    ) -> tuple[Collective, ...]:
+        """Moves that bring every operand to the layout it is read in."""
+        moves: list[Collective] = []
+        for name, layout, operand in zip(statement.inputs, layouts, labels, strict=True):
+            moves += self.fetch(statement, name, layout, operand)
+        return tuple(moves)
+
+    def fetch(self, statement: Statement, name: str, wanted: Layout, labels: tuple[str, ...]) -> tuple[Collective, ...]:
+        """Moves that bring a value to a layout; once per value, layout and phase."""
+        kept = self.table[name].kind == "parameter" and not self.strategy.policy.reshard_after_forward
+        phase = FORWARD if kept or statement.phase == FORWARD else BACKWARD
+        at_hand = self.at_hand.setdefault((name, phase), [self.resting[name]])
+        if wanted in at_hand:
+            return ()
+        best: tuple[Collective, ...] | None = None
+        for layout in at_hand:
+            cause = gather_cause(statement, self.table[name], layout, wanted, labels, self.strategy)
+            moves = reshard(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause=cause)
+            if best is None or len(moves) < len(best):
+                best = moves
+        at_hand.append(wanted)
+        return best or ()
+
+    def bring_to_rest(
+        self,
+        statement: Statement,
+        natural: Layout,
+        labels: tuple[str, ...],
+        placement: Mapping[str, tuple[str, ...]],
+    ) -> tuple[Collective, ...]:
+        """Moves that bring a result to rest, none if it may go on owing its sum."""
+        name = statement.output
+        if self.keeps_owing(name):
+            self.resting[name] = natural
+            return ()
+        resting = self.resting[name]
+        if natural == resting:
+            return ()
+        cause = result_cause(self.table[name], natural, resting, labels, placement, self.strategy)
+        return reshard(self.tensor(name), natural, resting, self.sizes, self.mesh, cause=cause)
+
+    def carry(self, name: str) -> Layout | None:
+        """Layout, owing a sum, in which a value could go on into linear maps; None if it owes nothing."""
+        if name not in self.carried:
+            self.carried[name] = self._carry(name)
+        return self.carried[name]
+
+    def _carry(self, name: str) -> Layout | None:
+        statement = self.producer.get(name)
+        if statement is None or name != statement.output:
+            return None
+        if statement.op == "einsum":
+            placement = self.contraction_placement(statement, statement.labels)
+            natural = self.contraction_result(statement.labels, placement)
+            return natural if natural.unreduced else None
+        if not rule(statement).linear or len(statement.outputs) > 1:
+            return None
+        layouts = [self.carry(source) for source in statement.inputs]
+        axes = {self.table[source].axes for source in statement.inputs}
+        owing = [layout for layout in layouts if layout is not None]
+        if len(owing) < len(layouts) or len({layout.dims for layout in owing}) > 1 or axes != {self.table[name].axes}:
+            return None
+        return Layout(owing[0].dims, self.owing(part for layout in owing for part in layout.unreduced))
+
+    def keeps_owing(self, name: str) -> bool:
+        """Whether a value goes on owing its sum: its one reader is an addition of values that all owe one.
+
+        Where they owe sums over different axes, those that owe less are masked, which is free, and the sum is reduced
+        once.
+        """
+        readers = self.readers.get(name, [])
+        if self.carry(name) is None or len(readers) != 1 or name in self.program.outputs:
+            return False
+        reader = readers[0]
+        if self.carry(reader.output) is None:
+            return False
+        alone = all(self.readers[source] == [reader] for source in reader.inputs)
+        return alone and (len(set(reader.inputs)) > 1 or self.keeps_owing(reader.output))
+
+
+def stream_axes(program: Program) -> tuple[str, ...]:
+    """Axes of the residual stream: those of the first float input, else of the first output.
+
+    Values with exactly these axes are of class `residual` in the store tables.
+    """
+    table = program.table
+    floats = [name for name in program.inputs if not table[name].dtype.startswith(("int", "uint", "bool"))]
+    names = [*floats, *program.outputs]
+    return table[names[0]].axes if names else ()

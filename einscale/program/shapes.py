@@ -1,0 +1,401 @@
+"""Axes and element types of what a statement makes, the checks of a program, and the sizes of its axes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from einscale.dtypes import BITS
+from einscale.errors import ProgramError, SizeError, did_you_mean
+from einscale.program.maps import MapRule, find_rule
+from einscale.program.values import Option, Program, Statement, Value
+from einscale.units import check_size
+
+Shape: TypeAlias = tuple[tuple[str, ...], str]
+"""Axes and element type of a value."""
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What a value, an axis, an option and a word option look like."""
+
+PHASES = ("forward", "recompute", "backward", "update")
+
+
+def is_float(dtype: str) -> bool:
+    """Whether values of the type have gradients.
+
+    >>> is_float("bf16"), is_float("int64"), is_float("bool")
+    (True, False, False)
+    """
+    return not dtype.startswith(("int", "uint", "bool"))
+
+
+def words(axes: Iterable[str]) -> str:
+    """Axes as a message shows them.
+
+    >>> words(("b", "s"))
+    '[b s]'
+    """
+    return f"[{' '.join(axes)}]"
+
+
+def _widest(values: Sequence[Value]) -> str:
+    floats = [value.dtype for value in values if is_float(value.dtype)] or [value.dtype for value in values]
+    return max(floats, key=lambda name: BITS[name])
+
+
+def infer_einsum(labels: tuple[tuple[str, ...], ...], inputs: Sequence[Value]) -> Shape:
+    """Axes and element type of an einsum's output; checks its labels against the operands.
+
+    Raises:
+        ProgramError: the number of operands or of axes is wrong, or an output label occurs in no operand or twice.
+    """
+    if len(labels) - 1 != len(inputs):
+        raise ProgramError(f"the einsum has {len(labels) - 1} operands in its spec and {len(inputs)} values")
+    if not inputs:
+        raise ProgramError("an einsum needs an operand")
+    for position, (operand, value) in enumerate(zip(labels[:-1], inputs, strict=True), 1):
+        if len(operand) != len(value.axes):
+            raise ProgramError(
+                f"operand {position}, `{value.name}`, has {len(value.axes)} axes {words(value.axes)} but the spec reads"
+                f" {len(operand)}: {words(operand)}"
+            )
+    output = labels[-1]
+    known = [label for operand in labels[:-1] for label in operand]
+    for label in output:
+        if label not in known:
+            raise ProgramError(
+                f"output index `{label}` occurs in no operand",
+                hint=did_you_mean(label, dict.fromkeys(known), "the operands have"),
+            )
+    if len(set(output)) != len(output):
+        raise ProgramError("an index occurs twice in the output")
+    return output, _widest(inputs)
+
+
+def _broadcast_shape(op: str, inputs: Sequence[Value]) -> Shape:
+    largest = max(inputs, key=lambda value: len(value.axes))
+    for value in inputs:
+        extra = [axis for axis in value.axes if axis not in largest.axes]
+        if extra:
+            raise ProgramError(
+                f"{op} matches axes by name: `{value.name}` {words(value.axes)} has `{extra[0]}`, which"
+                f" `{largest.name}` {words(largest.axes)} has not"
+            )
+    return largest.axes, _widest(inputs)
+
+
+def _axes_option(op: str, options: Mapping[str, Option]) -> tuple[str, ...]:
+    axes = options["axes"]
+    if isinstance(axes, str):
+        return (axes,)
+    if not isinstance(axes, tuple):
+        raise ProgramError(f"option `axes` of {op} must be axis names", expected="for example axes=(b s)")
+    return axes
+
+
+def _sum_shape(inputs: Sequence[Value], options: Mapping[str, Option]) -> Shape:
+    axes = _axes_option("sum", options)
+    _need_axes("sum", inputs[0], axes)
+    return tuple(axis for axis in inputs[0].axes if axis not in axes), inputs[0].dtype
+
+
+def _need_axes(op: str, value: Value, axes: Iterable[str]) -> None:
+    for axis in axes:
+        if axis not in value.axes:
+            raise ProgramError(
+                f"{op} works along axis `{axis}`, which `{value.name}` {words(value.axes)} has not",
+                hint=did_you_mean(axis, value.axes, f"`{value.name}` has"),
+            )
+
+
+def _norm_shape(op: str, inputs: Sequence[Value], axis: str) -> Shape:
+    for value in inputs[1:]:
+        if value.axes not in ((axis,), inputs[0].axes):
+            raise ProgramError(f"{op} along `{axis}` takes scale and bias of axes [{axis}], not {value}")
+    return inputs[0].axes, inputs[0].dtype
+
+
+def _lookup_shape(inputs: Sequence[Value], axis: str) -> Shape:
+    table, tokens = inputs
+    rest = tuple(name for name in table.axes if name != axis)
+    twice = [name for name in rest if name in tokens.axes]
+    if twice:
+        raise ProgramError(f"table `{table.name}` and indices `{tokens.name}` both have axis `{twice[0]}`")
+    return tokens.axes + rest, table.dtype
+
+
+def _check_operands(rule: MapRule, op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> None:
+    low, high = rule.operands
+    if not low <= len(inputs) <= high:
+        count = str(low) if low == high else f"{low} to {high}"
+        raise ProgramError(f"{op} takes {count} operand{'s' if high > 1 else ''}, not {len(inputs)}")
+    for name in rule.needs:
+        if name not in options:
+            raise ProgramError(f"{op} needs the option `{name}`")
+    known = (*rule.needs, *rule.takes)
+    for name in options:
+        if name not in known:
+            raise ProgramError(f"{op} has no option `{name}`", hint=did_you_mean(name, known, f"the options of {op} are"))
+    for position, value in enumerate(inputs):
+        if (position in rule.integer_inputs) == is_float(value.dtype) and value.dtype != "bool":
+            kind = "integer indices" if position in rule.integer_inputs else "floating-point numbers"
+            raise ProgramError(f"{op} takes {kind} as operand {position + 1}, not {value}")
+
+
+def _check_options(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> None:
+    for name in ("factor", "rate", "eps", "theta", "causal", "window"):
+        number = options.get(name, 0)
+        if isinstance(number, (str, tuple)):
+            raise ProgramError(f"option `{name}` of {op} must be a number, not {number!r}")
+        if name == "rate" and not 0 <= number < 1:
+            raise ProgramError(f"option `rate` of {op} must lie in [0, 1), not {number}")
+        if name == "window" and (number != int(number) or number < 0):
+            raise ProgramError(f"option `window` of {op} must be a whole number, not {number}")
+    for name in ("axis", "sequence", "query", "key"):
+        if name not in options:
+            continue
+        axis = options[name]
+        if not isinstance(axis, str):
+            raise ProgramError(f"option `{name}` of {op} must be one axis name, not {axis!r}")
+        if op != "lookup_backward":
+            _need_axes(op, inputs[0], (axis,))
+
+
+def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> tuple[Shape, ...]:
+    """Axes and element type of each output of a map; checks operands and options against the table.
+
+    >>> infer_map("softmax", [Value("x", ("b", "t"), "bf16")], {"axis": "t"})
+    ((('b', 't'), 'bf16'),)
+
+    Raises:
+        ProgramError: unknown map, wrong operands, or options that are missing, unknown or of the wrong type.
+    """
+    rule = find_rule(op, options.get("variant", ""))
+    _check_operands(rule, op, inputs, options)
+    _check_options(op, inputs, options)
+    axis = str(options.get("axis", ""))
+    first = inputs[0]
+    if rule.shape == "elementwise":
+        shape = _broadcast_shape(op, inputs)
+    elif rule.shape == "first":
+        shape = _norm_shape(op, inputs, axis) if op == "norm" else (first.axes, first.dtype)
+    elif rule.shape == "sum":
+        shape = _sum_shape(inputs, options)
+    elif rule.shape == "broadcast":
+        axes = _axes_option(op, options)
+        if not set(first.axes) <= set(axes):
+            raise ProgramError(f"broadcast to {words(axes)} would lose an axis of {first}")
+        shape = axes, first.dtype
+    elif rule.shape == "cast":
+        if options["dtype"] not in BITS:
+            name = str(options["dtype"])
+            raise ProgramError(f"unknown dtype `{name}`", hint=did_you_mean(name, BITS, "dtypes"))
+        shape = first.axes, str(options["dtype"])
+    elif rule.shape == "lookup":
+        shape = _lookup_shape(inputs, axis)
+    elif rule.shape == "reduce":
+        shape = tuple(name for name in first.axes if name != axis), "fp32"
+    elif rule.shape == "axis":
+        shape = (axis,), first.dtype
+    elif rule.shape == "table":
+        shape = (axis, *(name for name in first.axes if name not in inputs[1].axes)), first.dtype
+    else:
+        return tuple((value.axes, value.dtype) for value in inputs[1:])
+    extra = tuple((shape[0], "bool" if suffix == "mask" else shape[1]) for suffix in rule.extra_outputs)
+    return (shape, *extra)
+
+
+def infer(op: str, inputs: Sequence[Value], labels: tuple[tuple[str, ...], ...], options: Mapping[str, Option]) -> tuple[Shape, ...]:
+    """Axes and element type of each output of an einsum or map.
+
+    Raises:
+        ProgramError: the statement is not well formed.
+    """
+    return (infer_einsum(labels, inputs),) if op == "einsum" else infer_map(op, inputs, options)
+
+
+class AxisSizes:
+    """Axis names that must have one size, joined as statements relate them, and the sizes known of them."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.parent: dict[str, str] = {}
+        self.given = dict(sizes)
+        self.size = dict(sizes)
+
+    def root(self, name: str) -> str:
+        """The axis that stands for all that have the size of `name`."""
+        while name in self.parent:
+            name = self.parent[name]
+        return name
+
+    def join(self, first: str, second: str) -> None:
+        """Give two axes one size.
+
+        Raises:
+            ProgramError: both are known and differ.
+        """
+        one, other = self.root(first), self.root(second)
+        if one == other:
+            return
+        if one in self.size and other in self.size and self.size[one] != self.size[other]:
+            raise ProgramError(
+                f"index `{first}` reads axis `{second}`, but `{first}` is {self.size[one]} and `{second}` is"
+                f" {self.size[other]}"
+            )
+        self.parent[other] = one
+        if other in self.size:
+            self.size.setdefault(one, self.size[other])
+
+    def join_einsum(self, labels: Sequence[Sequence[str]], axes: Sequence[Sequence[str]]) -> None:
+        """Give each label the size of the axis it reads."""
+        for operand, names in zip(labels, axes, strict=True):
+            for label, name in zip(operand, names, strict=True):
+                self.join(label, name)
+
+    def get(self, name: str) -> int | None:
+        """Size of an axis if it is known."""
+        return self.size.get(self.root(name))
+
+
+def axis_names(program: Program) -> tuple[str, ...]:
+    """Every axis name and einsum label of a program, each once."""
+    names = [axis for value in program.values for axis in value.axes]
+    names += [label for statement in program.statements for operand in statement.labels for label in operand]
+    return tuple(dict.fromkeys(names))
+
+
+def program_sizes(program: Program, given: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Size of every axis: the program's own, those given by the caller, and what follows from both.
+
+    A key axis `t` that reads the sequence `s` has its size. A name has one size in the whole program.
+
+    Raises:
+        SizeError: a size is missing, contradicts another, names no axis, or is not positive.
+    """
+    table = program.table
+    known = dict(program.sizes)
+    names = axis_names(program)
+    for name, size in (given or {}).items():
+        if name not in names:
+            raise SizeError(
+                f"program `{program.name}` has no axis `{name}`", hint=did_you_mean(name, names, "its axes are")
+            )
+        if known.get(name, size) != size:
+            raise SizeError(f"axis `{name}` is {known[name]} in program `{program.name}`, not {size}")
+        known[name] = check_size(size, f"size of axis `{name}`")
+    axes = AxisSizes(known)
+    try:
+        for statement in program.statements:
+            if statement.op == "einsum":
+                values = (*statement.inputs, *statement.outputs)
+                axes.join_einsum(statement.labels, [table[name].axes for name in values])
+    except ProgramError as error:
+        raise SizeError(f"program `{program.name}`: {error.message}") from None
+    resolved = {name: axes.get(name) for name in names}
+    missing = [name for name, size in resolved.items() if size is None]
+    if missing:
+        raise SizeError(f"the size of axis `{missing[0]}` of program `{program.name}` is not given")
+    return {name: size for name, size in resolved.items() if size is not None}
+
+
+def made_kind(position: int) -> str:
+    """Kind of the value that a statement makes at a position, unless it is a gradient.
+
+    >>> made_kind(0), made_kind(1)
+    ('activation', 'residual')
+    """
+    return "residual" if position else "activation"
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise unless `name` is a letter or underscore followed by letters, digits, underscores.
+
+    Raises:
+        ProgramError: it is not.
+    """
+    if not NAME.fullmatch(name):
+        raise ProgramError(f"`{name}` is not a {what}", expected="letters, digits and underscores, a letter first")
+
+
+def _check_declarations(program: Program) -> set[str]:
+    """Names of inputs and parameters, checked."""
+    names = [value.name for value in program.values]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ProgramError(f"two values are called `{twice}`")
+    for value in program.values:
+        check_name(value.name, "value name")
+        for axis in value.axes:
+            check_name(axis, "axis name")
+        if len(set(value.axes)) != len(value.axes):
+            raise ProgramError(f"value `{value.name}` has an axis twice: {words(value.axes)}")
+        if value.dtype not in BITS:
+            raise ProgramError(f"value `{value.name}` has an unknown dtype `{value.dtype}`")
+        if (value.kind == "gradient") != (value.of is not None):
+            raise ProgramError(f"value `{value.name}`: a gradient, and nothing else, says what it is the gradient of")
+    made = {name for statement in program.statements for name in statement.outputs}
+    for value in program.values:
+        if value.name not in made and value.kind not in ("input", "parameter", "gradient"):
+            raise ProgramError(f"value `{value.name}` is never made")
+    fed = tuple(value.name for value in program.values if value.name not in made and value.kind != "parameter")
+    if fed != program.inputs:
+        raise ProgramError(f"the inputs are {', '.join(program.inputs) or 'none'}, but {', '.join(fed) or 'none'} are fed")
+    parameters = tuple(value.name for value in program.parameters)
+    if program.tied != tuple(name for name in parameters if name in program.tied):
+        raise ProgramError("tied parameters must be parameters of the program, in their order")
+    return {*program.inputs, *parameters}
+
+
+def check_program(program: Program) -> Program:
+    """The program itself, if it is well formed.
+
+    Raises:
+        ProgramError: a value that is made twice, never, or read before it is made; operands, labels, options or sizes that
+            do not fit.
+    """
+    table = program.table
+    known = _check_declarations(program)
+    sizes = AxisSizes(dict(program.sizes))
+    for name, size in program.sizes:
+        check_size(size, f"size of axis `{name}`")
+    for statement in program.statements:
+        _check_statement(statement, table, known, sizes)
+        known.update(statement.outputs)
+    for name in program.outputs:
+        if name not in known:
+            raise ProgramError(f"output `{name}` is never made", hint=did_you_mean(name, known, "values"))
+    if not program.outputs:
+        raise ProgramError(f"program `{program.name}` returns nothing")
+    for name, parts in program.composites:
+        if not parts:
+            raise ProgramError(f"composite `{name}` is made of no axes")
+    return program
+
+
+def _check_statement(statement: Statement, table: Mapping[str, Value], known: set[str], sizes: AxisSizes) -> None:
+    for name in statement.inputs:
+        if name not in known:
+            what = "read before it is made" if name in table else "unknown"
+            raise ProgramError(f"value `{name}` is {what}", hint=did_you_mean(name, known, "values"))
+    for name in statement.outputs:
+        if name in known:
+            raise ProgramError(f"value `{name}` is made twice")
+        if name not in table:
+            raise ProgramError(f"value `{name}` is not declared")
+    for position, name in enumerate(statement.outputs):
+        if table[name].kind != "gradient" and table[name].kind != made_kind(position):
+            raise ProgramError(f"`{name}` is made by a statement, so it is not of kind `{table[name].kind}`")
+    if statement.phase not in PHASES:
+        raise ProgramError(f"unknown phase `{statement.phase}`", hint=did_you_mean(statement.phase, PHASES, "phases"))
+    if tuple(sorted(statement.options)) != statement.options or len(dict(statement.options)) != len(statement.options):
+        raise ProgramError(f"the options of `{statement.output}` are not sorted, or one is given twice")
+    shapes = infer(statement.op, [table[name] for name in statement.inputs], statement.labels, dict(statement.options))
+    if len(shapes) != len(statement.outputs):
+        raise ProgramError(f"{statement.op} makes {len(shapes)} values, not {len(statement.outputs)}")
+    for (axes, _), name in zip(shapes, statement.outputs, strict=True):
+        if len(axes) != len(table[name].axes) or (statement.op != "einsum" and set(axes) != set(table[name].axes)):
+            raise ProgramError(f"{statement.op} makes {words(axes)}, but `{name}` has {words(table[name].axes)}")
+    if statement.op == "einsum":
+        values = (*statement.inputs, *statement.outputs)
+        sizes.join_einsum(statement.labels, [table[name].axes for name in values])

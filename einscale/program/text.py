@@ -1,0 +1,489 @@
+"""Programs as text, and back: `parse_program(print_program(program)) == program`.
+
+    program mlp
+    size d = 4096
+    input x: bf16[b s d]
+    param w_in: bf16[d f]
+    section mlp:
+      h = einsum("b s d, d f -> b s f", x, w_in)
+      out = gelu(h, approximate=tanh)
+    return out
+
+`docs/programs.md` describes every line.
+"""
+
+from __future__ import annotations
+
+import re
+
+from einscale.dtypes import dtype as canonical_dtype
+from einscale.dtypes import is_dtype
+from einscale.einsum import Einsum
+from einscale.errors import EinscaleError, NotationError, ProgramError, did_you_mean
+from einscale.program.maps import OPS
+from einscale.program.shapes import PHASES, Shape, check_program, infer, made_kind
+from einscale.program.values import Option, Program, Statement, Value
+
+REGIONS = ("phase", "section", "group")
+"""Markers, in the order they are printed in; one holds for the lines indented below it."""
+
+
+def _option_text(value: Option) -> str:
+    return f"({' '.join(value)})" if isinstance(value, tuple) else str(value)
+
+
+def _output_text(value: Value, inferred: Shape, of: Value | None) -> str:
+    expected = (of.axes, of.dtype) if of is not None else inferred
+    text = value.name if (value.axes, value.dtype) == expected else str(value)
+    return text if value.of is None else f"{text} of {value.of}"
+
+
+def _statement_text(statement: Statement, table: dict[str, Value]) -> str:
+    inputs = [table[name] for name in statement.inputs]
+    shapes = infer(statement.op, inputs, statement.labels, dict(statement.options))
+    values = [table[name] for name in statement.outputs]
+    outputs = [
+        _output_text(value, shape, table.get(value.of or "")) for value, shape in zip(values, shapes, strict=True)
+    ]
+    arguments = list(statement.inputs)
+    if statement.op == "einsum":
+        arguments.insert(0, f'"{Einsum(statement.labels[:-1], statement.labels[-1])}"')
+    arguments += [f"{name}={_option_text(value)}" for name, value in statement.options]
+    source = f" from {statement.source}" if statement.source else ""
+    return f"{', '.join(outputs)} = {statement.op}({', '.join(arguments)}){source}"
+
+
+def _header(program: Program) -> list[str]:
+    lines = [f"program {program.name}"]
+    lines += [f"size {name} = {size}" for name, size in program.sizes]
+    lines += [f"composite {name} = ({' '.join(parts)})" for name, parts in program.composites]
+    made = {name for statement in program.statements for name in statement.outputs}
+    for value in program.values:
+        if value.name not in made:
+            kind = "param" if value.kind == "parameter" else "input"
+            of = f" of {value.of}" if value.of else ""
+            tied = " tied" if value.name in program.tied else ""
+            lines.append(f"{kind} {value}{of}{tied}")
+    return lines
+
+
+def print_program(program: Program) -> str:
+    """The program as text; see the module for the form."""
+    table = program.table
+    lines = _header(program)
+    open_regions: list[tuple[str, str]] = []
+    for statement in program.statements:
+        phase = "" if statement.phase == "forward" else statement.phase
+        wanted = [
+            region
+            for region in zip(REGIONS, (phase, statement.section, statement.group), strict=True)
+            if region[1]
+        ]
+        shared = 0
+        while shared < min(len(wanted), len(open_regions)) and wanted[shared] == open_regions[shared]:
+            shared += 1
+        for depth in range(shared, len(wanted)):
+            lines.append("  " * depth + " ".join(wanted[depth]) + ":")
+        open_regions = wanted
+        lines.append("  " * len(wanted) + _statement_text(statement, table))
+    lines.append("return " + ", ".join(program.outputs))
+    return "\n".join(lines) + "\n"
+
+
+_TOKEN = re.compile(
+    r"""(?P<string>"[^"\n]*")
+    | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![A-Za-z_0-9.]))
+    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    | (?P<mark>[()\[\]:=,])""",
+    re.VERBOSE,
+)
+_PROGRAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+class _Line:
+    """The tokens of one line, read left to right, with their places in the whole text."""
+
+    def __init__(self, text: str, start: int, stop: int, number: int) -> None:
+        self.text = text
+        self.start = start
+        self.stop = stop
+        self.number = number
+        self.tokens: list[tuple[str, str, int, int]] = []
+        self.place = 0
+        position = start
+        while position < stop:
+            if text[position] in " \t\r":
+                position += 1
+                continue
+            if text[position] == "#":
+                break
+            found = _TOKEN.match(text, position, stop)
+            if found is None:
+                raise self.error(f"`{text[position]}` does not belong here", (position, position + 1))
+            self.tokens.append((str(found.lastgroup), found[0], found.start(), found.end()))
+            position = found.end()
+        self.end = self.tokens[-1][3] if self.tokens else start
+
+    def error(
+        self,
+        message: str,
+        span: tuple[int, int] | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
+        kind: type[EinscaleError] = NotationError,
+    ) -> EinscaleError:
+        """An error at `span`, or at the next token."""
+        if span is None:
+            span = self.tokens[self.place][2:] if self.place < len(self.tokens) else (self.stop, self.stop + 1)
+        return kind(f"line {self.number}: {message}", text=self.text, span=span, expected=expected, hint=hint)
+
+    def peek(self) -> str:
+        """The next token, or nothing at the end."""
+        return self.tokens[self.place][1] if self.place < len(self.tokens) else ""
+
+    def accept(self, mark: str) -> bool:
+        """Read the next token if it is `mark`."""
+        if self.peek() == mark:
+            self.place += 1
+            return True
+        return False
+
+    def need(self, mark: str) -> None:
+        """Read `mark`, or raise."""
+        if not self.accept(mark):
+            found = f"not `{self.peek()}`" if self.peek() else "but the line ends"
+            raise self.error(f"`{mark}` is wanted here, {found}", expected=f"`{mark}`")
+
+    def name(self, what: str) -> str:
+        """Read a name."""
+        if self.place >= len(self.tokens) or self.tokens[self.place][0] != "name":
+            found = f"not `{self.peek()}`" if self.peek() else "but the line ends"
+            raise self.error(f"{what} is wanted here, {found}", expected="letters, digits and underscores, a letter first")
+        self.place += 1
+        return self.tokens[self.place - 1][1]
+
+    def last(self) -> tuple[int, int]:
+        """Span of the token read last."""
+        return self.tokens[self.place - 1][2:]
+
+    def finish(self) -> None:
+        """Raise if something is left on the line."""
+        if self.place < len(self.tokens):
+            raise self.error(f"`{self.peek()}` is left over at the end of the line")
+
+    def names_until(self, close: str, what: str) -> tuple[str, ...]:
+        """Names up to a closing bracket, which is read too."""
+        names = []
+        while not self.accept(close):
+            names.append(self.name(f"{what} or `{close}`"))
+        return tuple(names)
+
+
+class _Reader:
+    """What has been read of a program so far."""
+
+    def __init__(self) -> None:
+        self.title: str | None = None
+        self.sizes: dict[str, int] = {}
+        self.composites: dict[str, tuple[str, ...]] = {}
+        self.fed: list[Value] = []
+        self.made: list[Value] = []
+        self.table: dict[str, Value] = {}
+        self.tied: list[str] = []
+        self.statements: list[Statement] = []
+        self.outputs: tuple[str, ...] | None = None
+        self.regions: list[tuple[int, str, str]] = []
+
+    def declare(self, line: _Line, value: Value, span: tuple[int, int]) -> None:
+        """Add a value under a name that is still free."""
+        if value.name in self.table:
+            raise line.error(f"two values are called `{value.name}`", span, kind=ProgramError)
+        self.table[value.name] = value
+
+    def value(self, line: _Line, what: str = "a value") -> str:
+        """Read the name of a value that exists."""
+        name = line.name(what)
+        if name not in self.table:
+            raise line.error(
+                f"unknown value `{name}`",
+                line.last(),
+                hint=did_you_mean(name, self.table, "values so far"),
+                kind=ProgramError,
+            )
+        return name
+
+
+def _read_type(line: _Line) -> Shape:
+    """`bf16[b s d]`."""
+    name = line.name("a dtype")
+    if not is_dtype(name):
+        from einscale.dtypes import BITS
+
+        raise line.error(f"unknown dtype `{name}`", line.last(), hint=did_you_mean(name, BITS, "dtypes"))
+    line.need("[")
+    start = line.last()[0]
+    axes = line.names_until("]", "an axis name")
+    if len(set(axes)) != len(axes):
+        raise line.error("a tensor has an axis twice", (start, line.last()[1]), kind=ProgramError)
+    return axes, canonical_dtype(name)
+
+
+def _read_declaration(reader: _Reader, line: _Line) -> None:
+    """`input x: bf16[b s d]`, `param w: bf16[d f] tied`, `input d_out: bf16[b s d] of out`."""
+    kind = "parameter" if line.tokens[0][1] == "param" else "input"
+    name = line.name("a value name")
+    span = line.last()
+    line.need(":")
+    axes, dtype = _read_type(line)
+    of = None
+    if line.accept("of"):
+        of = line.name("a value name")
+        kind = "gradient"
+    value = Value(name, axes, dtype, kind, of)
+    reader.declare(line, value, span)
+    reader.fed.append(value)
+    if kind == "parameter" and line.accept("tied"):
+        reader.tied.append(name)
+
+
+def _read_size(reader: _Reader, line: _Line) -> None:
+    name = line.name("an axis name")
+    if name in reader.sizes:
+        raise line.error(f"the size of `{name}` is given twice", line.last())
+    line.need("=")
+    digits = line.peek()
+    if not digits.isdigit() or not 0 < int(digits[:20]) <= 10**18:
+        raise line.error(f"the size of `{name}` must be a whole number from 1 to 10^18", expected="for example 4096")
+    line.place += 1
+    reader.sizes[name] = int(digits)
+
+
+def _read_composite(reader: _Reader, line: _Line) -> None:
+    name = line.name("a composite's name")
+    if name in reader.composites:
+        raise line.error(f"composite `{name}` is given twice", line.last())
+    line.need("=")
+    line.need("(")
+    reader.composites[name] = line.names_until(")", "an axis name")
+
+
+def _read_return(reader: _Reader, line: _Line) -> None:
+    names = [reader.value(line)]
+    while line.accept(","):
+        names.append(reader.value(line))
+    reader.outputs = tuple(names)
+
+
+_HEADERS = {
+    "input": _read_declaration,
+    "param": _read_declaration,
+    "size": _read_size,
+    "composite": _read_composite,
+    "return": _read_return,
+}
+
+
+def _read_region(reader: _Reader, line: _Line, indent: int) -> None:
+    """`section attention:`."""
+    kind = line.tokens[0][1]
+    name = line.name(f"the name of the {kind}")
+    if kind == "phase" and name not in PHASES:
+        raise line.error(f"unknown phase `{name}`", line.last(), hint=did_you_mean(name, PHASES, "phases"))
+    line.need(":")
+    reader.regions.append((indent, kind, name))
+
+
+def _read_option(line: _Line) -> Option:
+    if line.accept("("):
+        return line.names_until(")", "a name")
+    if line.place < len(line.tokens) and line.tokens[line.place][0] in ("name", "number"):
+        kind, text = line.tokens[line.place][:2]
+        line.place += 1
+        if kind == "name":
+            return text
+        return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+    raise line.error("the value of an option is wanted here", expected="a number, a word, or names in brackets")
+
+
+def _read_labels(line: _Line) -> tuple[tuple[str, ...], ...]:
+    from einscale.program.trace import parse_einsum
+
+    kind, text, start, stop = line.tokens[line.place] if line.place < len(line.tokens) else ("", "", line.stop, line.stop)
+    if kind != "string":
+        raise line.error("an einsum starts with its spec", expected='for example "b s d, d f -> b s f"')
+    line.place += 1
+    try:
+        return parse_einsum(text[1:-1])
+    except NotationError as error:
+        span = error.span or (0, stop - start - 2)
+        place = (start + 1 + span[0], start + 1 + span[1])
+        raise line.error(error.message, place, error.expected, error.hint) from None
+
+
+def _read_arguments(reader: _Reader, line: _Line) -> tuple[list[str], dict[str, Option]]:
+    inputs: list[str] = []
+    options: dict[str, Option] = {}
+    while not line.accept(")"):
+        if inputs or options:
+            line.need(",")
+        following = line.tokens[line.place + 1][1] if line.place + 1 < len(line.tokens) else ""
+        if following == "=":
+            name = line.name("an option")
+            if name in options:
+                raise line.error(f"option `{name}` is given twice", line.last())
+            line.need("=")
+            options[name] = _read_option(line)
+        elif options:
+            raise line.error("operands come before options")
+        else:
+            inputs.append(reader.value(line, "an operand"))
+    return inputs, options
+
+
+def _read_outputs(reader: _Reader, line: _Line) -> list[tuple[str, Shape | None, str | None, tuple[int, int]]]:
+    outputs: list[tuple[str, Shape | None, str | None, tuple[int, int]]] = []
+    while not outputs or line.accept(","):
+        name = line.name("the name of a value")
+        span = line.last()
+        shape = _read_type(line) if line.accept(":") else None
+        of = reader.value(line, "the value it is the gradient of") if line.accept("of") else None
+        outputs.append((name, shape, of, span))
+    return outputs
+
+
+def _read_statement(reader: _Reader, line: _Line) -> None:
+    """`y, y_mask = dropout(h, rate=0.1)`."""
+    outputs = _read_outputs(reader, line)
+    line.need("=")
+    op = line.name("an operation")
+    op_span = line.last()
+    if op not in OPS:
+        raise line.error(f"unknown map `{op}`", op_span, hint=did_you_mean(op, OPS, "the maps are"), kind=ProgramError)
+    line.need("(")
+    labels: tuple[tuple[str, ...], ...] = ()
+    if op == "einsum":
+        labels = _read_labels(line)
+        if line.peek() != ")":
+            line.need(",")
+    inputs, options = _read_arguments(reader, line)
+    span = (op_span[0], line.last()[1])
+    source = line.name("the source of the statement") if line.accept("from") else ""
+    try:
+        shapes = infer(op, [reader.table[name] for name in inputs], labels, options)
+    except ProgramError as error:
+        raise line.error(error.message, span, error.expected, error.hint, ProgramError) from None
+    if len(shapes) != len(outputs):
+        message = f"{op} makes {len(shapes)} value{'s' if len(shapes) > 1 else ''}, not {len(outputs)}"
+        raise line.error(message, (outputs[0][3][0], outputs[-1][3][1]), kind=ProgramError)
+    for position, ((name, written, of, place), inferred) in enumerate(zip(outputs, shapes, strict=True)):
+        target = reader.table[of] if of else None
+        axes, dtype = written or ((target.axes, target.dtype) if target else inferred)
+        value = Value(name, axes, dtype, "gradient" if of else made_kind(position), of)
+        reader.declare(line, value, place)
+        reader.made.append(value)
+    region = {kind: name for _, kind, name in reader.regions}
+    reader.statements.append(
+        Statement(
+            op,
+            tuple(inputs),
+            tuple(name for name, *_ in outputs),
+            labels,
+            tuple(sorted(options.items())),
+            region.get("section", ""),
+            region.get("group", ""),
+            region.get("phase", "forward"),
+            source,
+        )
+    )
+
+
+def _read_title(reader: _Reader, line: _Line, body: str) -> None:
+    name = body.partition(" ")[2].partition("#")[0].strip()
+    if not _PROGRAM_NAME.fullmatch(name):
+        raise NotationError(
+            f"line {line.number}: `{name}` is not a program's name",
+            text=line.text,
+            span=(line.start, line.stop),
+            expected="for example: program block",
+        )
+    if reader.title is not None:
+        raise line.error("the program has a name already", (line.start, line.stop))
+    reader.title = name
+
+
+def _read_line(reader: _Reader, line: _Line, indent: int) -> None:
+    while reader.regions and reader.regions[-1][0] >= indent:
+        reader.regions.pop()
+    word = line.peek()
+    following = line.tokens[1][1] if len(line.tokens) > 1 else ""
+    if reader.outputs is not None:
+        raise line.error("a line after `return`", (line.tokens[0][2], line.end))
+    if following in ("=", ",", ":") or (following == "of" and word not in _HEADERS):
+        _read_statement(reader, line)
+    elif word in REGIONS:
+        line.place = 1
+        _read_region(reader, line, indent)
+    elif word in _HEADERS:
+        line.place = 1
+        _HEADERS[word](reader, line)
+    else:
+        known = ["program", *_HEADERS, *REGIONS]
+        raise line.error(
+            f"a line cannot start with `{word}`",
+            (line.tokens[0][2], line.tokens[0][3]),
+            expected="a statement such as y = gelu(x), or one of " + ", ".join(known),
+            hint=did_you_mean(word, known, "lines start with"),
+        )
+    line.finish()
+
+
+def parse_program(text: str) -> Program:
+    """The program that a text describes.
+
+    >>> program = parse_program('''
+    ... program square
+    ... input x: fp32[i]
+    ... out = mul(x, x)
+    ... return out
+    ... ''')
+    >>> print(print_program(program), end="")
+    program square
+    input x: fp32[i]
+    out = mul(x, x)
+    return out
+
+    Raises:
+        NotationError: a line that does not follow the grammar; the message says which, and where.
+        ProgramError: a line that follows the grammar and means nothing: an unknown value, axes that do not fit.
+    """
+    reader = _Reader()
+    start = 0
+    for number, raw in enumerate(text.split("\n"), 1):
+        body = raw.partition("#")[0].strip()
+        stop = start + len(raw.rstrip())
+        if body == "program" or body.startswith("program "):
+            place = start + len(raw) - len(raw.lstrip())
+            _read_title(reader, _Line(text, place, place, number), body)
+        elif body:
+            line = _Line(text, start, stop, number)
+            _read_line(reader, line, len(raw) - len(raw.lstrip()))
+        start += len(raw) + 1
+    return _assemble(reader)
+
+
+def _assemble(reader: _Reader) -> Program:
+    if not reader.statements:
+        raise ProgramError("the program has no statement", expected="for example: y = gelu(x)")
+    if reader.outputs is None:
+        raise ProgramError("the program returns nothing", expected="a last line such as: return y")
+    program = Program(
+        reader.title or "program",
+        tuple(reader.fed + reader.made),
+        tuple(reader.statements),
+        tuple(value.name for value in reader.fed if value.kind != "parameter"),
+        reader.outputs,
+        tuple(reader.sizes.items()),
+        tuple(reader.composites.items()),
+        tuple(reader.tied),
+    )
+    return check_program(program)

@@ -1,0 +1,238 @@
+"""The layer report: one table for each kind of layer, one row for each statement, its collectives below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from einscale.collectives import FREE
+from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.layer import KindReport, LayerReport
+from einscale.layout import Layout, Tensor, local_shape
+from einscale.models import parameter_counts
+from einscale.report.table import Column, Report, Row, Table, format_ratio
+from einscale.units import format_bytes, format_count, format_flops, format_seconds
+
+COLUMNS = (
+    Column("statement", "statement", wrap=True),
+    Column("layout", "result, as divided", wrap=True),
+    Column("local_shape", "local shape"),
+    Column("flops", "FLOPs", "flops"),
+    Column("hbm_bytes", "HBM", "bytes"),
+    Column("received_bytes", "received", "bytes"),
+    Column("seconds", "time", "seconds"),
+    Column("bound", "bound by"),
+    Column("cause", "cause", detail=True),
+)
+
+SECTION_TITLES = {"": "other"}
+
+
+def layer_tables(report: LayerReport, *, detail: bool = False, units: str = "iec") -> Report:
+    """The report as tables.
+
+    Args:
+        report: what was priced.
+        detail: also show every operand's layout, parameters and saved activations tensor by tensor, and moves that are free.
+        units: `iec` or `si`, for the sentences; cells are written by the renderer.
+    """
+    tables = [_kind_table(report, kind, detail) for kind in report.kinds]
+    if detail:
+        tables += [_held_table(kind) for kind in report.kinds]
+    return Report(
+        heading=_heading(report),
+        tables=tuple(tables),
+        summary=_summary(report, units),
+        conventions=_conventions(report),
+    )
+
+
+def _heading(report: LayerReport) -> tuple[str, ...]:
+    counts = parameter_counts(report.model)
+    system = report.network.system
+    return (
+        f"{report.model.name}: {format_count(counts.total)} parameters under {report.strategy.name}"
+        f" on {report.mesh.devices} x {system.name} ({report.mesh})",
+        f"batch {report.batch} x {report.sequence} tokens, {report.dtype}, {' and '.join(report.phases)};"
+        " every figure is per device and for one layer",
+        *report.notes,
+    )
+
+
+def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
+    rows: list[Row] = []
+    for phase in report.phases:
+        rows.append(Row((phase, *("",) * 8), 0, "section"))
+        section = None
+        for priced in (row for row in kind.rows if row.planned.phase == phase):
+            if priced.planned.statement.section != section and section is not None:
+                rows += _section_total(kind, phase, section)
+            section = priced.planned.statement.section
+            rows += _statement_rows(priced, kind, detail)
+        if section is not None:
+            rows += _section_total(kind, phase, section)
+        rows.append(_total_row(f"{kind.kind} {phase}", kind.totals(phase), "subtotal"))
+    rows.append(_total_row(f"{kind.kind}, one layer", kind.totals(), "total"))
+    if kind.repeat > 1:
+        rows.append(_total_row(f"{kind.repeat} layers", kind.totals().times(kind.repeat), "total"))
+    title = f"{kind.kind} (x {kind.repeat})" if kind.repeat > 1 else kind.kind
+    return Table(kind.kind, title, COLUMNS, tuple(rows))
+
+
+def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
+    """Sub-total of a section, unless the section has no name or is the whole phase."""
+    if not section or len(kind.sections) == 1:
+        return []
+    return [_total_row(f"{section} {phase}", kind.totals(phase, section), "subtotal")]
+
+
+def _total_row(name: str, totals: Totals, role: str) -> Row:
+    share = totals.communication_seconds / totals.seconds if totals.seconds else 0.0
+    return Row(
+        (
+            name,
+            f"compute {format_seconds(totals.compute_seconds)} + network {format_seconds(totals.communication_seconds)}",
+            "",
+            totals.flops,
+            totals.traffic,
+            totals.received,
+            totals.seconds,
+            f"network {100 * share:.0f} %",
+            "",
+        ),
+        0,
+        role,
+    )
+
+
+def _statement_rows(priced: PricedStatement, kind: KindReport, detail: bool) -> Iterable[Row]:
+    """The row of a statement, after the collectives that feed it and before those that bring its result to rest."""
+    planned = priced.planned
+    early = len(planned.before)
+    for collective in priced.collectives[:early]:
+        yield from _collective_rows(collective, detail)
+    work = planned.work
+    outputs = getattr(work, "outputs", None) or (work.output,)
+    layouts = getattr(work, "output_layouts", None) or (work.output_layout,)
+    yield Row(
+        (
+            _described(priced),
+            layouts[0].text(outputs[0].indices),
+            _shape(outputs[0], layouts[0], kind),
+            priced.flops,
+            priced.traffic,
+            None,
+            priced.local.seconds,
+            _bound(priced),
+            _operands(priced) if detail else "",
+        ),
+        1,
+    )
+    for collective in priced.collectives[early:]:
+        yield from _collective_rows(collective, detail)
+
+
+def _bound(priced: PricedStatement) -> str:
+    group = priced.planned.statement.group
+    return f"{priced.local.bound}" + (f" ({group})" if group and not priced.traffic else "")
+
+
+def _described(priced: PricedStatement) -> str:
+    statement = priced.planned.statement
+    operands = ", ".join(statement.inputs)
+    again = " again" if statement.phase == "recompute" else ""
+    return f"{statement.output} = {statement.op}({operands}){again}"
+
+
+def _operands(priced: PricedStatement) -> str:
+    """Operands in the layouts the work reads."""
+    work = priced.planned.work
+    pairs = zip(work.inputs, work.layouts, strict=True)
+    return ", ".join(f"{tensor.name}: {layout.text(tensor.indices)}" for tensor, layout in pairs)
+
+
+def _shape(tensor: Tensor, layout: Layout, kind: KindReport) -> str:
+    planned = kind.planned
+    return " x ".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.mesh.degrees))
+
+
+def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
+    step = priced.step
+    if step.kind in FREE and not detail:
+        return
+    yield Row(
+        (
+            f"{step.kind} {step.tensor.name} over {','.join(step.axes)}",
+            f"-> {step.after.text(step.tensor.indices)}",
+            "",
+            None,
+            None,
+            priced.bytes,
+            priced.seconds,
+            f"network, {format_ratio(priced.bound_ratio)} x bound",
+            step.cause,
+        ),
+        2,
+        "collective",
+    )
+
+
+def _held_table(kind: KindReport) -> Table:
+    """Parameters and saved activations of one layer, tensor by tensor."""
+    columns = (
+        Column("tensor", "tensor, as divided", wrap=True),
+        Column("what", "what"),
+        Column("bytes", "bytes", "bytes"),
+        Column("reason", "kept for", wrap=True),
+    )
+    rows = [Row((held.text, "parameter", held.bytes, "the layer")) for held in kind.parameters]
+    rows += [Row((held.text, "saved", held.bytes, held.reason)) for held in kind.saved]
+    return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows))
+
+
+def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
+    memory, totals = report.memory, report.totals
+
+    def size(value: float) -> str:
+        return format_bytes(value, units)
+
+    model = (
+        f"model, all layers: {format_flops(totals.flops)}, {size(totals.received)} received,"
+        f" compute {format_seconds(totals.compute_seconds)} + network {format_seconds(totals.communication_seconds)}"
+        f" = {format_seconds(totals.seconds)} if nothing overlaps"
+    )
+    parts = [f"parameters {size(memory.parameters)}"]
+    if memory.saved:
+        parts.append(f"saved activations {size(memory.saved)}")
+    if memory.gradients:
+        parts.append(f"gradients {size(memory.gradients)}")
+    if memory.optimizer:
+        parts.append(f"optimizer {size(memory.optimizer)}")
+    parts.append(f"working {size(memory.working)}")
+    verdict = "fits" if memory.fits else "does not fit"
+    padding = [
+        f"padding: {100 * share:.2g} % of {name} ({kind.kind}) is padding"
+        for kind in report.kinds
+        for name, share in kind.padding
+    ]
+    unexpected = [f"not expected by {report.strategy.name}: {text}" for text in report.unexpected]
+    return (
+        model,
+        f"memory per device: {', '.join(parts)}",
+        f"{verdict}: {size(memory.needed)} of {size(memory.capacity)}",
+        *padding,
+        *unexpected,
+    )
+
+
+def _conventions(report: LayerReport) -> tuple[str, ...]:
+    system = report.network.system
+    lines = [
+        "1 FLOP is half a multiply-add (2mnk); attention counts the full s x t square;"
+        " padded elements count as work and as memory",
+        f"times: {system.name}, attainable rates where a source states them, otherwise datasheet; no overlap",
+    ]
+    if "backward" in report.phases:
+        lines.append(
+            "optimizer: AdamW, fp32 master copy and two moments, 12 bytes a parameter; gradients as parameters"
+        )
+    return tuple(lines)

@@ -1,0 +1,138 @@
+"""The layer report as a document for programs: exact ints, base units, nothing formatted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.layer import KindReport, LayerReport
+from einscale.layout import local_shape
+from einscale.memory import Held
+from einscale.models import parameter_counts
+
+
+def layer_document(report: LayerReport) -> dict[str, Any]:
+    """Everything the report knows, per device; `kinds[].statements[].collectives[]` is the finest grain."""
+    counts = parameter_counts(report.model)
+    system = report.network.system
+    return {
+        "inputs": {
+            "model": report.model.name,
+            "mesh": str(report.mesh),
+            "strategy": report.strategy.name,
+            "hardware": system.name,
+            "batch": report.batch,
+            "sequence": report.sequence,
+            "dtype": report.dtype,
+            "phases": list(report.phases),
+        },
+        "conventions": {
+            "flops": "1 FLOP is half a multiply-add (2mnk)",
+            "attention": "full",
+            "units": {"flops": "FLOP", "bytes": "byte", "seconds": "second"},
+            "overlap": "none",
+            "scope": "per device",
+        },
+        "notes": list(report.notes),
+        "params": {"total": counts.total, "active": counts.active, "embedding": counts.embedding},
+        "kinds": [_kind(kind, report.phases) for kind in report.kinds],
+        "totals": _totals(report.totals),
+        "memory": {
+            "parameters_bytes": report.memory.parameters,
+            "gradients_bytes": report.memory.gradients,
+            "optimizer_bytes": report.memory.optimizer,
+            "saved_activations_bytes": report.memory.saved,
+            "working_bytes": report.memory.working,
+            "needed_bytes": report.memory.needed,
+            "capacity_bytes": report.memory.capacity,
+            "fits": report.memory.fits,
+        },
+        "unexpected": list(report.unexpected),
+    }
+
+
+def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "kind": kind.kind,
+        "repeat": kind.repeat,
+        "statements": [_statement(row, kind) for row in kind.rows],
+        "totals": {phase: _totals(kind.totals(phase)) for phase in phases},
+        "sections": {
+            section: {phase: _totals(kind.totals(phase, section)) for phase in phases}
+            for section in kind.sections
+            if section
+        },
+        "parameters": [_held(held) for held in kind.parameters],
+        "parameter_bytes": kind.parameter_bytes,
+        "saved": [_held(held) for held in kind.saved],
+        "saved_bytes": kind.saved_bytes,
+        "peak": {
+            "bytes": kind.peak.bytes,
+            "statement": kind.peak.statement,
+            "phase": kind.peak.phase,
+            "alive": [_held(held) for held in kind.peak.alive],
+        },
+        "padding": [{"tensor": name, "fraction": share} for name, share in kind.padding],
+    }
+
+
+def _totals(totals: Totals) -> dict[str, Any]:
+    return {
+        "flops": totals.flops,
+        "hbm_bytes": totals.traffic,
+        "received_bytes": totals.received,
+        "compute_seconds": totals.compute_seconds,
+        "communication_seconds": totals.communication_seconds,
+        "seconds": totals.seconds,
+    }
+
+
+def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
+    statement, work = row.planned.statement, row.planned.work
+    outputs = getattr(work, "outputs", None) or (work.output,)
+    layouts = getattr(work, "output_layouts", None) or (work.output_layout,)
+    planned = kind.planned
+    return {
+        "op": statement.op,
+        "output": statement.output,
+        "inputs": [
+            {"tensor": tensor.name, "layout": layout.text(tensor.indices)}
+            for tensor, layout in zip(work.inputs, work.layouts, strict=True)
+        ],
+        "layout": layouts[0].text(outputs[0].indices),
+        "local_shape": list(local_shape(layouts[0], outputs[0].indices, planned.sizes, planned.mesh.degrees)),
+        "phase": statement.phase,
+        "section": statement.section,
+        "group": statement.group,
+        "flops": row.flops,
+        "hbm_bytes": row.traffic,
+        "seconds": row.local.seconds,
+        "bound": row.local.bound,
+        "collectives": [_collective(priced) for priced in row.collectives],
+    }
+
+
+def _collective(priced: PricedCollective) -> dict[str, Any]:
+    step = priced.step
+    return {
+        "kind": step.kind,
+        "tensor": step.tensor.name,
+        "dtype": step.tensor.dtype,
+        "axes": list(step.axes),
+        "before": step.before.text(step.tensor.indices),
+        "after": step.after.text(step.tensor.indices),
+        "received_bytes": priced.bytes,
+        "bound_bytes": priced.bound_bytes,
+        "seconds": priced.seconds,
+        "cause": step.cause,
+    }
+
+
+def _held(held: Held) -> dict[str, Any]:
+    return {
+        "tensor": held.tensor.name,
+        "dtype": held.tensor.dtype,
+        "layout": held.layout.text(held.tensor.indices),
+        "bytes": held.bytes,
+        "reason": held.reason,
+    }

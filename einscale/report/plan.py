@@ -1,0 +1,193 @@
+"""The plan report: one row for each step, the answer per device, the lower bounds, and how to read it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from einscale.alternatives import Alternative, Avoidance
+from einscale.bounds import LowerBound
+from einscale.collectives import Collective
+from einscale.explain import StepWords, explain_plan, move_text, step_title, work_text
+from einscale.priced import PricedPlan, PricedStep
+from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
+from einscale.units import format_bytes, format_flops, format_seconds
+
+STEPS = (
+    Column("step", "step", wrap=True),
+    Column("flops", "FLOPs", "flops"),
+    Column("received_bytes", "received", "bytes"),
+    Column("seconds", "time", "seconds"),
+    Column("bound_ratio", "x bound", "ratio"),
+    Column("limited_by", "limited by"),
+    Column("layout", "layout", detail=True),
+    Column("cause", "cause", detail=True),
+)
+
+FORMULAS = (*STEPS, Column("amount", "amount", detail=True), Column("time_formula", "time formula", detail=True))
+
+WAYS = (
+    Column("placement", "work divided as", wrap=True),
+    Column("flops", "FLOPs", "flops"),
+    Column("received_bytes", "received", "bytes"),
+    Column("memory_bytes", "memory", "bytes"),
+    Column("seconds", "time", "seconds"),
+    Column("ratio", "x this", "ratio"),
+    Column("steps", "its steps", detail=True),
+)
+
+AVOID = (
+    Column("change", "change", wrap=True),
+    Column("received_bytes", "received", "bytes"),
+    Column("memory_bytes", "memory", "bytes"),
+    Column("seconds", "time", "seconds"),
+    Column("ratio", "x this", "ratio"),
+    Column("spec", "spec", detail=True),
+)
+
+
+class PlanView(Struct, frozen=True):
+    """What a plan report shows beside the priced plan.
+
+    Args:
+        spec: canonical text of the question, its output layout filled in.
+        objective: `time` or `bytes`.
+        max_flops: the cap on FLOPs per device, if one was set.
+        bounds: lower bounds on the bytes a device receives, strongest first.
+        notes: what the reader must know about this plan: inexact search, verification.
+    """
+
+    spec: str
+    objective: str
+    max_flops: int | None
+    bounds: tuple[LowerBound, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plan_report(priced: PricedPlan, view: PlanView, units: str = "iec") -> Report:
+    """A plan as a report: its steps, the answer, the bounds."""
+    rows = tuple(_step_row(number, step) for number, step in enumerate(priced.steps, 1))
+    table = Table("steps", "", STEPS, (*rows, _total_row(priced, view, len(STEPS))))
+    return Report(_heading(priced, view), (table,), _summary(priced, view, units), conventions(priced, units))
+
+
+def explain_report(
+    priced: PricedPlan,
+    view: PlanView,
+    alternatives: Sequence[Alternative],
+    avoidances: Sequence[Avoidance],
+    units: str = "iec",
+) -> Report:
+    """A plan with its reasons: formulas with operands, how to avoid each collective, other placements priced."""
+    words = explain_plan(priced, units)
+    rows = tuple(
+        _formula_row(number, step, word) for number, (step, word) in enumerate(zip(priced.steps, words, strict=True), 1)
+    )
+    tables = [Table("steps", "", FORMULAS, (*rows, _total_row(priced, view, len(FORMULAS))))]
+    if avoidances:
+        tables.append(Table("avoid", "how to avoid what moves", AVOID, tuple(_avoid_row(priced, view, a) for a in avoidances)))
+    if alternatives:
+        ways = tuple(_way_row(priced, view, a) for a in alternatives)
+        tables.append(Table("alternatives", "other ways to divide the work, to the same result", WAYS, ways))
+    return Report(_heading(priced, view), tuple(tables), _summary(priced, view, units), conventions(priced, units))
+
+
+def _heading(priced: PricedPlan, view: PlanView) -> tuple[str, ...]:
+    mesh = priced.mesh
+    sizes = " ".join(f"{index}={size}" for index, size in priced.sizes.items())
+    dtypes = ", ".join(dict.fromkeys(tensor.dtype for tensor in (*priced.plan.inputs, priced.plan.output)))
+    cap = f", at most {format_flops(view.max_flops)} a device" if view.max_flops is not None else ""
+    least = f"least {view.objective}{cap}"
+    return (
+        view.spec,
+        f"mesh {mesh}, {mesh.devices:,} devices of {priced.network.system.name}; {least}",
+        f"sizes {sizes}; {dtypes}" if sizes else dtypes,
+    )
+
+
+def _step_row(number: int, step: PricedStep) -> Row:
+    work = step.step
+    if isinstance(work, Collective):
+        cells: tuple[Cell, ...] = (
+            f"{number}  {step_title(work)}",
+            None,
+            step.received,
+            step.seconds,
+            step.bound_ratio if step.received else None,
+            step.bound,
+            move_text(work),
+            f"because {work.cause}" if work.cause else "",
+        )
+        return Row(cells, 0, "collective")
+    return Row((f"{number}  {step_title(work)}", step.flops, None, step.seconds, None, step.bound, work_text(work), ""))
+
+
+def _formula_row(number: int, step: PricedStep, words: StepWords) -> Row:
+    row = _step_row(number, step)
+    amount = f"bytes: {words.amount}" if step.collective is not None else f"FLOPs: {words.amount}"
+    return Row((*row.cells, amount, f"time: {words.time}"), row.level, row.role)
+
+
+def _total_row(priced: PricedPlan, view: PlanView, width: int) -> Row:
+    ratio = view.bounds[0].ratio if view.bounds and priced.bytes_received else None
+    cells: tuple[Cell, ...] = ("per device", priced.flops, priced.bytes_received, priced.seconds, ratio, "")
+    return Row((*cells, *("",) * (width - len(cells))), 0, "total")
+
+
+def _way_row(priced: PricedPlan, view: PlanView, way: Alternative) -> Row:
+    other = way.priced
+    steps = "; ".join(step_title(step) for step in other.plan.steps)
+    ratio = _ratio(priced, other, view.objective)
+    return Row((str(way), other.flops, other.bytes_received, other.memory.peak, other.seconds, ratio, steps))
+
+
+def _avoid_row(priced: PricedPlan, view: PlanView, avoidance: Avoidance) -> Row:
+    other = avoidance.priced
+    ratio = _ratio(priced, other, view.objective)
+    return Row((avoidance.change, other.bytes_received, other.memory.peak, other.seconds, ratio, avoidance.spec))
+
+
+def _ratio(priced: PricedPlan, other: PricedPlan, objective: str) -> float | None:
+    """What the other plan costs of this one's price; None where this one costs nothing."""
+    if objective == "bytes":
+        return other.bytes_received / priced.bytes_received if priced.bytes_received else None
+    return other.seconds / priced.seconds if priced.seconds else None
+
+
+def _summary(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ...]:
+    def size(value: float) -> str:
+        return format_bytes(value, units)
+
+    compute, network = priced.compute_seconds, priced.network_seconds
+    lines = [
+        f"time {format_seconds(priced.seconds)} = compute {format_seconds(compute)} + network {format_seconds(network)}, nothing overlapped"
+    ]
+    memory = priced.memory
+    parts = [f"operands {size(memory.operands)}"]
+    if memory.result:
+        parts.append(f"result {size(memory.result)}")
+    if memory.temporaries:
+        parts.append(f"temporaries {size(memory.temporaries)}")
+    where = f", at its peak in step {memory.step}" if memory.step else ""
+    lines.append(f"memory {size(memory.peak)} = {' + '.join(parts)}{where}")
+    for bound in view.bounds:
+        ratio = f"{format_ratio(bound.ratio)} times it" if bound.bytes else "nothing need move"
+        lines.append(f"{bound.name} bound {size(bound.bytes)}: this plan receives {ratio}; {bound.words}")
+    if priced.redundancy > 1.005:
+        lines.append(
+            f"redundant work: the devices together spend {priced.redundancy:.3g} times the FLOPs of the einsum done once"
+        )
+    lines += [f"padding: {padding}" for padding in priced.padding]
+    return (*lines, *view.notes)
+
+
+def conventions(priced: PricedPlan, units: str) -> tuple[str, ...]:
+    """How to read the numbers of a plan report."""
+    size = "1 GiB = 2^30 bytes" if units == "iec" else "1 GB = 10^9 bytes"
+    return (
+        f"every figure is per device, padding included; 1 FLOP = half a multiply-add (2mnk); {size}",
+        "received: bytes that arrive over the network; x bound: against the least that must arrive for that change of layout",
+        f"times are modelled, not measured: attainable rates of {priced.network.system.name} where a source states them,"
+        " otherwise datasheet",
+    )

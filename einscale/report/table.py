@@ -1,0 +1,124 @@
+"""The table model every report is made of: columns that know their unit, rows that know their level and their role.
+
+A cell holds the exact value (an int of bytes, a float of seconds); how it is written is the renderer's business. So the
+same rows make the terminal table, the Markdown and the CSV, and none of them can say something else than the others.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from einscale.units import format_bytes, format_count, format_flops, format_seconds
+
+Cell: TypeAlias = str | int | float | None
+"""A value in base units, text, or nothing."""
+
+KINDS = ("text", "integer", "count", "bytes", "flops", "seconds", "ratio", "percent")
+ROLES = ("", "collective", "section", "subtotal", "total")
+
+
+class Column(Struct, frozen=True):
+    """One column.
+
+    Args:
+        key: its name in CSV, unit included (`received_bytes`).
+        title: its heading for people.
+        kind: how cells are written: one of `KINDS`. Every kind but `text` is aligned to the right.
+        detail: its cells go on lines of their own below the row, where a table is drawn; Markdown and CSV keep a column.
+        wrap: a text column that may be broken over lines where the terminal is narrow.
+    """
+
+    key: str
+    title: str
+    kind: str = "text"
+    detail: bool = False
+    wrap: bool = False
+
+
+class Row(Struct, frozen=True):
+    """One row.
+
+    Args:
+        cells: one value per column of the table.
+        level: 0, or how deep the row is indented below the one it belongs to.
+        role: one of `ROLES`: an ordinary row, a collective, the heading of a section, a sub-total, the total.
+    """
+
+    cells: tuple[Cell, ...]
+    level: int = 0
+    role: str = ""
+
+
+class Table(Struct, frozen=True):
+    """Columns and rows under a title.
+
+    Args:
+        name: identifies the table in CSV where a report has several.
+        title: heading, "" for none.
+        columns: at least one; the first is indented by a row's level.
+        rows: each with as many cells as there are columns.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+class Report(Struct, frozen=True):
+    """Everything one command prints: heading lines, tables, closing notes.
+
+    Args:
+        heading: what was asked: one line each.
+        tables: in order.
+        summary: the answer in lines.
+        conventions: how to read the numbers; printed last.
+    """
+
+    heading: tuple[str, ...]
+    tables: tuple[Table, ...]
+    summary: tuple[str, ...] = ()
+    conventions: tuple[str, ...] = ()
+
+
+def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
+    """A cell as a person reads it.
+
+    >>> format_cell(3 * 2**20, "bytes"), format_cell(1.5e-3, "seconds"), format_cell(1.0, "ratio"), format_cell(None, "bytes")
+    ('3 MiB', '1.5 ms', '1.00', '')
+    >>> format_cell(12345678, "integer"), format_cell(0.125, "percent")
+    ('12,345,678', '12.5 %')
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if kind == "bytes":
+        return format_bytes(value, units)
+    if kind == "flops":
+        return format_flops(value)
+    if kind == "seconds":
+        return format_seconds(value)
+    if kind == "count":
+        return format_count(value)
+    if kind == "integer":
+        return f"{value:,}"
+    if kind == "ratio":
+        return format_ratio(value)
+    if kind == "percent":
+        return f"{100 * value:.3g} %"
+    return str(value)
+
+
+def format_ratio(value: float) -> str:
+    """A ratio for a person: two decimals, three digits where it is large.
+
+    >>> format_ratio(1.0), format_ratio(1.428), format_ratio(123.4), format_ratio(float("inf"))
+    ('1.00', '1.43', '123', 'inf')
+    """
+    return f"{value:.2f}" if value < 100 else f"{value:.3g}"
+
+
+def numeric(column: Column) -> bool:
+    """Whether a column is aligned to the right."""
+    return column.kind != "text"

@@ -1,0 +1,167 @@
+"""The cheapest way from one layout of a tensor to another, as collectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import gcd, lcm
+from typing import TYPE_CHECKING
+
+from einscale.collectives import ALL_GATHER, FREE, MASK, REDUCE_SCATTER, SLICE, Collective
+from einscale.digits import Digits, digits_of
+from einscale.errors import LayoutError
+from einscale.layout import Layout, Tensor, check_layout
+from einscale.mesh import Mesh
+from einscale.reshard.glue import grown, shrink
+from einscale.reshard.moves import Move, State, digits_in, mask_of
+from einscale.reshard.search import Path, Problem, cheapest
+
+if TYPE_CHECKING:
+    from einscale.topology import Network
+
+__all__ = ["reshard"]
+
+MERGED = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER)
+"""Kinds of which two in a row are one fused move of the same bytes."""
+
+REMEMBERED = 100_000
+"""Answers kept; then all are forgotten."""
+
+_answers: dict[object, Path] = {}
+
+
+def reshard(
+    tensor: Tensor,
+    before: Layout,
+    after: Layout,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    *,
+    network: Network | None = None,
+    objective: str = "bytes",
+    cause: str = "",
+    split_axes: bool = True,
+) -> tuple[Collective, ...]:
+    """Cheapest moves from `before` to `after`.
+
+    >>> from einscale.layout import make_layout
+    >>> from einscale.mesh import make_mesh
+    >>> before, after = make_layout([("y",), (), ("x",)]), make_layout([(), ("x", "y"), ()])
+    >>> tensor = Tensor("A", ("i", "j", "k"))
+    >>> for step in reshard(tensor, before, after, {"i": 8, "j": 8, "k": 8}, make_mesh("x=4,y=2")):
+    ...     print(step)
+    all-to-all(x,y) A: i/y j k/x -> i j/x/y k
+
+    Raises:
+        LayoutError: a layout is not one of this tensor on this mesh, or the two owe different reductions.
+    """
+    _check(tensor, before, after, mesh)
+    digits = digits_of(mesh, before.axes + after.axes, split=split_axes)
+    source, target = to_state(before, digits), to_state(after, digits)
+    room = rooms(tensor, (source, target), sizes, digits)
+    path = solve(source, target, digits.radices, room, mesh.devices)
+    return emit(tensor, before, after, path.steps, digits, cause)
+
+
+def _check(tensor: Tensor, before: Layout, after: Layout, mesh: Mesh) -> None:
+    for layout in (before, after):
+        check_layout(layout, mesh, f"`{tensor.name}`")
+        if len(layout.dims) != len(tensor.indices):
+            raise LayoutError(f"a layout of {len(layout.dims)} dims for {tensor}, which has {len(tensor.indices)}")
+    if before.unreduced and after.unreduced and before.reduction != after.reduction:
+        raise LayoutError(f"`{tensor.name}` owes a {before.reduction}, and cannot owe a {after.reduction} instead")
+
+
+def to_state(layout: Layout, digits: Digits) -> State:
+    """A layout in digits."""
+    return digits.dims(layout.dims), mask_of(digits.expand(layout.unreduced))
+
+
+def rooms(
+    tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], digits: Digits
+) -> tuple[int, ...]:
+    """Per dim the number that its shard count must divide, after padding to what the given layouts need."""
+    result = []
+    for d, index in enumerate(tensor.indices):
+        counts = lcm(*(digits.size(state[0][d]) for state in states))
+        result.append(gcd(-(-sizes[index] // counts) * counts, digits.mesh.devices))
+    return tuple(result)
+
+
+def solve(source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int) -> Path:
+    """Cheapest path in digits, remembered whatever the digits are called."""
+    if source == target:
+        return Path(0, (), exact=True, met=True, looked=0)
+    path, groups = _remembered(source, target, radices, room, devices, idle=False)
+    looked = path.looked
+    if not path.met:
+        path, groups = _remembered(source, target, radices, room, devices, idle=True)
+        looked += path.looked
+    steps = tuple(
+        (kind, tuple(old for digit in moved for old in groups[digit]), grown(state, groups))
+        for kind, moved, state in path.steps
+    )
+    return Path(path.cost, steps, exact=path.exact, met=path.met, looked=looked)
+
+
+def _remembered(
+    source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int, *, idle: bool
+) -> tuple[Path, tuple[tuple[int, ...], ...]]:
+    """The cheapest path in the digits of the shrunken question, and what those stand for."""
+    small, groups = shrink(source, target, radices, idle=idle)
+    key = (small, room, devices)
+    path = _answers.get(key)
+    if path is None:
+        path = cheapest(Problem(small[0], small[1], small[2], room, devices))
+        if len(_answers) >= REMEMBERED:
+            _answers.clear()
+        _answers[key] = path
+    return path, groups
+
+
+def emit(
+    tensor: Tensor, before: Layout, after: Layout, steps: tuple[Move, ...], digits: Digits, cause: str
+) -> tuple[Collective, ...]:
+    """The steps of a path as collectives with named axes; neighbours of one kind become one fused move."""
+    fused: list[Move] = []
+    for kind, moved, state in steps:
+        if fused and fused[-1][0] == kind and kind in MERGED:
+            fused[-1] = (kind, fused[-1][1] + moved, state)
+        else:
+            fused.append((kind, moved, state))
+    reduction = before.reduction if before.unreduced else after.reduction
+    result = []
+    here = before
+    for k, (kind, moved, (dims, owed)) in enumerate(fused):
+        there = after
+        if k + 1 < len(fused):
+            owes = tuple(sorted(digits.mesh_names(digits_in(owed))))
+            there = Layout(tuple(digits.names(dim) for dim in dims), owes, reduction if owes else "sum")
+        step = Collective(kind, tensor, digits.mesh_names(moved), here, there)
+        words = cause or explained(step)
+        result.append(Collective(kind, tensor, step.axes, here, there, words))
+        here = there
+    return tuple(result)
+
+
+def explained(step: Collective) -> str:
+    """Why a move of a reshard is made, in words."""
+    name, over = step.tensor.name, ", ".join(f"`{axis}`" for axis in step.axes)
+    indices = step.tensor.indices
+    changed = [
+        index
+        for index, one, other in zip(indices, step.before.dims, step.after.dims, strict=True)
+        if one != other
+    ]
+    which = ", ".join(f"`{index}`" for index in changed)
+    if step.kind in FREE:
+        how = f"{which} is wanted divided over {over}" if step.kind == SLICE else f"a sum over {over} may stay owed"
+        return f"{name} is held whole on every device of {over}, {how}: each keeps its part"
+    if step.kind == ALL_GATHER:
+        return f"{name} has {which} divided over {over} and it is wanted whole there"
+    if step.kind == REDUCE_SCATTER:
+        return f"{name} owes a sum over {over}; each device keeps a part of {which}"
+    if step.kind == "all-reduce":
+        return f"{name} owes a sum over {over} and is wanted whole there"
+    if step.kind == "all-to-all":
+        return f"{name} is divided over {over} in another dim than wanted ({which})"
+    return f"{name} has the shards of {which} on other devices than wanted ({over})"

@@ -1,0 +1,35 @@
+"""Times on links: mesh axes bound to network levels, alpha-beta prices of collectives, and their formulas in words."""
+
+from einscale.topology.formulas import ALGORITHMS, MOVES, Segment, collective_seconds
+from einscale.topology.network import Network, Place, bind, level_counts, segments, split_levels
+from einscale.topology.price import (
+    PROVENANCE,
+    Formula,
+    Term,
+    coefficients,
+    explain,
+    explain_step,
+    seconds_on,
+    step_seconds,
+)
+
+__all__ = [
+    "ALGORITHMS",
+    "MOVES",
+    "PROVENANCE",
+    "Formula",
+    "Network",
+    "Place",
+    "Segment",
+    "Term",
+    "bind",
+    "coefficients",
+    "collective_seconds",
+    "explain",
+    "explain_step",
+    "level_counts",
+    "seconds_on",
+    "segments",
+    "split_levels",
+    "step_seconds",
+]

@@ -1,0 +1,297 @@
+"""Seconds of collectives on a bound mesh: alpha-beta coefficients, elementwise prices, and the formula in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from msgspec import Struct
+
+from einscale.collectives import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    FREE,
+    PERMUTE,
+    REDUCE_SCATTER,
+    Collective,
+)
+from einscale.errors import UsageError
+from einscale.hardware import Level, System
+from einscale.layout import local_bytes
+from einscale.numeric import Number, maximum, product
+from einscale.topology.formulas import Cost, Segment, check_kind, entering, full, switch, torus
+from einscale.topology.network import Network, level_counts, segments, wraps
+from einscale.units import format_bytes, format_seconds
+
+PROVENANCE = "modelled"
+"""What a collective's time is: a formula on the link figures of the system, not a measurement of the collective."""
+
+
+class Group(Struct, frozen=True):
+    """A group on one level: its size there and, on a torus, the segments of dims it runs over."""
+
+    count: Number
+    parts: tuple[Segment, ...] = ()
+
+
+def groups(axes: tuple[str, ...], network: Network) -> tuple[Group, ...]:
+    """A group over mesh axes on each level, fast to slow."""
+    counts = level_counts(axes, network)
+    return tuple(
+        Group(count, segments(axes, level, network) if network.shapes[level] else _alone(count, network, level))
+        for level, count in enumerate(counts)
+    )
+
+
+def _alone(count: int, network: Network, level: int) -> tuple[Segment, ...]:
+    """Segments where no torus shape could be made out: a line."""
+    return () if network.system.levels[level].kind in ("switch", "full") else (Segment(count, 1, 0),)
+
+
+def level_cost(kind: str, group: Group, level: Level, *, first: bool) -> Cost:
+    """(steps, factor) of a collective on one level; see `einscale.topology.formulas`."""
+    if level.kind == "switch":
+        return switch(kind, group.count, tree=not first, in_network_reduction=level.in_network_reduction)
+    if level.kind == "full":
+        return full(kind, group.count)
+    return torus(kind, group.parts)
+
+
+def alpha_beta(kind: str, parts: Sequence[Group], system: System) -> tuple[Number, Number]:
+    """(seconds of latency, seconds per local byte) of a collective over groups on every level, elementwise.
+
+    The levels work at the same time on their own shares of the data, so the slowest decides the bytes; latencies add,
+    and the launch of the slowest-starting level is paid once.
+    """
+    check_kind(kind)
+    counts = [part.count for part in parts]
+    launch: Number = 0.0
+    alpha: Number = 0.0
+    beta: Number = 0.0
+    for position, (part, level) in enumerate(zip(parts, system.levels, strict=True)):
+        steps, factor = level_cost(kind, part, level, first=position == 0)
+        scale = entering(kind, part.count, product(counts[:position]), product(counts[position + 1 :]))
+        beta = maximum(beta, factor * scale / level.bandwidth.used)
+        alpha = alpha + steps * level.hop.used
+        launch = maximum(launch, (part.count > 1) * level.launch.used)
+    return alpha + launch, beta
+
+
+@lru_cache(maxsize=65536)
+def coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[float, float]:
+    """(alpha seconds, seconds per byte): a collective over mesh axes takes alpha + beta * L.
+
+    L is the bytes one device holds before the move. Both are 0 for a group of one device and for the free moves `slice`
+    and `mask`. A permute sends its full L, at the distance of the farthest shift on a torus.
+
+    >>> from einscale.hardware import load_system
+    >>> from einscale.mesh import parse_mesh
+    >>> from einscale.topology import bind
+    >>> network = bind(parse_mesh("data=4,model=8"), load_system("h100").ideal())
+    >>> alpha, beta = coefficients("all-gather", ("data", "model"), network)
+    >>> round(beta * 1e9 / 32 * 1e3, 2)  # ms to gather 1 GB
+    1.94
+
+    Raises:
+        HardwareError: the mesh has no such axis.
+        UsageError: no such collective.
+    """
+    if kind in FREE:
+        return 0.0, 0.0
+    parts = groups(axes, network)
+    if product(part.count for part in parts) == 1:
+        check_kind(kind)
+        return 0.0, 0.0
+    alpha, beta = alpha_beta(kind, parts, network.system)
+    return float(alpha), float(beta)
+
+
+def seconds_on(kind: str, local_bytes: Number, counts_per_level: Sequence[Number], system: System) -> Number:
+    """Seconds of a collective, elementwise on numpy arrays.
+
+    Args:
+        kind: the collective.
+        local_bytes: bytes one device holds before the move.
+        counts_per_level: group size on each level of the system, fast to slow (`split_levels` gives them); on a torus
+            also a tuple of sizes, one per torus dim the group takes.
+        system: the system.
+
+    >>> from einscale.hardware import load_system
+    >>> seconds_on("all-reduce", 1e9, (8, 1), load_system("h100").ideal())
+    0.0039038888888888886
+    """
+    if kind in FREE:
+        return local_bytes * 0.0
+    parts = [_group(count, level) for count, level in zip(counts_per_level, system.levels, strict=True)]
+    alpha, beta = alpha_beta(kind, parts, system)
+    some = product(part.count for part in parts) > 1
+    return (alpha + beta * local_bytes) * some
+
+
+def _group(count: Number, level: Level) -> Group:
+    """A group on a level, each torus extent a dim of its own."""
+    if level.kind in ("switch", "full"):
+        return Group(count)
+    sizes = count if isinstance(count, tuple) else (count,)
+    parts = tuple(Segment(size, 1, wraps(size, level) * 1, dim) for dim, size in enumerate(sizes))
+    return Group(product(sizes), parts)
+
+
+def step_seconds(step: Collective, sizes: Mapping[str, Number], network: Network) -> float:
+    """Seconds of one planned move on the busiest device, by the local bytes (padding included) before it.
+
+    Raises:
+        HardwareError: the step's axes are not of this mesh.
+    """
+    if step.kind in FREE:
+        return 0.0
+    alpha, beta = coefficients(step.kind, step.axes, network)
+    held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
+    return alpha + beta * held
+
+
+class Term(Struct, frozen=True):
+    """What one network level does in a collective: the formula, the same with operands filled in, and its seconds."""
+
+    level: str
+    pattern: str
+    expression: str
+    filled: str
+    seconds: float
+
+
+class Formula(Struct, frozen=True):
+    """The time of one collective: a term per level in use, the latency, and the sum of the slowest term and latency.
+
+    `str()` is one line.
+    """
+
+    kind: str
+    devices: int
+    terms: tuple[Term, ...]
+    latency: str
+    latency_seconds: float
+    seconds: float
+    provenance: str = PROVENANCE
+
+    @property
+    def slowest(self) -> Term | None:
+        """The level that decides; None where nothing is sent."""
+        return max(self.terms, key=lambda term: term.seconds) if self.terms else None
+
+    def __str__(self) -> str:
+        if not self.terms:
+            return f"{self.kind}: free"
+        shown = [
+            f"{term.level} ({term.pattern}) {term.expression} = {term.filled} = {format_seconds(term.seconds)}"
+            for term in self.terms
+        ]
+        bytes_part = shown[0] if len(shown) == 1 else "slowest of " + "; ".join(shown)
+        if self.latency_seconds == 0:
+            return bytes_part
+        latency = f"latency {self.latency} = {format_seconds(self.latency_seconds)}"
+        return f"{bytes_part}; {latency}; together {format_seconds(self.seconds)}"
+
+
+def explain_step(step: Collective, sizes: Mapping[str, Number], network: Network) -> Formula:
+    """The formula of a planned move with its operands filled in.
+
+    >>> from einscale.hardware import load_system
+    >>> from einscale.layout import Tensor, make_layout
+    >>> from einscale.mesh import parse_mesh
+    >>> from einscale.topology import bind
+    >>> network = bind(parse_mesh("model=8"), load_system("h100").ideal())
+    >>> gather = Collective("all-gather", Tensor("w", ("d",)), ("model",), make_layout([("model",)]), make_layout([()]))
+    >>> print(explain_step(gather, {"d": 32 * 2**20}, network).slowest.filled)
+    64 MiB × 7/8 / 450 GB/s
+    """
+    held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
+    return explain(step.kind, step.axes, held, network)
+
+
+def explain(kind: str, axes: tuple[str, ...], held: float, network: Network) -> Formula:
+    """The formula of a collective over mesh axes on `held` bytes per device, its operands filled in."""
+    if kind in FREE:
+        return Formula(kind, 1, (), "", 0.0, 0.0)
+    check_kind(kind)
+    parts = groups(axes, network)
+    counts = [part.count for part in parts]
+    devices = int(product(counts))
+    if devices == 1:
+        return Formula(kind, 1, (), "", 0.0, 0.0)
+    system = network.system
+    terms: list[Term] = []
+    waits: list[str] = []
+    launch = 0.0
+    for position, (part, level) in enumerate(zip(parts, system.levels, strict=True)):
+        if part.count == 1:
+            continue
+        steps, factor = level_cost(kind, part, level, first=position == 0)
+        inside, outside = int(product(counts[:position])), int(product(counts[position + 1 :]))
+        seconds = factor * entering(kind, part.count, inside, outside) * held / level.bandwidth.used
+        expression, filled = _fill(kind, part, level, held, devices, inside, outside)
+        terms.append(Term(level.name, _pattern(part, level), expression, filled, float(seconds)))
+        if steps * level.hop.used:
+            waits.append(f"{steps:g} × {format_seconds(level.hop.used)}")
+        launch = max(launch, level.launch.used)
+    if launch:
+        waits.append(format_seconds(launch))
+    alpha, beta = coefficients(kind, axes, network)
+    return Formula(kind, devices, tuple(terms), " + ".join(waits), alpha, alpha + beta * held)
+
+
+def _pattern(part: Group, level: Level) -> str:
+    """What the links of a group look like."""
+    if level.kind in ("switch", "full"):
+        return level.kind
+    if len(part.parts) > 1:
+        return "torus " + "x".join(str(segment.size) for segment in part.parts)
+    return "bidirectional ring" if part.parts[0].wraps else "line"
+
+
+TWICE = {ALL_REDUCE: "2"}
+
+
+def _fill(
+    kind: str, part: Group, level: Level, held: float, devices: int, inside: int, outside: int
+) -> tuple[str, str]:
+    """(expression, the same with operands) of one level's term: V is the whole array of the group, L one device's."""
+    rate = f"{level.bandwidth.used / 1e9:g} GB/s"
+    whole = format_bytes(held * devices if kind == ALL_GATHER else held)
+    n = int(part.count)
+    if kind in (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE):
+        two = TWICE.get(kind, "")
+        twice = "2 × " if two else ""
+        over, below = (" m", f"({n} × {inside})") if inside > 1 else ("", f"{n}")
+        if level.in_network_reduction and kind == ALL_REDUCE and level.kind == "switch":
+            return f"V/({over.strip() or '1'} W)", f"{whole} / {inside} / {rate}"
+        if level.kind == "full":
+            return f"{two}V/(n{over} W)", f"{twice}{whole} / {below} / {rate}"
+        if level.kind == "switch":
+            return f"{two}V(n-1)/(n{over} W)", f"{twice}{whole} × {n - 1}/{below} / {rate}"
+        links = _links(part)
+        return f"{two}V(n-1)/(n{over} k W)", f"{twice}{whole} × {n - 1}/{below} / ({links:g} × {rate})"
+    _, factor = level_cost(kind, part, level, first=True)
+    held_text = format_bytes(held)
+    if kind == PERMUTE:
+        hops = f" × {factor:g}" if factor != 1 else ""
+        return ("L k/W" if hops else "L/W"), f"{held_text}{hops} / {rate}"
+    if kind != ALL_TO_ALL:
+        raise UsageError(f"no time formula for the move `{kind}`")
+    beyond = f" / {outside}" if outside > 1 else ""
+    split = "/m" if beyond else ""
+    if level.kind == "switch":
+        return f"L(n-1)/(n W){split}", f"{held_text} × {n - 1}/{n}{beyond} / {rate}"
+    if level.kind == "full":
+        return f"L/(n W){split}", f"{held_text} / {n}{beyond} / {rate}"
+    longest = max(part.parts, key=lambda segment: segment.size)
+    two = "2 " if longest.wraps else ""
+    expression = f"L floor(n²/4)/({two}n W){split}"
+    return expression, f"{held_text} × {factor:g}{beyond} / {rate}"
+
+
+def _links(part: Group) -> float:
+    """Links into a device that a gather over these torus segments keeps busy, shared ones counted by their share."""
+    _, gathered = torus(ALL_GATHER, part.parts)
+    return float((part.count - 1) / gathered)

@@ -1,0 +1,81 @@
+"""Run the command line inside the test process: what it writes, and the status it leaves with."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+from unittest import mock
+
+from einscale.cli import run
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Stream(io.TextIOWrapper):
+    """A text stream that may say it is a terminal."""
+
+    def __init__(self, encoding: str, terminal: bool) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, newline="\n", write_through=True)
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def text(self) -> str:
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _environment(terminal: int | None, env: dict[str, str]) -> Iterator[None]:
+    """Only the variables given say how output looks."""
+    looks = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLORTERM", "PY_COLORS")
+    kept = {name: value for name, value in os.environ.items() if name not in looks}
+    fresh = {"COLUMNS": str(terminal), "TERM": "xterm"} if terminal else {}
+    with mock.patch.dict(os.environ, {**kept, **fresh, **env}, clear=True):
+        yield
+
+
+def run_command(
+    *arguments: str,
+    stdin: str | bytes = "",
+    terminal: int | None = None,
+    encoding: str = "utf-8",
+    env: dict[str, str] | None = None,
+) -> Outcome:
+    """Run `einscale ARGUMENTS`; one argument is split as a shell would.
+
+    Args:
+        arguments: the words after `einscale`.
+        stdin: what it reads.
+        terminal: columns of the terminal stdout pretends to be; None for a pipe.
+        encoding: of stdout and stderr.
+        env: further environment variables.
+    """
+    words = shlex.split(arguments[0]) if len(arguments) == 1 else list(arguments)
+    out, err = Stream(encoding, terminal is not None), Stream(encoding, False)
+    source = io.TextIOWrapper(io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin), encoding="utf-8")
+    with _environment(terminal, env or {}), mock.patch.multiple(sys, stdout=out, stderr=err, stdin=source):
+        status = run(words)
+    return Outcome(status, out.text(), err.text())
+
+
+def refused(outcome: Outcome) -> str:
+    """The message of a command that was refused as it should be: status 2, nothing on stdout, one message, no traceback."""
+    assert outcome.status == 2, outcome
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("error: ") == 1
+    assert "Traceback" not in outcome.err
+    return outcome.err.removeprefix("error: ")

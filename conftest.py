@@ -73,7 +73,9 @@ def matches(shown: str, printed: str) -> bool:
     >>> matches("a\\n...\\nd", "a\\nb\\nc\\nd\\n"), matches("a", "b")
     (True, False)
     """
-    pattern = "\n".join("(?:.*\n)*?.*" if line.strip() == "..." else re.escape(line.rstrip()) for line in shown.strip().split("\n"))
+    pattern = "\n".join(
+        "(?:.*\n)*?.*" if line.strip() == "..." else re.escape(line.rstrip()) for line in shown.strip().split("\n")
+    )
     text = "\n".join(line.rstrip() for line in printed.strip().split("\n"))
     return not shown.strip() or re.fullmatch(pattern, text) is not None
 

@@ -15,8 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from einscale.api import PlanResult as PlanResult
-    from einscale.api import plan as plan
+    from einscale.api.plan import PlanResult as PlanResult
+    from einscale.api.plan import plan as plan
     from einscale.errors import EinscaleError as EinscaleError
     from einscale.errors import HardwareError as HardwareError
     from einscale.errors import LayoutError as LayoutError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("PlanResult", "plan"),
+    "api.plan": ("PlanResult", "plan"),
     "errors": (
         "EinscaleError",
         "HardwareError",

@@ -107,9 +107,7 @@ def alternatives(priced: PricedPlan, objective: str, count: int = 3) -> tuple[Al
 
 def _canonical(placement: Placement, mesh: Mesh) -> frozenset[tuple[str, tuple[str, ...]]]:
     """A placement as a value; axes of one device say nothing."""
-    kept = {
-        index: tuple(axis for axis in axes if mesh.size(axis) > 1) for index, axes in placement.items()
-    }
+    kept = {index: tuple(axis for axis in axes if mesh.size(axis) > 1) for index, axes in placement.items()}
     return frozenset((index, axes) for index, axes in kept.items() if axes)
 
 

@@ -139,4 +139,6 @@ def _received_words(step: PricedStep, move: Collective, sizes: Mapping[str, int]
     else:
         twice, two = ("2", "2 x ") if move.kind == ALL_REDUCE else ("", "")
         formula = f"{twice}L(n-1)/n = {two}{local:,} x {n - 1:,}/{n:,}"
-    return f"{formula} = {step.received:,} bytes received, with n = {n:,} and {size} bytes; at least {step.bound_bytes:,}"
+    return (
+        f"{formula} = {step.received:,} bytes received, with n = {n:,} and {size} bytes; at least {step.bound_bytes:,}"
+    )

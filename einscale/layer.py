@@ -8,10 +8,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.cost import NOTHING, PricedStatement, Totals, price_program, total
-from einscale.errors import SizeError, StrategyError
 from einscale.hardware import System
 from einscale.layout import padding_fraction
 from einscale.memory import (
+    EVERYTHING,
     Held,
     Peak,
     gradient_bytes,
@@ -20,12 +20,13 @@ from einscale.memory import (
     peak,
     saved_activations,
 )
-from einscale.mesh import Mesh
+from einscale.mesh import Mesh, split_name
 from einscale.models import Model
+from einscale.numeric import product
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
-from einscale.program.backward import backward
+from einscale.program.backward import WHOLE, backward
 from einscale.program.values import Program
-from einscale.strategy import Strategy, bind_strategy
+from einscale.strategy import ROLES, Strategy, bind_strategy
 from einscale.topology import Network, bind
 
 DEFAULT_STRATEGY = {frozenset(): "dp", frozenset({"data"}): "fsdp", frozenset({"model"}): "megatron-sp"}
@@ -161,8 +162,6 @@ def default_strategy(mesh: Mesh) -> str:
     >>> default_strategy(parse_mesh("data=8,model=8")), default_strategy(parse_mesh("tp=8"))
     ('fsdp+tp', 'megatron-sp')
     """
-    from einscale.strategy import ROLES
-
     roles = frozenset(role for role in ("data", "model") for name in mesh.names if name in ROLES[role])
     return DEFAULT_STRATEGY.get(roles, "fsdp+tp")
 
@@ -219,7 +218,9 @@ def _kind_report(
 ) -> KindReport:
     mesh = network.mesh
     sizes = program_sizes(program, batch, sequence)
-    groups = frozenset({*strategy.policy.fuse, *strategy.policy.recompute})
+    again = {WHOLE if group == EVERYTHING else group for group in strategy.policy.recompute}
+    present = {statement.group for statement in program.statements} | {WHOLE}
+    groups = frozenset({*strategy.policy.fuse, *again} & present)
     whole = backward(retyped(program, dtype), groups) if BACKWARD in phases else retyped(program, dtype)
     planned = plan_program(whole, strategy, mesh, sizes)
     rows = tuple(row for row in price_program(planned, network, dtype) if row.planned.phase in phases)
@@ -284,7 +285,7 @@ def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, me
                     continue
                 what = tensor_class(kind.planned, priced.step.tensor.name)
                 for axis in priced.step.axes:
-                    role = roles.get(axis.split(":")[0], axis)
+                    role = roles.get(split_name(axis)[0], axis)
                     if f"{priced.step.kind} {role} {what}" not in strategy.expect:
                         found[f"{kind.kind}: {priced.step.kind} over {axis} of {priced.step.tensor.name} ({what})"] = (
                             None
@@ -294,8 +295,6 @@ def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, me
 
 def role_names(strategy: Strategy, mesh: Mesh) -> dict[str, str]:
     """Mesh axis -> the role it plays in a strategy."""
-    from einscale.strategy import ROLES
-
     return {
         name: next((role for role in strategy.roles if name in (role, *ROLES.get(role, ()))), name)
         for name in mesh.names
@@ -315,22 +314,14 @@ def tensor_class(planned: PlannedProgram, name: str) -> str:
     return "activations"
 
 
-def check_batch(batch: int, sequence: int, strategy: Strategy, mesh: Mesh) -> None:
-    """Raise unless the batch can be divided as the strategy wants.
+def batch_ways(strategy: Strategy, mesh: Mesh) -> int:
+    """How many ways a strategy divides the batch on a mesh.
 
-    Raises:
-        SizeError, StrategyError: it cannot.
+    >>> from einscale.mesh import parse_mesh
+    >>> from einscale.strategy import load_strategy
+    >>> batch_ways(load_strategy("fsdp+tp"), parse_mesh("dp=4,tp=2"))
+    4
     """
-    bound = bind_strategy(strategy, mesh)
-    for rule in bound.compute:
-        ways = 1
-        for axis in rule.axes:
-            ways *= mesh.size(axis)
-        if rule.index == "b" and batch % ways:
-            nearest = max(ways, round(batch / ways) * ways)
-            raise SizeError(
-                f"a batch of {batch} sequences does not divide over {ways} data-parallel devices",
-                hint=f"use --batch {nearest}",
-            )
-        if rule.index == "s" and sequence < ways:
-            raise StrategyError(f"a sequence of {sequence} tokens cannot be divided {ways} ways")
+    rules = bind_strategy(strategy, mesh).compute
+    axes = dict.fromkeys(axis for rule in rules if rule.index == "b" for axis in rule.axes)
+    return int(product(mesh.size(axis) for axis in axes))

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from einscale.bounds import placement_bound
+from einscale.bounds import LowerBound, placement_bound
+from einscale.bounds import lower_bounds as every_bound
 from einscale.collectives import FREE, Collective, received_total
 from einscale.einsum import Einsum, global_flops
 from einscale.layout import Layout, Tensor, local_bytes, shards
@@ -76,6 +77,18 @@ class Memory(Struct, frozen=True):
     operands: int
     result: int
     temporaries: int
+
+
+class LowerBounds(Struct, frozen=True):
+    """Least bytes that a device must receive, and how near a plan comes.
+
+    Args:
+        placement: given what it owns and what the plan's work needs.
+        layout_free: for any division of an einsum of two operands; None where it says no more than zero.
+    """
+
+    placement: LowerBound
+    layout_free: LowerBound | None
 
 
 class Padding(Struct, frozen=True):
@@ -175,6 +188,12 @@ def price_plan(plan: Plan, sizes: Mapping[str, int], network: Network) -> Priced
     )
 
 
+def lower_bounds(priced: PricedPlan) -> LowerBounds:
+    """Both bounds of a priced plan."""
+    found = {bound.name: bound for bound in every_bound(priced.plan, priced.sizes, priced.mesh)}
+    return LowerBounds(found["placement"], found.get("layout-free"))
+
+
 def _price(step: Step, sizes: Mapping[str, int], network: Network) -> PricedStep:
     mesh = network.mesh
     if isinstance(step, LocalEinsum):
@@ -186,7 +205,9 @@ def _price(step: Step, sizes: Mapping[str, int], network: Network) -> PricedStep
     alone = Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
     bound = 0 if step.kind in FREE else int(placement_bound(alone, sizes, mesh))
     seconds = float(step_seconds(step, sizes, network))
-    return PricedStep(step, 0, 0, ceil_div(total, mesh.devices), total, bound, seconds, "network" if seconds else "free")
+    return PricedStep(
+        step, 0, 0, ceil_div(total, mesh.devices), total, bound, seconds, "network" if seconds else "free"
+    )
 
 
 def peak_memory(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Memory:
@@ -196,7 +217,9 @@ def peak_memory(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Memory:
     def held(key: tuple[Tensor, Layout]) -> int:
         return int(local_bytes(key[0], key[1], sizes, degrees))
 
-    operands = {(tensor.name, layout): (tensor, layout) for tensor, layout in zip(plan.inputs, plan.input_layouts, strict=True)}
+    operands = {
+        (tensor.name, layout): (tensor, layout) for tensor, layout in zip(plan.inputs, plan.input_layouts, strict=True)
+    }
     owned = sum(map(held, operands.values()))
     result_key = (plan.output.name, plan.output_layout)
     made: dict[tuple[str, Layout], tuple[Tensor, Layout]] = {}

@@ -40,7 +40,16 @@ class Stream(io.TextIOWrapper):
 @contextmanager
 def _environment(terminal: int | None, env: dict[str, str]) -> Iterator[None]:
     """Only the variables given say how output looks."""
-    looks = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLORTERM", "PY_COLORS")
+    looks = (
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLUMNS",
+        "TERM",
+        "TTY_COMPATIBLE",
+        "TTY_INTERACTIVE",
+        "COLORTERM",
+        "PY_COLORS",
+    )
     kept = {name: value for name, value in os.environ.items() if name not in looks}
     fresh = {"COLUMNS": str(terminal), "TERM": "xterm"} if terminal else {}
     with mock.patch.dict(os.environ, {**kept, **fresh, **env}, clear=True):

@@ -86,8 +86,8 @@ def test_gather_after_slice_is_the_identity_on_any_data() -> None:
     shape = (7, 5)
     whole, part = cut.place(make_layout([(), ("y",)])), cut.place(make_layout([("x",), ("y",)]))
     shards = np.broadcast_to(np.random.default_rng(0).integers(0, 99, (1, 2, 7, 3)).astype(float), (3, 2, 7, 3))
-    sliced, nothing = move(SLICE, frozenset({0}), shards, whole, part, shape, cut.radices)
-    gathered, received = move(ALL_GATHER, frozenset({0}), sliced, part, whole, shape, cut.radices)
+    sliced, nothing = move(SLICE, frozenset({0}), shards, whole, part, shape, shape, cut.radices)
+    gathered, received = move(ALL_GATHER, frozenset({0}), sliced, part, whole, shape, shape, cut.radices)
     assert sliced.shape == (3, 2, 3, 3)
     assert nothing == 0
     assert np.array_equal(gathered, shards)
@@ -118,9 +118,9 @@ def test_all_reduce_is_reduce_scatter_then_all_gather(
     axes, radices = frozenset(cut.expand(owed)), cut.radices
     owing, part, whole = cut.place(before), cut.place(make_layout(dims)), cut.place(replicated(len(shape)))
     shards = np.random.default_rng(0).integers(-50, 50, radices + shape).astype(float)
-    at_once, reduce_bytes = move(ALL_REDUCE, axes, shards, owing, whole, shape, radices)
-    scattered, scatter_bytes = move(REDUCE_SCATTER, axes, shards, owing, part, shape, radices)
-    gathered, gather_bytes = move(ALL_GATHER, axes, scattered, part, whole, shape, radices)
+    at_once, reduce_bytes = move(ALL_REDUCE, axes, shards, owing, whole, shape, shape, radices)
+    scattered, scatter_bytes = move(REDUCE_SCATTER, axes, shards, owing, part, shape, shape, radices)
+    gathered, gather_bytes = move(ALL_GATHER, axes, scattered, part, whole, shape, shape, radices)
     assert np.array_equal(at_once, gathered)
     if all(size % count(dim, radices) == 0 for size, dim in zip(shape, part.dims, strict=True)):
         assert reduce_bytes == scatter_bytes + gather_bytes
@@ -154,6 +154,19 @@ def test_a_permute_may_reverse_the_order_of_unequal_axes() -> None:
     step = Collective(PERMUTE, tensor, ("x", "y"), before, after)
     answer = verify_plan(Plan((tensor,), (before,), (step,), tensor, after), {"a": 24}, parse_mesh("x=2,y=3"))
     assert answer.bytes_received == (4 * 2,)  # of six devices the first and the last keep their block
+
+
+@pytest.mark.parametrize("size", [5, 9, 23])
+def test_a_permute_of_an_uneven_dim_works_where_all_counts_pad_it_alike(size: int) -> None:
+    tensor = Tensor("A", ("a",))
+    layout = [make_layout([("x", "y")]), make_layout([("y", "x")]), replicated(1)]
+    steps = (
+        Collective(PERMUTE, tensor, ("x", "y"), layout[0], layout[1]),
+        Collective(ALL_GATHER, tensor, ("x", "y"), layout[1], layout[2]),
+        Collective(SLICE, tensor, ("x", "y"), layout[2], layout[0]),
+    )
+    answer = verify_plan(Plan((tensor,), (layout[0],), steps, tensor, layout[0]), {"a": size}, parse_mesh("x=2,y=3"))
+    assert dict(answer.sizes)["a"] % 6 != 0
 
 
 def test_the_all_to_all_of_jax_21562_moves_seven_eighths_of_a_shard() -> None:

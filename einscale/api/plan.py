@@ -16,7 +16,8 @@ from einscale.layout import Layout
 from einscale.mesh import Mesh, make_mesh
 from einscale.notation import parse_spec
 from einscale.plan import Plan
-from einscale.planner import PlannedEinsum, Wanted, plan_einsum
+from einscale.planner.einsum import PlannedEinsum, plan_einsum
+from einscale.planner.question import Wanted
 from einscale.priced import LowerBounds, PricedPlan, PricedStep, lower_bounds, price_plan
 from einscale.topology import Network, bind
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from einscale.alternatives import Alternative, Avoidance
     from einscale.emulate import Verification
     from einscale.report.plan import PlanView
+    from einscale.report.table import Report
 
 OBJECTIVES = ("time", "bytes")
 
@@ -133,6 +135,21 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
         notes = tuple(note for note in (self.note, *notes) if note)
         return PlanView(self.spec, self.objective, self.max_flops, self.exact, self.lower_bound, notes)
 
+    def report(self, *, explain: bool = False, proof: Verification | None = None, units: str = "iec") -> Report:
+        """The answer as a report that `einscale.report` renders.
+
+        Args:
+            explain: with formulas, alternatives and how to avoid what moves.
+            proof: a verification to mention.
+            units: `iec` or `si`.
+        """
+        from einscale.report.plan import explain_report, plan_report
+
+        view = self.view([str(proof)] if proof is not None else ())
+        if explain:
+            return explain_report(self.priced, view, self.alternatives, self.avoidances, units)
+        return plan_report(self.priced, view, units)
+
     def explain(self, *, width: int | None = None, units: str = "iec") -> str:
         """Every step with its cause and its formulas filled in, how to avoid what moves, and alternatives priced.
 
@@ -140,11 +157,9 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
             width: columns to wrap at; None does not wrap.
             units: `iec` or `si`.
         """
-        from einscale.report.plan import explain_report
         from einscale.report.text import render_text
 
-        report = explain_report(self.priced, self.view(), self.alternatives, self.avoidances, units)
-        return render_text(report, width=width, units=units)
+        return render_text(self.report(explain=True, units=units), width=width, units=units)
 
     def to_dict(self, *, explain: bool = False, proof: Verification | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
@@ -171,10 +186,9 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
         )
 
     def __str__(self) -> str:
-        from einscale.report.plan import plan_report
         from einscale.report.text import render_text
 
-        return render_text(plan_report(self.priced, self.view())).rstrip("\n")
+        return render_text(self.report()).rstrip("\n")
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -218,9 +232,13 @@ def plan(
         PlanError: no plan answers the question, for example because of `max_flops`.
     """
     if not isinstance(spec, str):
-        raise UsageError(f"the spec must be text, not {type(spec).__name__}", expected="an einsum such as 'B/x D, D F -> B/x F'")
+        raise UsageError(
+            f"the spec must be text, not {type(spec).__name__}", expected="an einsum such as 'B/x D, D F -> B/x F'"
+        )
     if objective not in OBJECTIVES:
-        raise UsageError(f"unknown objective `{objective}`", hint=did_you_mean(str(objective), OBJECTIVES, "objectives"))
+        raise UsageError(
+            f"unknown objective `{objective}`", hint=did_you_mean(str(objective), OBJECTIVES, "objectives")
+        )
     _check_cap(max_flops)
     devices = make_mesh(mesh)
     parsed = parse_spec(spec, syntax=syntax, mesh_axes=devices.names, rules=rules)

@@ -82,10 +82,15 @@ def read_flops(argument: str) -> int:
     Raises:
         SizeError: it is not one.
     """
-    found = re.fullmatch(r"(\d[\d_]*|\d*\.?\d+(?:e[+-]?\d{1,2})?)\s*([kmgtpe]?)(?:flops?)?", argument.strip(), re.IGNORECASE)
+    found = re.fullmatch(
+        r"(\d[\d_]*|\d*\.?\d+(?:e[+-]?\d{1,2})?)\s*([kmgtpe]?)(?:flops?)?", argument.strip(), re.IGNORECASE
+    )
     if found is None:
         raise SizeError(
-            "the cap on FLOPs is not a number", text=argument, span=(0, len(argument)), expected="a number such as 1e12 or 2T"
+            "the cap on FLOPs is not a number",
+            text=argument,
+            span=(0, len(argument)),
+            expected="a number such as 1e12 or 2T",
         )
     digits = found[1].replace("_", "")
     scale = _SCALES[found[2].casefold()]

@@ -19,8 +19,27 @@ FORMATS = ("auto", "table", "json", "csv", "md")
 EXTENSIONS = {".json": "json", ".csv": "csv", ".md": "md", ".markdown": "md", ".txt": "table"}
 UNITS = ("iec", "si")
 
-ASCII = str.maketrans({"─": "-", "×": "x", "·": "-", "…": "...", "→": "->", "µ": "u", "–": "-", "²": "^2", "α": "alpha",
-                       "β": "beta", "≤": "<=", "≥": ">=", "√": "sqrt", "⌈": "ceil(", "⌉": ")", "Σ": "sum", "—": "-"})
+ASCII = str.maketrans(
+    {
+        "─": "-",
+        "×": "x",
+        "·": "-",
+        "…": "...",
+        "→": "->",
+        "µ": "u",
+        "–": "-",
+        "²": "^2",
+        "α": "alpha",
+        "β": "beta",
+        "≤": "<=",
+        "≥": ">=",
+        "√": "sqrt",
+        "⌈": "ceil(",
+        "⌉": ")",
+        "Σ": "sum",
+        "—": "-",
+    }
+)
 """What to write on a stream that has no such letters."""
 
 
@@ -47,7 +66,9 @@ def choose(*, output_format: str, json: bool, output: str | None, units: str) ->
     if units not in UNITS:
         raise UsageError(f"unknown units `{units}`", hint=did_you_mean(units, UNITS, "--units takes"))
     if output_format not in FORMATS:
-        raise UsageError(f"unknown format `{output_format}`", hint=did_you_mean(output_format, FORMATS, "--format takes"))
+        raise UsageError(
+            f"unknown format `{output_format}`", hint=did_you_mean(output_format, FORMATS, "--format takes")
+        )
     if json and output_format not in ("auto", "json"):
         raise UsageError(f"--json and --format {output_format} ask for two formats", expected="one of them")
     chosen = "json" if json else output_format
@@ -57,7 +78,9 @@ def choose(*, output_format: str, json: bool, output: str | None, units: str) ->
     if path.is_dir():
         raise UsageError(f"`{output}` is a directory", expected="the name of a file after -o")
     if not path.parent.is_dir():
-        raise UsageError(f"there is no directory `{path.parent}`", expected="a file in a directory that exists after -o")
+        raise UsageError(
+            f"there is no directory `{path.parent}`", expected="a file in a directory that exists after -o"
+        )
     if chosen == "auto":
         chosen = EXTENSIONS.get(path.suffix.casefold(), "")
     if not chosen:

@@ -135,6 +135,16 @@ def count(digits: Iterable[int], radices: tuple[int, ...]) -> int:
     return result
 
 
+def local_shape(
+    placed: Placed, shape: tuple[int, ...], padded: tuple[int, ...], radices: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Shape of one shard: a dim that nothing divides is whole, the others are parts of the padded size."""
+    return tuple(
+        local_length(whole, dim, radices) if dim else size
+        for size, whole, dim in zip(shape, padded, placed.dims, strict=True)
+    )
+
+
 def local_length(size: int, digits: Iterable[int], radices: tuple[int, ...]) -> int:
     """Length of one shard of a dim: dividing digit by digit and rounding up each time gives ceil(size / shards)."""
     return int(ceil_div(size, count(digits, radices)))

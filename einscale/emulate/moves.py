@@ -1,8 +1,9 @@
 """What each move does to the shards of every device at once, and the elements that devices receive by it.
 
 The shards of a tensor are one array: an axis per digit of the mesh, then the local dims. An uneven dim is divided
-digit by digit, each time rounding up, and what lies past its end is filled with the reduction's identity: so every move
-at the minor end of a dim stays within its group of devices.
+digit by digit, each time rounding up, so every move at the minor end of a dim stays within its group of devices; where
+all shard counts of a plan pad a dim to one whole (`Small.padded`), its shards are equal blocks of that, which a permute
+needs too. What lies past the end of a dim is filled with the reduction's identity.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def move(
     before: Placed,
     after: Placed,
     shape: tuple[int, ...],
+    padded: tuple[int, ...],
     radices: tuple[int, ...],
 ) -> tuple[Array, int]:
     """Run one move.
@@ -90,6 +92,7 @@ def move(
         before: layout of `shards`.
         after: layout wanted.
         shape: global shape.
+        padded: global shape as it is divided.
         radices: size of every digit.
 
     Returns:
@@ -112,7 +115,7 @@ def move(
         hops = (group - 1) * (2 if kind == ALL_REDUCE else 1)
         received += elements * hops * (devices // group)
         shards = _reduce(shards, axes, before.reduction)
-    result, arrived = _relayout(shards, before, after, shape, radices)
+    result, arrived = _relayout(shards, before, after, shape, padded, radices)
     if before.reduction != after.reduction:
         result = _finite(result)
     return result, received + (arrived if kind in (ALL_GATHER, ALL_TO_ALL) else 0)
@@ -145,7 +148,12 @@ def _mask(shards: Array, axes: frozenset[int], reduction: str, radices: tuple[in
 
 
 def _relayout(
-    shards: Array, before: Placed, after: Placed, shape: tuple[int, ...], radices: tuple[int, ...]
+    shards: Array,
+    before: Placed,
+    after: Placed,
+    shape: tuple[int, ...],
+    padded: tuple[int, ...],
+    radices: tuple[int, ...],
 ) -> tuple[Array, int]:
     """Gather what leaves the dims, slice what joins them; count elements that come from another device.
 
@@ -157,15 +165,21 @@ def _relayout(
     device = np.arange(count(range(digits), radices)).reshape(radices + (1,) * rank)
     lost, gained = lost_and_gained(before, after)
     fill = IDENTITY[before.reduction]
-    moved = _unfolded(shards, lost, gained, radices, fill)
-    owner = _unfolded(np.broadcast_to(device, shards.shape), lost, gained, radices, -1)
+    lengths = tuple(local_length(size, dim, radices) for size, dim in zip(padded, before.dims, strict=True))
+    moved = _unfolded(shards, lost, gained, lengths, radices, fill)
+    owner = _unfolded(np.broadcast_to(device, shards.shape), lost, gained, lengths, radices, -1)
     here = device.reshape(radices + (1,) * (owner.ndim - digits))
     received = int(np.count_nonzero((owner != here) & (owner >= 0)))
-    return _folded(moved, before, lost, shape, radices), received
+    return _folded(moved, before, lost, shape, padded, radices), received
 
 
 def _unfolded(
-    shards: Array, lost: list[tuple[int, ...]], gained: list[tuple[int, ...]], radices: tuple[int, ...], fill: float
+    shards: Array,
+    lost: list[tuple[int, ...]],
+    gained: list[tuple[int, ...]],
+    lengths: tuple[int, ...],
+    radices: tuple[int, ...],
+    fill: float,
 ) -> Array:
     """The shards with a local axis for each digit that was gathered, major first, before the dim it belongs to."""
     import numpy as np
@@ -177,8 +191,10 @@ def _unfolded(
             axis += 1
         axis += 1
     axis = len(radices)
-    for gathered, joined in zip(lost, gained, strict=True):
+    for gathered, joined, length in zip(lost, gained, lengths, strict=True):
         axis += len(gathered)
+        if joined:
+            shards = _extended(shards, axis, length, fill)
         for digit in joined:
             shards = _own_part(shards, digit, axis, radices[digit], fill)
         axis += 1
@@ -193,25 +209,38 @@ def _own_part(shards: Array, digit: int, axis: int, radix: int, fill: float) -> 
     spread = (*shards.shape[:digit], radix, *shards.shape[digit + 1 :])
     shards = np.broadcast_to(shards, spread)
     length = -(-shards.shape[axis] // radix)
-    missing = length * radix - shards.shape[axis]
-    if missing:
-        padding = np.full((*shards.shape[:axis], missing, *shards.shape[axis + 1 :]), fill, dtype=shards.dtype)
-        shards = np.concatenate([shards, padding], axis=axis)
+    shards = _extended(shards, axis, length * radix, fill)
     parts = shards.reshape((*shards.shape[:axis], radix, length, *shards.shape[axis + 1 :]))
     return np.moveaxis(np.diagonal(parts, axis1=digit, axis2=axis), -1, digit)
 
 
+def _extended(shards: Array, axis: int, length: int, fill: float) -> Array:
+    """Padding at the end of a local axis, up to `length`."""
+    import numpy as np
+
+    missing = length - shards.shape[axis]
+    if not missing:
+        return shards
+    padding = np.full((*shards.shape[:axis], missing, *shards.shape[axis + 1 :]), fill, dtype=shards.dtype)
+    return np.concatenate([shards, padding], axis=axis)
+
+
 def _folded(
-    shards: Array, before: Placed, lost: list[tuple[int, ...]], shape: tuple[int, ...], radices: tuple[int, ...]
+    shards: Array,
+    before: Placed,
+    lost: list[tuple[int, ...]],
+    shape: tuple[int, ...],
+    padded: tuple[int, ...],
+    radices: tuple[int, ...],
 ) -> Array:
     """Merge the local axes of gathered digits into their dims, dropping the padding between them."""
     axis = len(radices)
-    for dim, gathered, size in zip(before.dims, lost, shape, strict=True):
+    for dim, gathered, size, whole in zip(before.dims, lost, shape, padded, strict=True):
         for position in range(len(dim) - 1, len(dim) - len(gathered) - 1, -1):
             minor = axis + position - (len(dim) - len(gathered))
             merged = shards.shape[minor] * shards.shape[minor + 1]
             shards = shards.reshape((*shards.shape[:minor], merged, *shards.shape[minor + 2 :]))
-            wanted = local_length(size, dim[:position], radices)
+            wanted = local_length(whole, dim[:position], radices) if position else size
             shards = shards[(slice(None),) * minor + (slice(0, wanted),)]
         axis += 1
     return shards

@@ -38,11 +38,14 @@ class Small(Struct, frozen=True):
     Args:
         digits: the mesh, cut into digits.
         sizes: index -> size.
+        padded: index -> the size its dims are divided as. Where every number of shards that occurs rounds the size up
+            to the same whole, that whole: all shards are then equal blocks of it. Elsewhere the size itself.
         original: the same cuts on the mesh that was asked about.
     """
 
     digits: CutMesh
     sizes: dict[str, int]
+    padded: dict[str, int]
     original: CutMesh
 
     @property
@@ -95,25 +98,25 @@ def shrink(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Small:
     names = {axis for _, layout in pairs for axis in layout.axes}
     names |= {axis for step in plan.collectives for axis in step.axes}
     digits = cut_mesh(mesh, sorted(names))
-    prefixes = _prefixes(pairs, digits)
-    for index in prefixes:
+    divided = _divided(pairs, digits)
+    for index in divided:
         if index not in sizes:
             raise PlanError(f"the size of index `{index}` is missing")
     radices = digits.radices
-    own = _small_sizes(prefixes, sizes, radices, radices)
+    own = _small_sizes(divided, sizes, radices, radices)
     fallback: Small | None = None
     if own is not None and mesh.devices <= 16 * SMALL_DEVICES:
         cells, work = _cost(plan, pairs, digits, own, radices)
         if cells <= SMALL_BYTES and work <= SMALL_WORK and mesh.devices <= SMALL_DEVICES:
-            return Small(digits, own, digits)
+            return Small(digits, own, _padded(divided, own, radices), digits)
         if cells <= BYTES_LIMIT and work <= WORK_LIMIT:
-            fallback = Small(digits, own, digits)
+            fallback = Small(digits, own, _padded(divided, own, radices), digits)
     for other in _smaller_radices(plan, digits):
-        small = _small_sizes(prefixes, sizes, radices, other)
+        small = _small_sizes(divided, sizes, radices, other)
         if small is not None:
             cells, work = _cost(plan, pairs, digits, small, other)
             if cells <= BYTES_LIMIT and work <= WORK_LIMIT:
-                return Small(digits.resized(other), small, digits)
+                return Small(digits.resized(other), small, _padded(divided, small, other), digits)
     if fallback is None:
         raise PlanError(
             f"the plan is too large to emulate: no smaller mesh than {mesh} keeps its divisibilities within 256 MB",
@@ -122,27 +125,48 @@ def shrink(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Small:
     return fallback
 
 
-def _prefixes(pairs: list[tuple[Tensor, Layout]], digits: CutMesh) -> dict[str, set[tuple[int, ...]]]:
-    """For each index, every run of digits from the major end that divides it somewhere in the plan."""
-    prefixes: dict[str, set[tuple[int, ...]]] = {}
+def _divided(pairs: list[tuple[Tensor, Layout]], digits: CutMesh) -> dict[str, set[tuple[int, ...]]]:
+    """For each index, every list of digits that divides it somewhere in the plan."""
+    divided: dict[str, set[tuple[int, ...]]] = {}
     for tensor, layout in pairs:
         for index, dim in zip(tensor.indices, layout.dims, strict=True):
-            expanded = digits.expand(dim)
-            known = prefixes.setdefault(index, set())
-            known.update(expanded[:stop] for stop in range(1, len(expanded) + 1))
-    return prefixes
+            divided.setdefault(index, set()).add(digits.expand(dim))
+    return divided
+
+
+def _padded(
+    divided: Mapping[str, set[tuple[int, ...]]], sizes: Mapping[str, int], radices: tuple[int, ...]
+) -> dict[str, int]:
+    """For each index the size it is divided as, see `Small.padded`."""
+    padded = {}
+    for index, runs in divided.items():
+        size = sizes[index]
+        wholes = {round_up(size, count(run, radices)) for run in runs if run}
+        padded[index] = wholes.pop() if len(wholes) == 1 else size
+    return padded
+
+
+def round_up(size: int, shards: int) -> int:
+    """What a size is padded to by a number of shards.
+
+    >>> round_up(10, 4), round_up(8, 4)
+    (12, 8)
+    """
+    return -(-size // shards) * shards
 
 
 def _small_sizes(
-    prefixes: Mapping[str, set[tuple[int, ...]]],
+    divided: Mapping[str, set[tuple[int, ...]]],
     sizes: Mapping[str, int],
     radices: tuple[int, ...],
     other: tuple[int, ...],
 ) -> dict[str, int] | None:
     """The smallest size of each index under other digit sizes; None if some index has none."""
     small = {}
-    for index, runs in prefixes.items():
-        counts = frozenset((count(run, radices), count(run, other)) for run in runs)
+    for index, runs in divided.items():
+        # Parts of a run count too: a move may take them one at a time.
+        parts = {run[:stop] for run in runs for stop in range(1, len(run) + 1)}
+        counts = frozenset((count(run, radices), count(run, other)) for run in parts)
         size = smallest_size(sizes[index], counts)
         if size is None:
             return None
@@ -153,7 +177,8 @@ def _small_sizes(
 def smallest_size(size: int, counts: frozenset[tuple[int, int]]) -> int | None:
     """The smallest size that is to the new counts what `size` is to the old ones: a multiple, or not; smaller, or not.
 
-    An index that has two values keeps two, so that a mistake in it shows.
+    Counts that pad the size to the same whole still do. An index that has two values keeps two, so that a mistake in it
+    shows.
 
     Args:
         size: the size asked about.
@@ -164,6 +189,9 @@ def smallest_size(size: int, counts: frozenset[tuple[int, int]]) -> int | None:
     >>> smallest_size(7, frozenset({(16, 16)})), smallest_size(6, frozenset({(4, 2), (2, 2)})) is None
     (2, True)
     """
+    alike: dict[int, list[int]] = {}
+    for old, new in counts:
+        alike.setdefault(round_up(size, old), []).append(new)
     even = [new for old, new in counts if size % old == 0]
     uneven = [(size < old, new) for old, new in counts if size % old]
     step = math.lcm(*even)
@@ -173,7 +201,9 @@ def smallest_size(size: int, counts: frozenset[tuple[int, int]]) -> int | None:
     # Divisibility repeats with the least common multiple of all counts, so one round decides.
     stop = candidate + math.lcm(step, *(new for _, new in uneven))
     while candidate <= stop:
-        if all(candidate % new and (candidate < new) == below for below, new in uneven):
+        if all(candidate % new and (candidate < new) == below for below, new in uneven) and all(
+            len({round_up(candidate, new) for new in same}) == 1 for same in alike.values()
+        ):
             return candidate
         candidate += step
     return None

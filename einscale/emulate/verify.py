@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from einscale.collectives import Collective, received_total
 from einscale.dtypes import BITS, bytes_of
 from einscale.einsum import Einsum, check_einsum
-from einscale.emulate.cuts import Placed, count, local_length
+from einscale.emulate.cuts import Placed, count, local_length, local_shape
 from einscale.emulate.moves import IDENTITY, block_ids, misfit, move
 from einscale.emulate.shrink import Small, shrink
 from einscale.errors import EinscaleError, PlanError, VerificationError
@@ -219,22 +219,33 @@ class _Run:
         """Global shape."""
         return tuple(self.small.sizes[index] for index in tensor.indices)
 
+    def padded(self, tensor: Tensor) -> tuple[int, ...]:
+        """Global shape as it is divided."""
+        return tuple(self.small.padded[index] for index in tensor.indices)
+
+    def local(self, tensor: Tensor, placed: Placed) -> tuple[int, ...]:
+        """Shape of every device's shard."""
+        return local_shape(placed, self.shape(tensor), self.padded(tensor), self.radices)
+
     def blocks(self, tensor: Tensor, placed: Placed) -> list[tuple[slice, ...]]:
         """For every device, which part of the global tensor it holds, padding left out."""
-        bounds = [self._interval(size, dim) for size, dim in zip(self.shape(tensor), placed.dims, strict=True)]
+        bounds = [
+            self._interval(size, padded, dim)
+            for size, padded, dim in zip(self.shape(tensor), self.padded(tensor), placed.dims, strict=True)
+        ]
         return [tuple(slice(low[device], high[device]) for low, high in bounds) for device in range(self.devices)]
 
-    def _interval(self, size: int, dim: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    def _interval(self, size: int, padded: int, dim: tuple[int, ...]) -> tuple[list[int], list[int]]:
         """First and last-plus-one element of each device along a dim divided digit by digit, rounding up."""
         import numpy as np
 
         low = np.zeros(self.devices, dtype=np.int64)
-        high = np.full(self.devices, size, dtype=np.int64)
+        high = np.full(self.devices, padded, dtype=np.int64)
         for position, digit in enumerate(dim):
-            length = local_length(size, dim[: position + 1], self.radices)
+            length = local_length(padded, dim[: position + 1], self.radices)
             low = np.minimum(low + self.coordinates[digit] * length, high)
             high = np.minimum(low + length, high)
-        return low.tolist(), high.tolist()
+        return np.minimum(low, size).tolist(), np.minimum(high, size).tolist()
 
     def lay_out(self, whole: Array, tensor: Tensor, placed: Placed, seed: int) -> Array:
         """The shards of a global tensor; one that owes a reduction is split into random parts that give it."""
@@ -244,9 +255,7 @@ class _Run:
         if placed.unreduced:
             parts = _random_parts(whole, count(placed.unreduced, self.radices), placed.reduction, seed)
         part = block_ids([placed.unreduced], self.coordinates, self.radices)[0].tolist()
-        local = tuple(
-            local_length(size, dim, self.radices) for size, dim in zip(self.shape(tensor), placed.dims, strict=True)
-        )
+        local = self.local(tensor, placed)
         shards = np.full((self.devices, *local), IDENTITY[placed.reduction])
         for device, block in enumerate(self.blocks(tensor, placed)):
             held = parts[part[device]][block]
@@ -317,10 +326,7 @@ class _Run:
         shards = environment.get((tensor.name, placed))
         if shards is None:
             raise _Wrong(f"reads `{tensor.name}` in a layout it is not in, {layout.text(tensor.indices)}")
-        local = tuple(
-            local_length(size, dim, self.radices) for size, dim in zip(self.shape(tensor), placed.dims, strict=True)
-        )
-        if shards.shape[len(self.radices) :] != local:
+        if shards.shape[len(self.radices) :] != self.local(tensor, placed):
             raise _Wrong(f"reads `{tensor.name}` under other indices than it was made with")
         return shards, placed
 
@@ -374,7 +380,9 @@ class _Run:
         if reason is not None:
             raise _Wrong(f"is not a move: {reason}")
         try:
-            moved, elements = move(step.kind, axes, shards, before, after, self.shape(step.tensor), self.radices)
+            moved, elements = move(
+                step.kind, axes, shards, before, after, self.shape(step.tensor), self.padded(step.tensor), self.radices
+            )
         except ValueError as error:
             raise _Wrong(f"cannot run: {error}") from None
         self.compare(moved, globals_[step.tensor.name], step.tensor, after)

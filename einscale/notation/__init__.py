@@ -15,10 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from einscale.notation.book import parse_book
 from einscale.notation.check import check_spec, check_tensors
 from einscale.notation.detect import DIALECTS, detect
-from einscale.notation.numpy_dialect import complete_numpy, parse_numpy
 from einscale.notation.question import Question, lower
 from einscale.notation.rules import Rules, expand, parse_rules
 from einscale.notation.slash import parse_slash, parse_slash_tensor
@@ -69,14 +67,15 @@ def parse_spec(
     pairs = parse_rules(rules, mesh_axes) if rules is not None else ()
     dialect = detect(text, syntax, [index for index, _ in pairs])
     if dialect == "numpy":
-        spec = parse_numpy(text)
+        from einscale.notation.numpy_dialect import complete_numpy, parse_numpy
+
+        spec = complete_numpy(expand(parse_numpy(text), pairs))
     elif dialect == "book":
-        spec = parse_book(text, mesh_axes)
+        from einscale.notation.book import parse_book
+
+        spec = expand(parse_book(text, mesh_axes), pairs)
     else:
-        spec = parse_slash(text)
-    spec = expand(spec, pairs)
-    if dialect == "numpy":
-        spec = complete_numpy(spec)
+        spec = expand(parse_slash(text), pairs)
     check_spec(spec, mesh_axes)
     return spec
 

@@ -33,7 +33,7 @@ def parse_book(text: str, mesh_axes: Sequence[str] | None = None) -> Spec:
     """
     reader = _Reader(text, mesh_axes)
     if reader.peek().kind == "end":
-        raise NotationError("the spec is empty", expected="for example `A[I_X, J] * B[J, K_Y] -> C[I_X, K_Y]`")
+        raise NotationError("the spec is empty", expected="a text such as `A[I_X, J] * B[J, K_Y] -> C[I_X, K_Y]`")
     operands = [reader.tensor("the first tensor")]
     output = None
     while reader.accept("times", ","):

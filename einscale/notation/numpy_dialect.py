@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from einscale.errors import NotationError
-from einscale.notation.syntax import ELLIPSIS, Axis, Spec, TensorSpec
+from einscale.notation.syntax import ELLIPSIS, Axis, Spec, TensorSpec, default_name
 from einscale.notation.tokens import bad_arrow, bad_character
 
 _ARROW = "->"
@@ -55,16 +55,6 @@ def complete_numpy(spec: Spec) -> Spec:
     ordered = [axis for axis in axes if axis.name == ELLIPSIS]
     ordered += sorted((axis for axis in axes if axis.name != ELLIPSIS), key=lambda axis: axis.name)
     return replace(spec, output=TensorSpec(tuple(ordered), open=True))
-
-
-def default_name(position: int) -> str:
-    """Name of an operand that has none: A, B, ..., Z, A1, B1, ...
-
-    >>> default_name(0), default_name(27)
-    ('A', 'B1')
-    """
-    letter, turn = chr(ord("A") + position % 26), position // 26
-    return f"{letter}{turn}" if turn else letter
 
 
 def _operand(text: str, start: int, stop: int, *, output: bool = False) -> TensorSpec:

@@ -7,8 +7,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from einscale.notation.numpy_dialect import default_name
-from einscale.notation.syntax import Axis, Spec
+from einscale.notation.syntax import ELLIPSIS, Axis, Spec, default_name
 
 Axes: TypeAlias = tuple[str, ...]
 """Mesh axes (or parts of them, `x:(2)4`) that divide one dim, major to minor."""
@@ -92,7 +91,7 @@ def _wanted(axis: Axis, wholly_open: bool) -> Axes | None:
     axes = tuple(shard.name for shard in axis.shards)
     if axis.open:
         return (*axes, "?") if axes else None
-    return axes if axes or not wholly_open or axis.name == "..." else None
+    return axes if axes or not wholly_open or axis.name == ELLIPSIS else None
 
 
 def _names(given: Sequence[str | None], output: str | None) -> tuple[str, ...]:

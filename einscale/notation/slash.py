@@ -53,7 +53,7 @@ def parse_slash(text: str) -> Spec:
     """
     cursor = Cursor(text)
     if cursor.peek().kind == "end":
-        raise NotationError("the spec is empty", expected="for example `B/data D, D F/model -> B/data F/model`")
+        raise NotationError("the spec is empty", expected="a text such as `B/data D, D F/model -> B/data F/model`")
     operands = [_operand(cursor)]
     while cursor.accept(","):
         operands.append(_operand(cursor))
@@ -75,7 +75,7 @@ def parse_slash_tensor(text: str) -> TensorSpec:
     """
     cursor = Cursor(text)
     if cursor.peek().kind == "end":
-        raise NotationError("the tensor is empty", expected="for example `B/data S D`")
+        raise NotationError("the tensor is empty", expected="a text such as `B/data S D`")
     tensor = _tensor(cursor)
     if cursor.peek().kind != "end":
         raise cursor.fail(f"unexpected `{cursor.peek().text}`", expected="one tensor")
@@ -113,8 +113,8 @@ def _tensor(cursor: Cursor) -> TensorSpec:
                 raise cursor.fail("`[` is never closed", bracket, expected="`]`")
             raise _misplaced(cursor, inside=True)
         if cursor.peek().kind not in {",", "->", "end"}:
-            hint = "`{U:x}` and `?` belong inside the brackets" if cursor.peek().kind in {"{", "?"} else None
-            raise cursor.fail(f"unexpected `{cursor.peek().text}` after `]`", expected="`,` or `->`", hint=hint)
+            inner = "`{U:x}` and `?` belong inside the brackets" if cursor.peek().kind in {"{", "?"} else None
+            raise cursor.fail(f"unexpected `{cursor.peek().text}` after `]`", expected="`,` or `->`", hint=inner)
     else:
         tensor = _body(cursor)
         if cursor.peek().kind not in {",", "->", "end"}:
@@ -153,11 +153,11 @@ def _body(cursor: Cursor) -> TensorSpec:
             dims.append(_family(cursor))
         else:
             dims.append(_group(cursor))
-    partial: Partial | None = None
+    partials: list[Partial] = []
     while cursor.peek().kind == "{":
-        partial = _merge(cursor, partial, _partial(cursor))
+        partials.append(_partial(cursor))
     is_open = cursor.accept("?") is not None
-    return TensorSpec(tuple(dims), partial=partial, open=is_open)
+    return TensorSpec(tuple(dims), partial=_merged(cursor, partials), open=is_open)
 
 
 def _axis(cursor: Cursor) -> Axis:
@@ -269,8 +269,10 @@ def _group(cursor: Cursor) -> Group:
         raise cursor.fail(f"`{token.text}` inside a group", token, expected="named axes: `(h d)`")
     if token.kind in {"{", "?"}:
         raise cursor.fail(f"`{token.text}` inside a group", token, hint="`{U:x}` and `?` come last in a tensor")
+    if token.kind == ",":
+        raise cursor.fail("a `,` inside a group", token, expected="axes separated by blanks: `(h d)`")
     if token.kind != ")":
-        if token.kind in {"end", ",", "->", "]"}:
+        if token.kind in {"end", "->", "]"}:
             raise cursor.fail("`(` is never closed", parenthesis, expected="`)`")
         raise cursor.fail(f"unexpected `{token.text}` inside a group", expected="an axis or `)`")
     close = cursor.take()
@@ -350,16 +352,19 @@ def _reduction(cursor: Cursor) -> str:
     return token.text
 
 
-def _merge(cursor: Cursor, before: Partial | None, after: Partial) -> Partial:
-    """Both marks as one, its mesh axes sorted: order means nothing there."""
-    if before is not None:
-        if before.reduction != after.reduction:
-            message = f"one tensor owes both a {before.reduction} and a {after.reduction}"
-            raise cursor.fail(message, after.span, expected="one reduction per tensor")
-        if before.open or after.open:
-            raise cursor.fail("`{U:?}` beside another `{U:...}`", after.span, expected="either one or the other")
-        after = replace(after, axes=before.axes + after.axes, span=(before.span[0], after.span[1]))
-    return replace(after, axes=tuple(sorted(after.axes, key=lambda axis: axis.name)))
+def _merged(cursor: Cursor, partials: list[Partial]) -> Partial | None:
+    """All marks of a tensor as one, its mesh axes sorted: order means nothing there."""
+    if not partials:
+        return None
+    first = partials[0]
+    for other in partials[1:]:
+        if other.reduction != first.reduction:
+            message = f"one tensor owes both a {first.reduction} and a {other.reduction}"
+            raise cursor.fail(message, other.span, expected="one reduction per tensor")
+        if first.open or other.open:
+            raise cursor.fail("`{U:?}` beside another `{U:...}`", other.span, expected="either one or the other")
+    axes = sorted((axis for partial in partials for axis in partial.axes), key=lambda axis: axis.name)
+    return Partial(first.reduction, tuple(axes), first.open, (first.span[0], partials[-1].span[1]))
 
 
 def _misplaced(cursor: Cursor, *, inside: bool) -> NotationError:

@@ -230,6 +230,16 @@ def implicit_axes(operands: Iterable[TensorSpec]) -> tuple[Axis, ...]:
     return tuple(Axis(axis.name, axis.size if axis.fixed else None, family=axis.family) for axis in once)
 
 
+def default_name(position: int) -> str:
+    """Name of an operand that has none: A, B, ..., Z, A1, B1, ...
+
+    >>> default_name(0), default_name(27)
+    ('A', 'B1')
+    """
+    letter, turn = chr(ord("A") + position % 26), position // 26
+    return f"{letter}{turn}" if turn else letter
+
+
 def split_shard(name: str) -> tuple[str, int, int | None]:
     """(mesh axis, shards before, size) of a mesh axis or a part of one; size is None for the whole axis.
 

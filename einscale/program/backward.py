@@ -16,7 +16,7 @@ from einscale.program.maps import rule
 from einscale.program.shapes import check_program, is_float
 from einscale.program.values import Option, Program, Statement, Value
 
-WHOLE = "*"
+WHOLE = "full"
 """Name, in `recompute`, of the whole program taken as one group: full recomputation."""
 
 
@@ -294,7 +294,7 @@ def _norm(writer: _Transposer, statement: Statement, gradient: str) -> None:
 
 
 def _gated(op: str) -> Callable[[_Transposer, Statement, str], None]:
-    """swiglu and geglu: one statement makes the gradients of gate and up."""
+    """For swiglu and geglu: one statement makes the gradients of gate and up."""
 
     def write(writer: _Transposer, statement: Statement, gradient: str) -> None:
         values = []
@@ -351,9 +351,9 @@ def differentiate(
     """Forward, recompute and backward statements in one program, and the names of the gradients.
 
     Args:
-        program: a forward program. Its outputs' gradients become inputs `d_OUT`; an output that a cross-entropy makes is the
-            loss itself and starts from one.
-        recompute: groups that are run again as a whole before the backward pass reads them; `*` is the whole program.
+        program: a forward program. Its outputs' gradients become inputs `d_OUT`; an output that a cross-entropy makes is
+            the loss itself and starts from one.
+        recompute: groups that are run again as a whole before the backward pass reads them; `full` is the whole program.
         fused: groups whose interior is never written: as much of it as the backward pass reads is redone (flash
             attention redoes the scores and the softmax, not their product with the values).
 
@@ -362,7 +362,9 @@ def differentiate(
     """
     for statement in program.statements:
         if statement.phase != "forward":
-            raise ProgramError(f"`{statement.output}` belongs to phase {statement.phase}: only a forward program has a gradient")
+            raise ProgramError(
+                f"`{statement.output}` belongs to phase {statement.phase}: only a forward program has one"
+            )
         if statement.op not in RULES:
             raise ProgramError(f"`{statement.op}` has no gradient")
     writer = _Transposer(program)
@@ -377,7 +379,9 @@ def differentiate(
     sources = [*program.inputs, *(value.name for value in program.parameters)]
     gradients = tuple((name, writer.gradient[name]) for name in sources if name in writer.gradient)
     if not gradients:
-        raise ProgramError(f"program `{program.name}` has no floating-point input or parameter that its outputs depend on")
+        raise ProgramError(
+            f"program `{program.name}` has no floating-point input or parameter that its outputs depend on"
+        )
     statements = program.statements + tuple(writer.statements)
     values = {value.name: value for value in (*program.values, *writer.fed, *writer.values)}
     if WHOLE in recompute:
@@ -403,9 +407,7 @@ def differentiate(
     return Gradients(check_program(result), gradients)
 
 
-def backward(
-    program: Program, recompute: frozenset[str] = frozenset(), fused: frozenset[str] = frozenset()
-) -> Program:
+def backward(program: Program, recompute: frozenset[str] = frozenset(), fused: frozenset[str] = frozenset()) -> Program:
     """The program with its backward pass; its outputs are the gradients of the inputs, then of the parameters.
 
     >>> from einscale.program.text import parse_program, print_program
@@ -467,7 +469,9 @@ def _redo(
         statement for statement in statements if statement.phase == "backward" and group in (None, statement.group)
     ]
     reads = {name for statement in readers for name in statement.inputs}
-    redone = [statement for statement in region if statement.phase == "forward"] if whole else _needed(region, set(reads))
+    redone = (
+        [statement for statement in region if statement.phase == "forward"] if whole else _needed(region, set(reads))
+    )
     made = {name for statement in redone for name in statement.outputs}
     if not made & reads:
         return statements

@@ -228,7 +228,9 @@ _BACKWARD = (
         takes=("eps",),
         statistic=("sum", "sum"),
     ),
-    MapRule("gelu_backward", 15, "the tanh again (6), its derivative (7), times g, add", (2, 2), takes=("approximate",)),
+    MapRule(
+        "gelu_backward", 15, "the tanh again (6), its derivative (7), times g, add", (2, 2), takes=("approximate",)
+    ),
     MapRule("relu_backward", 1, "one selection", (2, 2)),
     MapRule("silu_backward", 7, "the sigmoid again (3), s(1+x(1-s)) (3), times g", (2, 2)),
     MapRule("swiglu_backward", 10, "silu_backward (7) times up, and g times silu (2)", (3, 3), "operands", ("up",)),

@@ -136,7 +136,9 @@ def _check_operands(rule: MapRule, op: str, inputs: Sequence[Value], options: Ma
     known = (*rule.needs, *rule.takes)
     for name in options:
         if name not in known:
-            raise ProgramError(f"{op} has no option `{name}`", hint=did_you_mean(name, known, f"the options of {op} are"))
+            raise ProgramError(
+                f"{op} has no option `{name}`", hint=did_you_mean(name, known, f"the options of {op} are")
+            )
     for position, value in enumerate(inputs):
         if (position in rule.integer_inputs) == is_float(value.dtype) and value.dtype != "bool":
             kind = "integer indices" if position in rule.integer_inputs else "floating-point numbers"
@@ -206,7 +208,9 @@ def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -
     return (shape, *extra)
 
 
-def infer(op: str, inputs: Sequence[Value], labels: tuple[tuple[str, ...], ...], options: Mapping[str, Option]) -> tuple[Shape, ...]:
+def infer(
+    op: str, inputs: Sequence[Value], labels: tuple[tuple[str, ...], ...], options: Mapping[str, Option]
+) -> tuple[Shape, ...]:
     """Axes and element type of each output of an einsum or map.
 
     Raises:
@@ -340,7 +344,9 @@ def _check_declarations(program: Program) -> set[str]:
             raise ProgramError(f"value `{value.name}` is never made")
     fed = tuple(value.name for value in program.values if value.name not in made and value.kind != "parameter")
     if fed != program.inputs:
-        raise ProgramError(f"the inputs are {', '.join(program.inputs) or 'none'}, but {', '.join(fed) or 'none'} are fed")
+        raise ProgramError(
+            f"the inputs are {', '.join(program.inputs) or 'none'}, but {', '.join(fed) or 'none'} are fed"
+        )
     parameters = tuple(value.name for value in program.parameters)
     if program.tied != tuple(name for name in parameters if name in program.tied):
         raise ProgramError("tied parameters must be parameters of the program, in their order")

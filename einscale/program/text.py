@@ -75,9 +75,7 @@ def print_program(program: Program) -> str:
     for statement in program.statements:
         phase = "" if statement.phase == "forward" else statement.phase
         wanted = [
-            region
-            for region in zip(REGIONS, (phase, statement.section, statement.group), strict=True)
-            if region[1]
+            region for region in zip(REGIONS, (phase, statement.section, statement.group), strict=True) if region[1]
         ]
         shared = 0
         while shared < min(len(wanted), len(open_regions)) and wanted[shared] == open_regions[shared]:
@@ -158,7 +156,9 @@ class _Line:
         """Read a name."""
         if self.place >= len(self.tokens) or self.tokens[self.place][0] != "name":
             found = f"not `{self.peek()}`" if self.peek() else "but the line ends"
-            raise self.error(f"{what} is wanted here, {found}", expected="letters, digits and underscores, a letter first")
+            raise self.error(
+                f"{what} is wanted here, {found}", expected="letters, digits and underscores, a letter first"
+            )
         self.place += 1
         return self.tokens[self.place - 1][1]
 
@@ -308,7 +308,9 @@ def _read_option(line: _Line) -> Option:
 def _read_labels(line: _Line) -> tuple[tuple[str, ...], ...]:
     from einscale.program.trace import parse_einsum
 
-    kind, text, start, stop = line.tokens[line.place] if line.place < len(line.tokens) else ("", "", line.stop, line.stop)
+    kind, text, start, stop = (
+        line.tokens[line.place] if line.place < len(line.tokens) else ("", "", line.stop, line.stop)
+    )
     if kind != "string":
         raise line.error("an einsum starts with its spec", expected='for example "b s d, d f -> b s f"')
     line.place += 1

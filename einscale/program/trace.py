@@ -5,7 +5,7 @@
         up = einsum("b s d, d f -> b s f", x, w_up)
         return einsum("b s f, f d -> b s d", swiglu(gate, up), w_down, name="out")
 
-A value takes the name of the variable it is bound to when it is first used, or the explicit `name=`, or else the name of
+A value takes the explicit `name=`, or the name of the variable it is bound to when it is first used, or else that of
 its operation.
 """
 
@@ -164,7 +164,9 @@ class Tracer:
         self.records.append(_Record(op, inputs, outputs, labels, tuple(sorted((options or {}).items()))))
         return outputs
 
-    def finish(self, name: str, outputs: Sequence[Traced], composites: Mapping[str, tuple[str, ...]], tied: Sequence[str]) -> Program:
+    def finish(
+        self, name: str, outputs: Sequence[Traced], composites: Mapping[str, tuple[str, ...]], tied: Sequence[str]
+    ) -> Program:
         """The program that was traced."""
         last = ["out"] if len(outputs) == 1 else [f"out_{k}" for k in range(1, len(outputs) + 1)]
         for traced, default in zip(outputs, last, strict=True):
@@ -280,12 +282,12 @@ class _Region:
 
 
 def section(name: str) -> _Region:
-    """Statements written inside belong to the sub-total `name`: `with section("attention"): ...`."""
+    """Context in which statements belong to the sub-total `name`: `with section("attention"): ...`."""
     return _Region("section", name)
 
 
 def group(name: str) -> _Region:
-    """Statements written inside are fused where the strategy says so: `with group("attention"): ...`."""
+    """Context in which statements are fused where the strategy says so: `with group("attention"): ...`."""
     return _Region("group", name)
 
 
@@ -354,10 +356,10 @@ def apply(
 
 
 def einsum(spec: str, *operands: Traced, name: str | None = None, dtype: str | None = None) -> Traced:
-    """An einsum: `einsum("b s d, d f -> b s f", x, w)`.
+    """Write an einsum, such as `einsum("b s d, d f -> b s f", x, w)`.
 
-    Labels go by position: a value with axes `b s k` may be read as `b t k`. The output's axes are its labels, its element
-    type the widest of the operands' unless `dtype` says otherwise.
+    Labels go by position: a value with axes `b s k` may be read as `b t k`. The output's axes are its labels, its
+    element type the widest of the operands' unless `dtype` says otherwise.
 
     Raises:
         ProgramError: the labels do not fit the operands, or an axis would have two sizes.
@@ -400,7 +402,14 @@ def sum_over(x: Traced, axes: str, *, name: str | None = None) -> Traced:
 
 
 def mask(
-    x: Traced, *, query: str, key: str, causal: bool = True, window: int = 0, factor: float = 1.0, name: str | None = None
+    x: Traced,
+    *,
+    query: str,
+    key: str,
+    causal: bool = True,
+    window: int = 0,
+    factor: float = 1.0,
+    name: str | None = None,
 ) -> Traced:
     """Attention scores times `factor`, those that a query may not see set to minus infinity.
 
@@ -416,7 +425,7 @@ def mask(
     options: dict[str, Option] = {"query": query, "key": key, "factor": factor}
     options |= {"causal": 1} if causal else {}
     options |= {"window": window} if window else {}
-    return apply("mask", x, name=name, **options)[0]
+    return x.tracer.record("mask", (x,), (), options, name)[0]
 
 
 def softmax(x: Traced, axis: str, *, name: str | None = None) -> Traced:
@@ -435,7 +444,13 @@ def rms_norm(x: Traced, weight: Traced, *, axis: str = "d", eps: float = 1e-6, n
 
 
 def layer_norm(
-    x: Traced, weight: Traced, bias: Traced | None = None, *, axis: str = "d", eps: float = 1e-5, name: str | None = None
+    x: Traced,
+    weight: Traced,
+    bias: Traced | None = None,
+    *,
+    axis: str = "d",
+    eps: float = 1e-5,
+    name: str | None = None,
 ) -> Traced:
     """Layer norm along one axis (Ba et al. 2016, arXiv 1607.06450)."""
     operands = (x, weight) if bias is None else (x, weight, bias)
@@ -453,7 +468,7 @@ def relu(x: Traced, *, name: str | None = None) -> Traced:
 
 
 def silu(x: Traced, *, name: str | None = None) -> Traced:
-    """x times its sigmoid."""
+    """Product of x and its sigmoid."""
     return apply("silu", x, name=name)[0]
 
 
@@ -468,7 +483,7 @@ def geglu(gate: Traced, up: Traced, *, approximate: str = "tanh", name: str | No
 
 
 def rope(x: Traced, axis: str = "k", sequence: str = "s", *, theta: float = 10000.0, name: str | None = None) -> Traced:
-    """Rotary position embedding of the head axis by the position along `sequence` (Su et al. 2021, arXiv 2104.09864)."""
+    """Rotary embedding of the head axis by the position along `sequence` (Su et al. 2021, arXiv 2104.09864)."""
     return apply("rope", x, name=name, axis=axis, sequence=sequence, theta=theta)[0]
 
 

@@ -18,8 +18,8 @@ class Value(Struct, frozen=True):
         name: unique in its program.
         axes: one axis name per dim; sizes are looked up by axis name.
         dtype: element type: a canonical dtype.
-        kind: `input` (fed in), `parameter`, `activation` (made forward), `residual` (a statement's extra output that only
-            the backward pass reads: dropout mask, log-sum-exp), or `gradient`.
+        kind: `input` (fed in), `parameter`, `activation` (made forward), `residual` (a statement's extra output that
+            only the backward pass reads: dropout mask, log-sum-exp), or `gradient`.
         of: for a gradient, the value it is the gradient of.
     """
 
@@ -86,8 +86,8 @@ class Program(Struct, frozen=True):
         outputs: names of the results.
         sizes: axis name -> size, for the axes the program itself fixes (d, f, h, ...); batch and sequence usually come
             from the caller.
-        composites: name of a composite -> the axes it is made of, major to minor: query heads `h` = (`n`, `g`), kv heads by
-            group. A rule that names the composite divides its first axis as far as it goes, then the next.
+        composites: name of a composite -> the axes it is made of, major to minor: query heads `h` = (`n`, `g`), kv
+            heads by group. A rule that names the composite divides its first axis as far as it goes, then the next.
         tied: parameters that live in another program of the model and are counted there.
     """
 

@@ -12,7 +12,9 @@ def render_markdown(report: Report, *, units: str = "iec") -> str:
     """The report as Markdown: pipe tables, details as columns, the conventions as a list."""
     blocks: list[str] = []
     if report.heading:
-        blocks.append("\n".join((f"## {_escape(report.heading[0])}", "", *map(_paragraph, report.heading[1:]))).rstrip())
+        blocks.append(
+            "\n".join((f"## {_escape(report.heading[0])}", "", *map(_paragraph, report.heading[1:]))).rstrip()
+        )
     blocks += [_markdown_table(table, units) for table in report.tables]
     if report.summary:
         blocks.append("\n".join(map(_paragraph, report.summary)).rstrip())

@@ -32,7 +32,7 @@ def layer_tables(report: LayerReport, *, detail: bool = False, units: str = "iec
 
     Args:
         report: what was priced.
-        detail: also show every operand's layout, parameters and saved activations tensor by tensor, and moves that are free.
+        detail: also show every operand's layout, moves that are free, and what is held tensor by tensor.
         units: `iec` or `si`, for the sentences; cells are written by the renderer.
     """
     tables = [_kind_table(report, kind, detail) for kind in report.kinds]
@@ -90,7 +90,7 @@ def _total_row(name: str, totals: Totals, role: str) -> Row:
     return Row(
         (
             name,
-            f"compute {format_seconds(totals.compute_seconds)} + network {format_seconds(totals.communication_seconds)}",
+            f"local {format_seconds(totals.compute_seconds)} + network {format_seconds(totals.communication_seconds)}",
             "",
             totals.flops,
             totals.traffic,

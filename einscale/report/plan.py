@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from einscale.alternatives import Alternative, Avoidance
-from einscale.bounds import LowerBound
 from einscale.collectives import Collective
 from einscale.explain import StepWords, explain_plan, move_text, step_title, work_text
-from einscale.priced import PricedPlan, PricedStep
+from einscale.priced import LowerBounds, PricedPlan, PricedStep
 from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_flops, format_seconds
 
@@ -54,14 +53,16 @@ class PlanView(Struct, frozen=True):
         spec: canonical text of the question, its output layout filled in.
         objective: `time` or `bytes`.
         max_flops: the cap on FLOPs per device, if one was set.
-        bounds: lower bounds on the bytes a device receives, strongest first.
+        exact: whether the search for the plan was complete.
+        bounds: lower bounds on the bytes a device receives.
         notes: what the reader must know about this plan: inexact search, verification.
     """
 
     spec: str
     objective: str
     max_flops: int | None
-    bounds: tuple[LowerBound, ...]
+    exact: bool
+    bounds: LowerBounds
     notes: tuple[str, ...] = ()
 
 
@@ -86,7 +87,9 @@ def explain_report(
     )
     tables = [Table("steps", "", FORMULAS, (*rows, _total_row(priced, view, len(FORMULAS))))]
     if avoidances:
-        tables.append(Table("avoid", "how to avoid what moves", AVOID, tuple(_avoid_row(priced, view, a) for a in avoidances)))
+        tables.append(
+            Table("avoid", "how to avoid what moves", AVOID, tuple(_avoid_row(priced, view, a) for a in avoidances))
+        )
     if alternatives:
         ways = tuple(_way_row(priced, view, a) for a in alternatives)
         tables.append(Table("alternatives", "other ways to divide the work, to the same result", WAYS, ways))
@@ -130,7 +133,7 @@ def _formula_row(number: int, step: PricedStep, words: StepWords) -> Row:
 
 
 def _total_row(priced: PricedPlan, view: PlanView, width: int) -> Row:
-    ratio = view.bounds[0].ratio if view.bounds and priced.bytes_received else None
+    ratio = view.bounds.placement.ratio if priced.bytes_received else None
     cells: tuple[Cell, ...] = ("per device", priced.flops, priced.bytes_received, priced.seconds, ratio, "")
     return Row((*cells, *("",) * (width - len(cells))), 0, "total")
 
@@ -171,9 +174,11 @@ def _summary(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ...]:
         parts.append(f"temporaries {size(memory.temporaries)}")
     where = f", at its peak in step {memory.step}" if memory.step else ""
     lines.append(f"memory {size(memory.peak)} = {' + '.join(parts)}{where}")
-    for bound in view.bounds:
-        ratio = f"{format_ratio(bound.ratio)} times it" if bound.bytes else "nothing need move"
-        lines.append(f"{bound.name} bound {size(bound.bytes)}: this plan receives {ratio}; {bound.words}")
+    for bound in (view.bounds.placement, view.bounds.layout_free):
+        if bound is None:
+            continue
+        ratio = f", this plan receives {format_ratio(bound.ratio)} times it" if bound.bytes else ""
+        lines.append(f"{bound.name} bound {size(bound.bytes)}{ratio}: {bound.words}")
     if priced.redundancy > 1.005:
         lines.append(
             f"redundant work: the devices together spend {priced.redundancy:.3g} times the FLOPs of the einsum done once"

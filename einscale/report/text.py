@@ -39,14 +39,16 @@ def report_lines(report: Report, *, width: int | None = None, units: str = "iec"
             lines.append(())
             for text in block:
                 lines += _paragraph(text, width, style, 2)
-    return lines
+    return lines[1:] if lines and not lines[0] else lines
 
 
 def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -> list[Line]:
     """The lines of one table: title, header, rule, rows with their details below them."""
     shown = [number for number, column in enumerate(table.columns) if not column.detail]
     details = [number for number, column in enumerate(table.columns) if column.detail]
-    texts = [[format_cell(cell, c.kind, units) for cell, c in zip(r.cells, table.columns, strict=True)] for r in table.rows]
+    texts = [
+        [format_cell(cell, c.kind, units) for cell, c in zip(r.cells, table.columns, strict=True)] for r in table.rows
+    ]
     widths = _fit(table, texts, shown, width)
     total = sum(widths.values()) + GAP * (len(shown) - 1)
     lines: list[Line] = [((table.title, "title"),)] if table.title else []
@@ -65,7 +67,9 @@ def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -
     return lines
 
 
-def _row_lines(columns: tuple[Column, ...], shown: list[int], widths: dict[int, int], row: Row, text: list[str]) -> list[Line]:
+def _row_lines(
+    columns: tuple[Column, ...], shown: list[int], widths: dict[int, int], row: Row, text: list[str]
+) -> list[Line]:
     """The lines of one row; a section heading runs over the whole line."""
     style = {"collective": "collective", "section": "section", "subtotal": "total", "total": "total"}.get(row.role, "")
     indent = " " * (2 * row.level)

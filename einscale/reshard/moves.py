@@ -180,6 +180,9 @@ def _arrivals(state: State, goal: Goal, prefix: list[int], leaving: dict[int, tu
     if not pending:
         yield ALL_TO_ALL, moving, (tuple(new), owed)
         return
+    shaped, left = _shaped(new, goal, pending, leaving)
+    if not left:
+        yield ALL_TO_ALL, moving, (shaped, owed)
     rest = tuple(d for d in moving if pending >> d & 1)
     rest = tuple(d for d in rest if not goal.wanted >> d & 1) + tuple(d for d in rest if goal.wanted >> d & 1)
     for tail in range(len(dims)):
@@ -204,6 +207,36 @@ def _settle(
     return pending
 
 
+def _shaped(
+    dims: list[tuple[int, ...]], goal: Goal, pending: int, leaving: dict[int, tuple[int, ...]]
+) -> tuple[Dims, int]:
+    """Grow dims to the shard counts the target has, with its own digits where they pend and others elsewhere.
+
+    A permute can then finish, and the more places are right already the fewer blocks it moves.
+    """
+    new = list(dims)
+    left = pending
+    for d, wanted in enumerate(goal.dims):
+        for digit in wanted[len(dims[d]) :] if d not in leaving else ():
+            left &= ~(1 << digit)
+    spare = list(digits_in(left))
+    unused = pending
+    for d, wanted in enumerate(goal.dims):
+        if d in leaving:
+            continue
+        for digit in wanted[len(dims[d]) :]:
+            taken = digit
+            if not unused >> digit & 1:
+                fit = [other for other in spare if goal.radices[other] == goal.radices[digit]]
+                if not fit:
+                    break
+                taken = fit[0]
+                spare.remove(taken)
+            unused &= ~(1 << taken)
+            new[d] = (*new[d], taken)
+    return tuple(new), unused
+
+
 def _reductions(state: State, goal: Goal, prefix: list[int]) -> Iterator[Move]:
     """Reduce-scatters to where the owed digits are wanted, or to a tail to be gathered later; all-reduces."""
     dims, owed = state
@@ -215,6 +248,10 @@ def _reductions(state: State, goal: Goal, prefix: list[int]) -> Iterator[Move]:
     run = due & ~rest
     if run:
         yield REDUCE_SCATTER, digits_in(run), (tuple(placed), owed & ~run)
+    shaped, left = _shaped(list(dims), goal, due, {})
+    done = due & ~left
+    if done != run:
+        yield REDUCE_SCATTER, digits_in(done), (shaped, owed & ~done)
     parts = {rest, rest & goal.wanted, rest & ~goal.wanted, *(rest & part for part in goal.parts)} - {0}
     for part in sorted(parts):
         for tail in range(len(dims)):

@@ -1,0 +1,162 @@
+"""`einscale.layer`: a model, a mesh and a strategy -> the cost report of every kind of layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from einscale.dtypes import dtype as canonical_dtype
+from einscale.errors import SizeError, UsageError
+from einscale.hardware import DEFAULT_SYSTEM, System, load_system
+from einscale.layer import LayerReport, batch_ways, default_strategy, layer_report
+from einscale.mesh import Mesh, make_mesh
+from einscale.models import Model, load_model
+from einscale.planner.program import BACKWARD, FORWARD
+from einscale.strategy import Strategy, load_strategy
+from einscale.units import check_size
+
+DEFAULT_SEQUENCE = 4096
+"""Tokens in a sequence when none is given, if the model allows so many."""
+
+LARGEST_EXACT = 10**15
+"""Largest batch or sequence: beyond it nobody means it."""
+
+
+class LayerResult(Struct, frozen=True):
+    """The priced layers of a model: read `report`, print it, or take it as a document.
+
+    Args:
+        report: every kind of layer with its statements, collectives, memory and sums.
+    """
+
+    report: LayerReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain values for JSON: exact ints, base units, every input resolved."""
+        from einscale import __version__
+        from einscale.report.layer_document import layer_document
+
+        return {"schema_version": 1, "einscale_version": __version__, "command": "layer", **layer_document(self.report)}
+
+    def to_text(self, *, detail: bool = False, width: int | None = None, units: str = "iec") -> str:
+        """The report as text.
+
+        Args:
+            detail: also operand layouts, free moves, parameters and saved activations one by one.
+            width: columns to wrap at; None does not wrap.
+            units: `iec` or `si`.
+        """
+        from einscale.report.layer import layer_tables
+        from einscale.report.text import render_text
+
+        return render_text(layer_tables(self.report, detail=detail, units=units), width=width, units=units)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+
+def layer(
+    model: str | Model,
+    *,
+    mesh: Mesh | str | Mapping[str, int] = "data=1",
+    strategy: str | Strategy | None = None,
+    hardware: str | Path | System | None = None,
+    batch: int | None = None,
+    sequence: int | None = None,
+    dtype: str = "bf16",
+    forward: bool = True,
+    backward: bool = True,
+    strict: bool = False,
+) -> LayerResult:
+    """Price every kind of layer of a model under a strategy.
+
+    >>> answer = layer("llama3-8b", mesh="model=8", strategy="megatron", sequence=2048)
+    >>> [kind.kind for kind in answer.report.kinds], answer.report.totals.flops > 10**14
+    (['embedding', 'block', 'head'], True)
+
+    Args:
+        model: a preset, the path of a `config.json`, or a `Model`.
+        mesh: its axes, major to minor: `"data=8,model=8"`, a mapping of names to sizes, or a `Mesh`.
+        strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
+        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
+        batch: sequences in the global batch; by default one for each data-parallel device.
+        sequence: tokens in a sequence; by default 4096, or as many as the model allows.
+        dtype: element type of parameters, activations and einsums.
+        forward: price the forward pass.
+        backward: price the backward pass.
+        strict: refuse a strategy that does not say which collectives it expects; what it does not expect is in
+            `report.unexpected`.
+
+    Raises:
+        ModelError, MeshError, StrategyError, HardwareError, SizeError, NotationError: an argument cannot be understood.
+    """
+    if not forward and not backward:
+        raise UsageError("neither the forward nor the backward pass is asked for", expected="one of them, or both")
+    devices = make_mesh(mesh)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    system = hardware if isinstance(hardware, System) else load_system(str(hardware or DEFAULT_SYSTEM))
+    notes: list[str] = []
+    chosen = strategy if isinstance(strategy, Strategy) else load_strategy(strategy or default_strategy(devices))
+    if strict and chosen.expect is None:
+        raise UsageError(
+            f"strategy `{chosen.name}` does not say which collectives it expects",
+            expected='a list such as `expect = ["all-reduce model activations"]` in its file, or no --strict',
+        )
+    if strategy is None and devices.devices > 1:
+        notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
+    tokens = _sequence(loaded, sequence, notes)
+    sequences = _batch(chosen, devices, batch, notes)
+    phases = tuple(phase for phase, wanted in ((FORWARD, forward), (BACKWARD, backward)) if wanted)
+    report = layer_report(
+        loaded,
+        chosen,
+        devices,
+        system,
+        batch=sequences,
+        sequence=tokens,
+        dtype=canonical_dtype(dtype),
+        phases=phases,
+        notes=(*notes, *loaded.notes),
+    )
+    return LayerResult(report)
+
+
+def _sequence(model: Model, sequence: int | None, notes: list[str]) -> int:
+    """Tokens in a sequence; a longer one than learned positions allow is refused, than trained on is noted."""
+    limit = model.config.max_positions if model.config else None
+    if sequence is None:
+        chosen = min(DEFAULT_SEQUENCE, limit) if limit else DEFAULT_SEQUENCE
+        notes.append(f"sequence: {chosen} tokens (none was given)")
+        return chosen
+    tokens = check_size(sequence, "sequence")
+    if tokens > LARGEST_EXACT:
+        raise SizeError(f"the sequence is absurd: {tokens} tokens")
+    if model.config and model.config.positions == "learned" and tokens > model.config.max_positions:
+        raise SizeError(
+            f"{model.name} has {limit} learned positions, fewer than a sequence of {tokens} tokens",
+            hint=f"use a sequence of at most {limit}",
+        )
+    return tokens
+
+
+def _batch(strategy: Strategy, mesh: Mesh, batch: int | None, notes: list[str]) -> int:
+    """Sequences in the global batch; they must divide evenly over the data-parallel devices."""
+    ways = batch_ways(strategy, mesh)
+    if batch is None:
+        notes.append(
+            f"batch: {ways} sequence{'s' if ways > 1 else ''}, one for each data-parallel device (none was given)"
+        )
+        return ways
+    sequences = check_size(batch, "batch")
+    if sequences > LARGEST_EXACT:
+        raise SizeError(f"the batch is absurd: {sequences} sequences")
+    if sequences % ways:
+        nearest = max(ways, round(sequences / ways) * ways)
+        raise SizeError(
+            f"a batch of {sequences} sequences does not divide over {ways} data-parallel devices",
+            hint=f"the nearest that does is {nearest}",
+        )
+    return sequences

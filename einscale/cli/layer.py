@@ -1,0 +1,96 @@
+"""`einscale layer`: the cost report of every kind of layer of a model under a strategy."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from einscale.cli.options import Dtype, Format, Hardware, Json, Output, Units
+
+if TYPE_CHECKING:
+    from einscale.report.table import Report
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A preset (`einscale models` lists them) or the path of a config.json.")
+]
+MeshText = Annotated[
+    str,
+    typer.Option(
+        "--mesh", metavar="AXIS=INT,...", help="Mesh axes, major to minor: data=8,model=8. One device if absent."
+    ),
+]
+StrategyName = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy", metavar="NAME|FILE", help="A named strategy or a .toml file; else one that suits the mesh."
+    ),
+]
+Batch = Annotated[
+    str | None,
+    typer.Option("--batch", metavar="INT", help="Sequences in the global batch; else one a data-parallel device."),
+]
+Sequence = Annotated[
+    str | None, typer.Option("--seq", metavar="INT", help="Tokens in a sequence; else 4096, or what the model allows.")
+]
+Forward = Annotated[bool, typer.Option("--forward", help="The forward pass; without --backward, it alone.")]
+Backward = Annotated[bool, typer.Option("--backward", help="The backward pass; without --forward, it alone.")]
+Detail = Annotated[
+    bool,
+    typer.Option("--detail", help="Also operand layouts, free moves, parameters and saved activations one by one."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit 1 if a collective runs that the strategy does not expect.")
+]
+
+
+def layer(
+    model: ModelName,
+    mesh: MeshText = "data=1",
+    strategy: StrategyName = None,
+    hardware: Hardware = None,
+    batch: Batch = None,
+    seq: Sequence = None,
+    dtype: Dtype = "bf16",
+    forward: Forward = False,
+    backward: Backward = False,
+    detail: Detail = False,
+    strict: Strict = False,
+    as_json: Json = False,
+    output_format: Format = "auto",
+    output: Output = None,
+    units: Units = "iec",
+) -> None:
+    """Price every kind of layer of a model: local shapes, collectives with causes, FLOPs, bytes, time, memory.
+
+    einscale layer llama3-70b --mesh data=8,model=8 --strategy megatron-sp --hardware h100
+    """
+    from einscale.api.layer import layer as price_layer
+    from einscale.cli.output import choose, emit, write
+    from einscale.units import parse_size
+
+    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    answer = price_layer(
+        model,
+        mesh=mesh,
+        strategy=strategy,
+        hardware=hardware,
+        batch=None if batch is None else parse_size(batch, "batch"),
+        sequence=None if seq is None else parse_size(seq, "sequence"),
+        dtype=dtype,
+        forward=forward or not backward,
+        backward=backward or not forward,
+        strict=strict,
+    )
+
+    def report() -> Report:
+        from einscale.report.layer import layer_tables
+
+        return layer_tables(answer.report, detail=detail, units=units)
+
+    emit(destination, answer.to_dict, report)
+    if strict and answer.report.unexpected:
+        found = "\n".join(f"  {text}" for text in answer.report.unexpected)
+        write(sys.stderr, f"{answer.report.strategy.name} does not expect:\n{found}\n")
+        raise typer.Exit(1)

@@ -1,0 +1,76 @@
+"""`einscale models`, `einscale model` and `einscale program`: what einscale knows of a model before any mesh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from einscale.cli.options import Format, Json, Output, Units
+
+if TYPE_CHECKING:
+    from einscale.models import Model
+    from einscale.program import Program
+
+Name: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A preset (`einscale models`), or the path of a config.json or .ein program."),
+]
+
+
+def models(as_json: Json = False, output_format: Format = "auto", output: Output = None, units: Units = "iec") -> None:
+    """List the model presets."""
+    from einscale.cli.output import choose, emit
+    from einscale.report import catalogue
+
+    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    emit(destination, catalogue.models_document, catalogue.models_report)
+
+
+def model(
+    name: Name, as_json: Json = False, output_format: Format = "auto", output: Output = None, units: Units = "iec"
+) -> None:
+    """Count a model's parameters, tensor by tensor, and show what its configuration says."""
+    from einscale.cli.output import choose, emit
+    from einscale.models import load_model
+    from einscale.report import catalogue
+
+    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    loaded = load_model(name)
+    emit(destination, lambda: catalogue.model_document(loaded), lambda: catalogue.model_report(loaded))
+
+
+def program(
+    name: Name,
+    layer: Annotated[str | None, typer.Option("--layer", metavar="KIND", help="Only this kind of layer.")] = None,
+    with_backward: Annotated[bool, typer.Option("--backward", help="With the derived backward pass.")] = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.")] = None,
+) -> None:
+    """Print a model's programs, one for each kind of layer, as text that reads back."""
+    import sys
+    from pathlib import Path
+
+    from einscale.cli.output import write, write_file
+    from einscale.models import load_model
+    from einscale.program.text import print_program
+
+    chosen = _programs(load_model(name), layer)
+    if with_backward:
+        from einscale.program.backward import backward
+
+        chosen = [backward(program) for program in chosen]
+    text = "\n".join(print_program(program).rstrip("\n") + "\n" for program in chosen)
+    if output is None:
+        write(sys.stdout, text)
+    else:
+        write_file(Path(output), text)
+
+
+def _programs(model: Model, kind: str | None) -> list[Program]:
+    """The programs of every kind of layer, or of one."""
+    from einscale.errors import UsageError, did_you_mean
+
+    kinds = [layer.kind for layer in model.layers]
+    if kind is not None and kind not in kinds:
+        raise UsageError(f"{model.name} has no layer `{kind}`", hint=did_you_mean(kind, kinds, f"{model.name} has"))
+    return [layer.program for layer in model.layers if kind in (None, layer.kind)]

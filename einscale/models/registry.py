@@ -1,0 +1,96 @@
+"""Finding a model: a preset by name, a `config.json`, or a program of the user's own by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from einscale.errors import EinscaleError, ModelError, did_you_mean
+from einscale.models.config import parse_json, read_text
+from einscale.models.families import read_config
+from einscale.models.layers import layer_kinds
+from einscale.models.values import LayerKind, Model
+
+PRESETS = Path(__file__).parent / "presets"
+
+ALIASES = {
+    "llama-3-8b": "llama3-8b",
+    "llama-3-70b": "llama3-70b",
+    "llama-3.1-8b": "llama3.1-8b",
+    "llama-3.1-70b": "llama3.1-70b",
+    "llama-3.1-405b": "llama3.1-405b",
+    "llama-2-7b": "llama2-7b",
+    "llama-2-70b": "llama2-70b",
+    "mistral-7b-v0.1": "mistral-7b",
+    "gpt-2": "gpt2",
+    "gpt3": "gpt3-175b",
+    "gpt-3": "gpt3-175b",
+}
+"""Other names of presets."""
+
+
+def list_models() -> tuple[str, ...]:
+    """Names of the presets.
+
+    >>> "llama3-70b" in list_models()
+    True
+    """
+    return tuple(sorted(path.stem for path in PRESETS.iterdir() if path.suffix == ".json"))
+
+
+def is_path(name: str) -> bool:
+    """Whether a name means a file: it has a separator or a known ending, or a file of that name exists."""
+    if "/" in name or "\\" in name or name.endswith((".json", ".ein")):
+        return True
+    return name not in ("", ".") and "\0" not in name and len(name) < 256 and Path(name).exists()
+
+
+def load_model(name_or_path: str, *, dtype: str | None = None) -> Model:
+    """A model by preset name (in any case), by the path of a `config.json`, or a program by the path of an `.ein` file.
+
+    Args:
+        name_or_path: a preset wins over a file of the same name; write `./name` for the file.
+        dtype: element type of parameters and activations, over the file's own.
+
+    >>> load_model("llama3-70b").config.hidden
+    8192
+
+    Raises:
+        ModelError: no such preset or file, or a configuration that cannot be used.
+        NotationError, ProgramError: a program text with a fault.
+    """
+    folded = name_or_path.strip().casefold()
+    folded = ALIASES.get(folded, folded)
+    presets = list_models()
+    if folded in presets:
+        return _load_preset(folded, dtype)
+    if is_path(name_or_path):
+        return _load_file(name_or_path, dtype)
+    raise ModelError(
+        f"unknown model `{name_or_path}`",
+        expected="the name of a preset, or the path of a config.json or .ein file",
+        hint=did_you_mean(name_or_path, (*presets, *ALIASES), "presets"),
+    )
+
+
+def _load_preset(name: str, dtype: str | None) -> Model:
+    preset = parse_json(read_text(str(PRESETS / f"{name}.json")), name)
+    config, defaults, notes = read_config(preset["config"], name, "", dtype)
+    return Model(name, layer_kinds(config), preset["source"], config, defaults, notes)
+
+
+def _load_file(path: str, dtype: str | None) -> Model:
+    text = read_text(path)
+    if path.endswith(".ein"):
+        from einscale.program.text import parse_program
+
+        try:
+            program = parse_program(text)
+        except EinscaleError as error:
+            raise type(error)(
+                f"{path}: {error.message}", text=error.text, span=error.span, expected=error.expected, hint=error.hint
+            ) from None
+        return Model(program.name, (LayerKind(program.name, program, 1),), path)
+    config, defaults, notes = read_config(parse_json(text, path), path, text, dtype)
+    file = Path(path).resolve()
+    name = file.parent.name if file.name == "config.json" else file.stem.removesuffix(".config")
+    return Model(name or path, layer_kinds(config), path, config, defaults, notes)

@@ -1,0 +1,143 @@
+"""What a model is: facts from its configuration, and a program for each kind of layer."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from einscale.program.values import Program
+
+
+class ModelConfig(Struct, frozen=True):
+    """Facts of a decoder-only Transformer, whatever its family calls them.
+
+    Args:
+        architecture: `model_type` of the configuration.
+        class_name: the transformers class that reads it.
+        hidden: width of the residual stream, axis `d`.
+        layers: number of blocks.
+        heads: query heads.
+        kv_heads: key and value heads, axis `n`; each serves heads/kv_heads query heads, axis `g`.
+        head_dim: size of a head, axis `k`.
+        intermediate: hidden width of the MLP, axis `f`.
+        vocab: axis `v`.
+        max_positions: longest sequence; axis `p` of the table where positions are learned.
+        activation: `silu`, `gelu`, `gelu_tanh` or `relu`.
+        gated: whether the MLP has a gate beside its up projection.
+        norm: `rms` or `layer`.
+        norm_eps: added under the root of the norm.
+        positions: `rope` or `learned`.
+        rope_theta: base of the rotary angles.
+        qkv_bias: biases on the query, key and value projections.
+        out_bias: bias on the attention's output projection.
+        mlp_bias: biases in the MLP.
+        tied: whether the head reads the embedding's table.
+        window: keys a query sees in windowed layers; 0 for all.
+        windowed_layers: how many layers are windowed.
+        attention_dropout: rate on the attention probabilities.
+        residual_dropout: rate on the output of attention and MLP.
+        embedding_dropout: rate on the embedding.
+        score_factor: what attention scores are multiplied with.
+        dtype: element type of parameters and activations.
+    """
+
+    architecture: str
+    class_name: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    max_positions: int
+    activation: str
+    gated: bool
+    norm: str
+    norm_eps: float
+    positions: str
+    rope_theta: float
+    qkv_bias: bool
+    out_bias: bool
+    mlp_bias: bool
+    tied: bool
+    window: int
+    windowed_layers: int
+    attention_dropout: float
+    residual_dropout: float
+    embedding_dropout: float
+    score_factor: float
+    dtype: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Size of every axis that the model fixes; `g` only where a key head serves several query heads."""
+        groups = self.heads // self.kv_heads
+        sizes = {"d": self.hidden, "n": self.kv_heads, "g": groups, "k": self.head_dim, "f": self.intermediate}
+        sizes |= {"v": self.vocab, "p": self.max_positions}
+        return {name: size for name, size in sizes.items() if name != "g" or groups > 1}
+
+    @property
+    def head_axes(self) -> tuple[str, ...]:
+        """Axes of the query heads, major to minor: the composite `h`."""
+        return ("n", "g") if self.heads > self.kv_heads else ("n",)
+
+
+class LayerKind(Struct, frozen=True):
+    """Layers that run the same program.
+
+    Args:
+        kind: `embedding`, `block` (`window_block` where only some layers are windowed), or `head`.
+        program: forward statements.
+        repeat: how many layers run it.
+    """
+
+    kind: str
+    program: Program
+    repeat: int
+
+
+class Model(Struct, frozen=True):
+    """A model: its layers as programs.
+
+    Args:
+        name: preset or file name.
+        layers: kinds of layers in the order they run first.
+        source: where the configuration comes from.
+        config: facts; None for a program of the user's own.
+        defaults: (key, value as JSON) that the file leaves to the class's documented default.
+        notes: what the file says and the programs do not, in words.
+    """
+
+    name: str
+    layers: tuple[LayerKind, ...]
+    source: str
+    config: ModelConfig | None = None
+    defaults: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def layer(self, kind: str) -> LayerKind:
+        """The layers of one kind.
+
+        Raises:
+            KeyError: the model has none.
+        """
+        for layer in self.layers:
+            if layer.kind == kind:
+                return layer
+        raise KeyError(kind)
+
+
+class ParameterCounts(Struct, frozen=True):
+    """Exact numbers of parameters.
+
+    Args:
+        total: all, a tied one once.
+        active: those that one token meets; all of a dense model's.
+        embedding: tables of tokens and positions, and the head's.
+        non_embedding: the others.
+    """
+
+    total: int
+    active: int
+    embedding: int
+    non_embedding: int

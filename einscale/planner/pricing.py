@@ -1,0 +1,126 @@
+"""Exact cost of a placement: the cheapest reshard of every operand to it, and of the result to the wanted layout.
+
+A cost is one int: bytes in units of 1/P^2 times `UNIT`, plus the number of collectives and free moves in its low bits.
+"""
+
+from __future__ import annotations
+
+from einscale.planner.question import Placement, Question
+from einscale.reshard import solve
+from einscale.reshard.moves import Dims, State, mask_of, size_of
+from einscale.reshard.search import UNIT, Path
+
+NEVER = 1 << 300
+"""More than any plan costs."""
+
+
+class Pricing:
+    """Prices of one question, remembered.
+
+    Args:
+        question: what is planned.
+        kept: digits over which one operand stays unreduced through the einsum.
+        work: counts the layouts that the reshard searches looked at.
+    """
+
+    __slots__ = ("_operands", "_outputs", "exact", "kept", "question", "work")
+
+    def __init__(self, question: Question, kept: int) -> None:
+        """Nothing is priced yet."""
+        self.question = question
+        self.kept = kept
+        self.work = 0
+        self.exact = True
+        self._operands: dict[tuple[int, Dims], tuple[int, Path]] = {}
+        self._outputs: dict[State, tuple[int, Path, State]] = {}
+
+    def operand(self, j: int, dims: Dims) -> tuple[int, Path]:
+        """Cost and path of bringing operand j to given dims."""
+        found = self._operands.get((j, dims))
+        if found is None:
+            operand = self.question.operands[j]
+            target = (dims, operand.source[1] & self.kept)
+            path = self._solve(operand.source, target, self.question.operand_room(operand))
+            found = self._operands[j, dims] = (_scaled(path.cost, operand.volume), path)
+        return found
+
+    def output(self, dims: Dims, owed: int) -> tuple[int, Path, State]:
+        """Cost, path and end of bringing the result to (the best layout that is) the wanted one."""
+        found = self._outputs.get((dims, owed))
+        if found is None:
+            question = self.question
+            for target in output_targets(question, dims, owed):
+                path = self._solve((dims, owed), target, question.output_room)
+                cost = _scaled(path.cost, question.out_volume)
+                if found is None or cost < found[0]:
+                    found = (cost, path, target)
+            assert found is not None
+            self._outputs[dims, owed] = found
+        return found
+
+    def _solve(self, source: State, target: State, room: tuple[int, ...]) -> Path:
+        path = solve(source, target, self.question.radices, room, self.question.devices)
+        self.work += path.looked
+        self.exact = self.exact and path.exact
+        return path
+
+    def owed(self, placement: Placement) -> int:
+        """Digits over which the result of a placement owes its sum."""
+        return self.kept | mask_of(tuple(digit for k in self.question.contracted for digit in placement[k]))
+
+    def cost(self, placement: Placement, most: int = NEVER) -> int:
+        """Cost of a placement, or anything not below `most` where it is not below it."""
+        question = self.question
+        total = 0
+        for j, operand in enumerate(question.operands):
+            total += self.operand(j, question.operand_dims(operand, placement))[0]
+            if total >= most:
+                return total
+        return total + self.output(question.output_dims(placement), self.owed(placement))[0]
+
+
+def _scaled(cost: int, volume: int) -> int:
+    units, low = divmod(cost, UNIT)
+    return units * volume * UNIT + low
+
+
+def output_targets(question: Question, dims: Dims, owed: int) -> list[State]:
+    """The layouts among which the result may end, for a result that the einsum leaves in given dims, owing sums.
+
+    A closed question has one. Where dims are open the result keeps its own digits there, and sums that must be
+    settled are scattered onto one open dim or another, or all-reduced.
+    """
+    if not question.open:
+        return [(tuple(dim or () for dim in question.target), question.owes)]
+    fixed = question.owes
+    for dim in question.target:
+        fixed |= mask_of(dim or ())
+    base = []
+    for dim, wanted in zip(dims, question.target, strict=True):
+        if wanted is None:
+            stop = next((k for k, digit in enumerate(dim) if fixed >> digit & 1), len(dim))
+            base.append(dim[:stop])
+        else:
+            base.append(wanted)
+    due = owed & ~fixed
+    if question.wanted.unreduced_open:
+        return [(tuple(base), question.owes | due)]
+    targets = [(tuple(base), question.owes)]
+    if due:
+        targets += _scattered(question, base, due)
+    return targets
+
+
+def _scattered(question: Question, base: list[tuple[int, ...]], due: int) -> list[State]:
+    """Targets with the digits of a settled sum on an open dim, as many as fit."""
+    targets = []
+    for d, wanted in enumerate(question.target):
+        if wanted is not None:
+            continue
+        dim = base[d]
+        for digit, radix in enumerate(question.radices):
+            if due >> digit & 1 and question.output_room[d] % (size_of(dim, question.radices) * radix) == 0:
+                dim = (*dim, digit)
+        if dim != base[d]:
+            targets.append(((*base[:d], dim, *base[d + 1 :]), question.owes))
+    return targets

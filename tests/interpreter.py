@@ -1,0 +1,304 @@
+"""Runs a program on numpy arrays in float64: the oracle of the tests of backward passes and models."""
+
+import math
+import zlib
+
+import numpy as np
+
+from einscale.program.shapes import program_sizes
+
+
+def run(program, arrays, sizes=None):
+    """Every value of a program by name, given its inputs and parameters."""
+    table = program.table
+    values = dict(arrays)
+    for name in (*program.inputs, *(value.name for value in program.parameters)):
+        assert name in values, name
+    for statement in program.statements:
+        inputs = [values[name] for name in statement.inputs]
+        if statement.op == "einsum":
+            results = (contract(statement.labels, inputs),)
+        else:
+            axes = [table[name].axes for name in statement.inputs]
+            made = [table[name].axes for name in statement.outputs]
+            results = MAPS[statement.op](inputs, axes, made, dict(statement.options), Context(statement, sizes or {}))
+        for name, result in zip(statement.outputs, results, strict=True):
+            values[name] = result
+    return values
+
+
+class Context:
+    def __init__(self, statement, sizes):
+        self.source = statement.source or statement.output
+        self.sizes = sizes
+
+
+def contract(labels, inputs):
+    letters = {}
+    for operand in labels:
+        for label in operand:
+            letters.setdefault(label, chr(ord("a") + len(letters)))
+    spec = ["".join(letters[label] for label in operand) for operand in labels]
+    return np.einsum(",".join(spec[:-1]) + "->" + spec[-1], *inputs)
+
+
+def align(array, axes, wanted):
+    """The array with the wanted axes, those it lacks of size 1."""
+    order = sorted(range(len(axes)), key=lambda k: wanted.index(axes[k]))
+    moved = np.transpose(array, order)
+    shape = [array.shape[axes.index(axis)] if axis in axes else 1 for axis in wanted]
+    return moved.reshape(shape)
+
+
+def pointwise(function):
+    def apply(inputs, axes, made, options, context):
+        return (function(*(align(x, a, made[0]) for x, a in zip(inputs, axes, strict=True)), options),)
+
+    return apply
+
+
+def scale_bias(inputs, axes, made):
+    return [align(x, a, made[0]) for x, a in zip(inputs, axes, strict=True)]
+
+
+def normalised(x, position, options):
+    """x normalised, and one over its root."""
+    if options["variant"] == "layer":
+        x = x - x.mean(position, keepdims=True)
+    root = 1 / np.sqrt((x * x).mean(position, keepdims=True) + options["eps"])
+    return x * root, root
+
+
+def norm(inputs, axes, made, options, context):
+    x, weight, *bias = scale_bias(inputs, axes, made)
+    result = normalised(x, made[0].index(options["axis"]), options)[0] * weight
+    return (result + bias[0] if bias else result,)
+
+
+def norm_backward(inputs, axes, made, options, context):
+    g, x, weight = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+    position = made[0].index(options["axis"])
+    hat, root = normalised(x, position, options)
+    g = g * weight
+    result = g - hat * (g * hat).mean(position, keepdims=True)
+    if options["variant"] == "layer":
+        result = result - g.mean(position, keepdims=True)
+    return (result * root,)
+
+
+def norm_scale_backward(inputs, axes, made, options, context):
+    g, x = align(inputs[0], axes[0], axes[1]), inputs[1]
+    position = axes[1].index(options["axis"])
+    hat, _ = normalised(x, position, options)
+    return ((g * hat).sum(tuple(k for k in range(x.ndim) if k != position)),)
+
+
+def softmax(inputs, axes, made, options, context):
+    position = axes[0].index(options["axis"])
+    x = np.exp(inputs[0] - inputs[0].max(position, keepdims=True))
+    return (x / x.sum(position, keepdims=True),)
+
+
+def softmax_backward(inputs, axes, made, options, context):
+    g, y = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+    return (y * (g - (g * y).sum(made[0].index(options["axis"]), keepdims=True)),)
+
+
+def allowed(axes, shape, options):
+    query, key = axes.index(options["query"]), axes.index(options["key"])
+    shapes = [1] * len(axes), [1] * len(axes)
+    shapes[0][query], shapes[1][key] = shape[query], shape[key]
+    q = np.arange(shape[query]).reshape(shapes[0]) + shape[key] - shape[query]
+    k = np.arange(shape[key]).reshape(shapes[1])
+    result = k <= q if options.get("causal") else (k < math.inf) & (q < math.inf)
+    return result & (k > q - options["window"]) if options.get("window") else result
+
+
+def mask(inputs, axes, made, options, context):
+    keep = allowed(axes[0], inputs[0].shape, options)
+    # A large negative number for minus infinity, so that finite differences through it are zero and not undefined.
+    return (np.where(keep, inputs[0] * options.get("factor", 1.0), -1e9),)
+
+
+def mask_backward(inputs, axes, made, options, context):
+    return (np.where(allowed(axes[0], inputs[0].shape, options), inputs[0] * options.get("factor", 1.0), 0.0),)
+
+
+def dropout(inputs, axes, made, options, context):
+    seed = zlib.crc32(context.source.encode())
+    keep = np.random.default_rng(seed).random(inputs[0].shape) >= options["rate"]
+    return inputs[0] * keep / (1 - options["rate"]), keep
+
+
+def gelu(x, options):
+    if options.get("approximate") == "tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def gelu_slope(x, options):
+    if options.get("approximate") == "tanh":
+        c = math.sqrt(2 / math.pi)
+        t = np.tanh(c * (x + 0.044715 * x**3))
+        return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x)
+    return 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def silu_slope(x):
+    return sigmoid(x) * (1 + x * (1 - sigmoid(x)))
+
+
+def gated_backward(value, slope):
+    def apply(inputs, axes, made, options, context):
+        g, gate, up = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+        return g * up * slope(gate, options), align(g * value(gate, options), made[0], made[1])
+
+    return apply
+
+
+def rotate(inputs, axes, made, options, direction):
+    x = np.moveaxis(inputs[0], (axes[0].index(options["sequence"]), axes[0].index(options["axis"])), (-2, -1))
+    half = x.shape[-1] // 2
+    frequency = options.get("theta", 10000.0) ** (-np.arange(half) / half)
+    angle = direction * np.arange(x.shape[-2])[:, None] * frequency
+    first, second = x[..., :half], x[..., half:]
+    turned = np.concatenate(
+        [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], -1
+    )
+    back = np.moveaxis(turned, (-2, -1), (axes[0].index(options["sequence"]), axes[0].index(options["axis"])))
+    return (back,)
+
+
+def lookup(inputs, axes, made, options, context):
+    table = np.moveaxis(inputs[0], axes[0].index(options["axis"]), 0)
+    return (table[inputs[1]],)
+
+
+def lookup_backward(inputs, axes, made, options, context):
+    g, indices = inputs
+    position = made[0].index(options["axis"])
+    rest = tuple(axis for axis in made[0] if axis != options["axis"])
+    g = align(g, axes[0], (*axes[1], *rest))
+    result = np.zeros((context.sizes[options["axis"]], *g.shape[indices.ndim :]))
+    np.add.at(result, indices, g)
+    return (np.moveaxis(result, 0, position),)
+
+
+def cross_entropy(inputs, axes, made, options, context):
+    logits = np.moveaxis(align(inputs[0], axes[0], axes[0]), axes[0].index(options["axis"]), -1)
+    lse = np.log(np.exp(logits).sum(-1))
+    rest = tuple(axis for axis in axes[0] if axis != options["axis"])
+    targets = align(inputs[1], axes[1], rest)
+    return lse - np.take_along_axis(logits, targets[..., None], -1)[..., 0], lse
+
+
+def cross_entropy_backward(inputs, axes, made, options, context):
+    position = axes[0].index(options["axis"])
+    logits = np.moveaxis(inputs[0], position, -1)
+    rest = tuple(axis for axis in axes[0] if axis != options["axis"])
+    targets, lse = align(inputs[1], axes[1], rest), align(inputs[2], axes[2], rest)
+    result = np.exp(logits - lse[..., None])
+    np.put_along_axis(result, targets[..., None], np.take_along_axis(result, targets[..., None], -1) - 1, -1)
+    if len(inputs) == 4:
+        result = result * align(inputs[3], axes[3], rest)[..., None]
+    return (np.moveaxis(result, -1, position),)
+
+
+def total(inputs, axes, made, options, context):
+    return (inputs[0].sum(tuple(axes[0].index(axis) for axis in options["axes"])),)
+
+
+def broadcast(inputs, axes, made, options, context):
+    shape = [
+        inputs[0].shape[axes[0].index(axis)] if axis in axes[0] else context.sizes[axis] for axis in options["axes"]
+    ]
+    return (np.broadcast_to(align(inputs[0], axes[0], tuple(options["axes"])), shape),)
+
+
+MAPS = {
+    "add": pointwise(lambda *a: sum(a[:-1])),
+    "mul": pointwise(lambda x, y, o: x * y),
+    "scale": pointwise(lambda x, o: x * o["factor"]),
+    "cast": pointwise(lambda x, o: x),
+    "sum": total,
+    "broadcast": broadcast,
+    "mask": mask,
+    "mask_backward": mask_backward,
+    "softmax": softmax,
+    "softmax_backward": softmax_backward,
+    "dropout": dropout,
+    "dropout_backward": pointwise(lambda g, m, o: g * m / (1 - o["rate"])),
+    "norm": norm,
+    "norm_backward": norm_backward,
+    "norm_scale_backward": norm_scale_backward,
+    "gelu": pointwise(gelu),
+    "gelu_backward": pointwise(lambda g, x, o: g * gelu_slope(x, o)),
+    "relu": pointwise(lambda x, o: np.maximum(x, 0)),
+    "relu_backward": pointwise(lambda g, y, o: g * (y > 0)),
+    "silu": pointwise(lambda x, o: x * sigmoid(x)),
+    "silu_backward": pointwise(lambda g, x, o: g * silu_slope(x)),
+    "swiglu": pointwise(lambda x, y, o: x * sigmoid(x) * y),
+    "swiglu_backward": gated_backward(lambda x, o: x * sigmoid(x), lambda x, o: silu_slope(x)),
+    "geglu": pointwise(lambda x, y, o: gelu(x, o) * y),
+    "geglu_backward": gated_backward(gelu, gelu_slope),
+    "rope": lambda i, a, m, o, c: rotate(i, a, m, o, 1),
+    "rope_backward": lambda i, a, m, o, c: rotate(i, a, m, o, -1),
+    "lookup": lookup,
+    "lookup_backward": lookup_backward,
+    "cross_entropy": cross_entropy,
+    "cross_entropy_backward": cross_entropy_backward,
+}
+
+
+def random_arrays(program, given, seed=0):
+    """Random inputs and parameters at the sizes given; indices lie inside the table or logits they index."""
+    sizes = program_sizes(program, given)
+    table = program.table
+    limits = {
+        statement.inputs[1]: sizes[str(statement.option("axis"))]
+        for statement in program.statements
+        if statement.op in ("lookup", "cross_entropy")
+    }
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for name in (*program.inputs, *(value.name for value in program.parameters)):
+        shape = tuple(sizes[axis] for axis in table[name].axes)
+        if table[name].dtype.startswith("int"):
+            arrays[name] = generator.integers(0, limits[name], shape)
+        else:
+            arrays[name] = generator.standard_normal(shape)
+    return arrays, sizes
+
+
+def slope(function, step=2e-4):
+    """Derivative at 0 by differences of fourth order."""
+    near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+def check_gradients(forward, gradients, given, seed=0, directions=2):
+    """Compare each gradient with central differences of the outputs along random directions."""
+    program = gradients.program
+    arrays, sizes = random_arrays(program, given, seed)
+    values = run(program, arrays, sizes)
+    incoming = {table.of: values[table.name] for table in program.values if table.name in program.inputs and table.of}
+    generator = np.random.default_rng(seed + 1)
+
+    def objective(name, change):
+        moved = run(forward, {**arrays, name: arrays[name] + change}, sizes)
+        return sum(float((moved[out] * incoming.get(out, 1.0)).sum()) for out in dict.fromkeys(forward.outputs))
+
+    checked = []
+    for name, gradient in gradients.gradients:
+        assert values[gradient].shape == arrays[name].shape, name
+        for _ in range(directions):
+            direction = generator.standard_normal(arrays[name].shape)
+            numeric = slope(lambda step: objective(name, step * direction))
+            derived = float((values[gradient] * direction).sum())
+            assert np.isclose(derived, numeric, rtol=1e-6, atol=1e-7), (name, derived, numeric)
+        checked.append(name)
+    return checked, values

@@ -2,8 +2,9 @@
 
 - A `python` block runs; all blocks of one page share their names. `>>>` lines are checked as doctests.
 - In a `sh` block every line that begins with `einscale ` runs and must exit with 0, or with N after `# exit status N`.
-- In a `console` block a line `$ einscale ...` runs in a colourless terminal of 100 columns and must print the lines below it; a
-  line `...` stands for any lines. stderr is shown after stdout. `$ echo $?` and a number give the exit status, else it is 0.
+- In a `console` block a line `$ einscale ...` runs in a colourless terminal of 100 columns and must print the lines
+  below it; a line `...` stands for any lines. stderr is shown after stdout. `$ echo $?` and a number give the exit
+  status, else it is 0.
 - A block after the comment `<!-- file: NAME -->` is written to that file first, where the page's commands can read it.
 """
 
@@ -68,9 +69,9 @@ def evaluate_console(example: Example) -> None:
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether a printed text is the shown one, where a line `...` stands for any lines.
+    r"""Whether a printed text is the shown one, where a line `...` stands for any lines.
 
-    >>> matches("a\\n...\\nd", "a\\nb\\nc\\nd\\n"), matches("a", "b")
+    >>> matches("a\n...\nd", "a\nb\nc\nd\n"), matches("a", "b")
     (True, False)
     """
     pattern = "\n".join(

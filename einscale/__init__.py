@@ -59,7 +59,28 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = [
+    "EinscaleError",
+    "HardwareError",
+    "LayoutError",
+    "Mesh",
+    "MeshError",
+    "ModelError",
+    "NotationError",
+    "PlanError",
+    "PlanResult",
+    "ProgramError",
+    "SizeError",
+    "StrategyError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "list_systems",
+    "load_system",
+    "make_mesh",
+    "parse_spec",
+    "plan",
+]
 
 
 class _Package(ModuleType):

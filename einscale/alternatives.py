@@ -1,7 +1,7 @@
 """What else could have been done: other placements of one einsum's work, priced, made on demand.
 
-A placement says which mesh axes divide which index while the work runs. For one or two operands every placement of whole
-mesh axes is tried, each with the cheapest moves before and after it, to the same output layout as the plan.
+A placement says which mesh axes divide which index while the work runs. For one or two operands every placement of
+whole mesh axes is tried, each with the cheapest moves before and after it, to the same output layout as the plan.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class _Search:
         return self._moves[key]
 
     def plan(self, placement: Placement) -> Plan:
-        """The plan whose work is placed so. An operand's owed sum is kept where its axes are free, else reduced first."""
+        """The plan whose work is placed so; an operand's owed sum is kept where its axes are free, else reduced."""
         question = self.question
         used = {axis for axes in placement.values() for axis in axes}
         steps: list[LocalEinsum | Collective] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from einscale.bounds import placement_bound
 from einscale.collectives import Collective, received
@@ -56,12 +57,12 @@ class PricedStatement(Struct, frozen=True):
     @property
     def communication_seconds(self) -> float:
         """Time of its collectives, one after the other."""
-        return sum(priced.seconds for priced in self.collectives)
+        return sum((priced.seconds for priced in self.collectives), 0.0)
 
     @property
     def seconds(self) -> float:
         """Local work and collectives, nothing overlapped."""
-        return self.local.seconds + self.communication_seconds
+        return float(self.local.seconds) + self.communication_seconds
 
     @property
     def received(self) -> int:
@@ -184,9 +185,9 @@ def _fused(rows: list[PricedStatement], network: Network, dtype: str) -> list[Pr
     shared = []
     for row in rows:
         share = row.flops / every if every else 1 / len(rows)
-        local = LocalTime(
+        local = replace(
+            whole,
             seconds=whole.seconds * share,
-            bound=whole.bound,
             compute_seconds=whole.compute_seconds * share,
             memory_seconds=whole.memory_seconds * share,
         )

@@ -106,3 +106,62 @@ def implicit_output(inputs: Iterable[tuple[str, ...]], *, alphabetical: bool = F
     every = [index for operand in inputs for index in operand]
     once = [index for index in every if every.count(index) == 1]
     return tuple(sorted(once)) if alphabetical else tuple(once)
+
+
+ALL_TREES = 4
+"""With no more operands than this every contraction tree is considered (3 operands: 3 trees, 4: 15)."""
+
+Path = tuple[tuple[int, int], ...]
+
+
+def contraction_paths(einsum: Einsum, sizes: Mapping[str, int]) -> tuple[Path, ...]:
+    """Orders in which to contract the operands two by two.
+
+    A path is a list of pairs of positions; the two operands leave the list and their product joins its end, as in
+    opt_einsum. Up to `ALL_TREES` operands every tree is there, each once; beyond, the one that opt_einsum finds.
+
+    >>> contraction_paths(Einsum((("i", "j"), ("j", "k"), ("k", "l")), ("i", "l")), {})
+    (((0, 1), (0, 1)), ((0, 2), (0, 1)), ((1, 2), (0, 1)))
+    """
+    count = len(einsum.inputs)
+    if count <= ALL_TREES:
+        return _all_paths(tuple(frozenset({k}) for k in range(count)))
+    import opt_einsum
+
+    symbols = {index: opt_einsum.get_symbol(k) for k, index in enumerate(einsum.indices)}
+    terms = ["".join(symbols[index] for index in operand) for operand in einsum.inputs]
+    equation = f"{','.join(terms)}->{''.join(symbols[index] for index in einsum.output)}"
+    shapes = [tuple(sizes[index] for index in operand) for operand in einsum.inputs]
+    found, _ = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize="auto")
+    return (_pairwise(found, count),)
+
+
+def _all_paths(groups: tuple[frozenset[int], ...]) -> tuple[Path, ...]:
+    """Every tree once: pairs are merged in an order that makes equal trees equal paths."""
+    trees: dict[frozenset[frozenset[int]], Path] = {}
+
+    def merge(current: tuple[frozenset[int], ...], made: frozenset[frozenset[int]], path: Path) -> None:
+        if len(current) <= 1:
+            trees.setdefault(made, path)
+            return
+        for i in range(len(current)):
+            for j in range(i + 1, len(current)):
+                joined = current[i] | current[j]
+                rest = tuple(group for k, group in enumerate(current) if k not in (i, j))
+                merge((*rest, joined), made | {joined}, (*path, (i, j)))
+
+    merge(groups, frozenset(), ())
+    return tuple(trees.values())
+
+
+def _pairwise(path: Iterable[tuple[int, ...]], count: int) -> Path:
+    """opt_einsum's path, contractions of three and more taken two at a time."""
+    result: list[tuple[int, int]] = []
+    for group in path:
+        positions = sorted(group)
+        while len(positions) >= 2:
+            i, j = positions[0], positions[1]
+            result.append((i, j))
+            count -= 1
+            positions = [p - (p > i) - (p > j) for p in positions[2:]] + [count - 1]
+    return tuple(result)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -303,7 +301,7 @@ def role_names(strategy: Strategy, mesh: Mesh) -> dict[str, str]:
 
 def tensor_class(planned: PlannedProgram, name: str) -> str:
     """Class of what a collective moves: `parameters`, `gradients` (of parameters), `activations` or `statistics`."""
-    table: Mapping = planned.program.table
+    table = planned.program.table
     if name not in table:
         return "statistics"
     value = table[name]

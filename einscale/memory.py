@@ -99,8 +99,8 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
     """What a program's forward pass saves for its backward pass, each tensor once, as it rests.
 
     Generic rules: an einsum saves the operands that are not parameters, a map what its rule says. A fused group saves
-    what it reads, what it makes and the log-sum-exp of its softmaxes; a recomputed group what it reads; neither saves its
-    interior.
+    what it reads, what it makes and the log-sum-exp of its softmaxes; a recomputed group what it reads; neither saves
+    its interior.
     Applied to a GPT layer they give the closed forms of Korthikanti et al. 2022, arXiv 2205.05198.
     """
     program, policy = planned.program, planned.strategy.policy
@@ -152,9 +152,7 @@ def peak(planned: PlannedProgram) -> Peak:
     lifetimes = _lifetimes(planned)
     fused = never_written(planned)
     best = Peak(0, "", "", ())
-    sizes: dict[tuple[str, Layout], Held] = {
-        key: _held(planned, key[0], "", key[1]) for key in lifetimes if key[0] not in fused
-    }
+    sizes = {key: _held(planned, key[0], key[2], key[1]) for key in lifetimes if key[0] not in fused}
     for moment, statement in enumerate(planned.statements):
         alive = [held for key, held in sizes.items() if lifetimes[key][0] <= moment <= lifetimes[key][1]]
         total = sum(held.bytes for held in alive)
@@ -164,35 +162,34 @@ def peak(planned: PlannedProgram) -> Peak:
     return best
 
 
-def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout], tuple[int, int]]:
-    """(value, layout) -> the first and last statement at which a device holds it."""
-    program, table = planned.program, planned.program.table
-    spans: dict[tuple[str, Layout], tuple[int, int]] = {}
+def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
+    """(value, layout, phase) -> the first and last statement at which a device holds it.
 
-    def touch(name: str, layout: Layout, moment: int) -> None:
-        if name in table and not (table[name].kind == "parameter" and layout == planned.resting[name]):
-            first, _ = spans.get((name, layout), (moment, moment))
-            spans[name, layout] = (first, moment)
+    A value at rest has no phase: it is held until its last reader. A copy in another layout is dropped after its last
+    reader in the phase that made it, unless the strategy keeps gathered parameters.
+    """
+    program, table = planned.program, planned.program.table
+    keeps = not planned.strategy.policy.reshard_after_forward
+    spans: dict[tuple[str, Layout, str], tuple[int, int]] = {}
+
+    def touch(name: str, layout: Layout, moment: int, phase: str) -> None:
+        if name not in table:
+            return
+        parameter, resting = table[name].kind == "parameter", layout == planned.resting[name]
+        if not (parameter and resting):
+            key = (name, layout, "" if resting or (parameter and keeps) else phase)
+            spans[key] = (spans.get(key, (moment, moment))[0], moment)
 
     last = len(planned.statements) - 1
     for name in program.inputs:
-        touch(name, planned.resting[name], 0)
+        touch(name, planned.resting[name], 0, FORWARD)
     for moment, row in enumerate(planned.statements):
         for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True):
-            touch(tensor.name, layout, moment)
-        for step in row.before:
-            touch(step.tensor.name, step.before, moment)
-        for name in row.statement.inputs:
-            touch(name, planned.resting[name], moment)
-        for name in row.statement.outputs:
-            touch(name, planned.resting[name], moment)
-        for step in row.after:
-            touch(step.tensor.name, step.before, moment)
+            touch(tensor.name, layout, moment, row.phase)
+        for step in (*row.before, *row.after):
+            touch(step.tensor.name, step.before, moment, row.phase)
+        for name in (*row.statement.inputs, *row.statement.outputs):
+            touch(name, planned.resting[name], moment, row.phase)
     for name in program.outputs:
-        touch(name, planned.resting[name], last)
+        touch(name, planned.resting[name], last, BACKWARD)
     return spans
-
-
-def phases(planned: PlannedProgram) -> tuple[str, ...]:
-    """Phases a planned program has."""
-    return (FORWARD, BACKWARD) if any(row.phase == BACKWARD for row in planned.statements) else (FORWARD,)

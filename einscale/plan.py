@@ -116,6 +116,13 @@ def plan_received(plan: Plan, sizes: Mapping[str, Number], mesh: Mesh) -> Number
     return ceil_div(sum(received_total(step, sizes, mesh) for step in plan.collectives), mesh.devices)
 
 
+def work_results(work: LocalEinsum | LocalMap) -> tuple[tuple[Tensor, Layout], ...]:
+    """What local work makes, each tensor with the layout the work leaves it in."""
+    if isinstance(work, LocalEinsum):
+        return ((work.output, work.output_layout),)
+    return tuple(zip(work.outputs, work.output_layouts, strict=True))
+
+
 def work_flops(work: LocalEinsum | LocalMap, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
     """FLOPs one device spends on local work, padding included."""
     if isinstance(work, LocalEinsum):
@@ -143,10 +150,7 @@ def work_traffic(
         degrees: mesh axis -> devices.
         resident: names of tensors that a fused kernel keeps on chip.
     """
-    if isinstance(work, LocalEinsum):
-        touched = [*zip(work.inputs, work.layouts, strict=True), (work.output, work.output_layout)]
-    else:
-        operands = list(zip(work.inputs, work.layouts, strict=True))
-        touched = [operands[position] for position in work.reads]
-        touched += zip(work.outputs, work.output_layouts, strict=True)
+    operands = tuple(zip(work.inputs, work.layouts, strict=True))
+    read = operands if isinstance(work, LocalEinsum) else tuple(operands[position] for position in work.reads)
+    touched = (*read, *work_results(work))
     return sum(local_bytes(tensor, layout, sizes, degrees) for tensor, layout in touched if tensor.name not in resident)

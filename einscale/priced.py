@@ -1,8 +1,8 @@
 """One plan with its prices: FLOPs, bytes, memory and time of every step, and of the whole, per device.
 
-Times add up: each step waits for the one before it, so nothing is hidden behind something else. A step of local work takes
-the longer of its arithmetic and its memory traffic (`roofline`), a collective the time of its algorithm on the links it
-crosses (`topology`).
+Times add up: each step waits for the one before it, so nothing is hidden behind something else. A step of local work
+takes the longer of its arithmetic and its memory traffic (`roofline`), a collective the time of its algorithm on the
+links it crosses (`topology`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from msgspec import Struct
 from einscale.bounds import LowerBound, placement_bound
 from einscale.bounds import lower_bounds as every_bound
 from einscale.collectives import FREE, Collective, received_total
-from einscale.einsum import Einsum, global_flops
+from einscale.einsum import Einsum
 from einscale.layout import Layout, Tensor, local_bytes, shards
 from einscale.mesh import Mesh
-from einscale.numeric import ceil_div
+from einscale.numeric import ceil_div, product
 from einscale.plan import LocalEinsum, Plan, Step, plan_flops, plan_received, step_flops, work_traffic
 from einscale.roofline import local_seconds
-from einscale.topology import Network, step_seconds
+from einscale.topology import Network, explain_step
 
 
 class PricedStep(Struct, frozen=True):
@@ -34,7 +34,8 @@ class PricedStep(Struct, frozen=True):
         received_total: bytes received by all devices of the mesh together, exact.
         bound_bytes: bytes a device must receive to get from the layout before to the layout after, however it is done.
         seconds: time it takes.
-        bound: what limits it: `compute`, `memory`, `network`, or `free` where it sends nothing.
+        bound: what limits it: `compute` or `memory`; for a collective the network level that is slowest, `nvlink`, or
+            its latency, `nvlink latency`; `free` where it sends nothing.
     """
 
     step: Step
@@ -60,9 +61,9 @@ class PricedStep(Struct, frozen=True):
 class Memory(Struct, frozen=True):
     """The most bytes a device holds at once while the plan runs, and what they are.
 
-    The operands stay throughout: the caller owns them. Every other tensor is held from the step that makes it to the last
-    step that reads it (the result to the end), and no step works in place, so what it reads and what it makes are both
-    there while it runs. A slice is counted as a tensor of its own.
+    The operands stay throughout: the caller owns them. Every other tensor is held from the step that makes it to the
+    last step that reads it (the result to the end), and no step works in place, so what it reads and what it makes are
+    both there while it runs. A slice is counted as a tensor of its own.
 
     Args:
         peak: bytes at the worst moment.
@@ -89,6 +90,11 @@ class LowerBounds(Struct, frozen=True):
 
     placement: LowerBound
     layout_free: LowerBound | None
+
+    @property
+    def all(self) -> tuple[LowerBound, ...]:
+        """Those there are."""
+        return (self.placement,) if self.layout_free is None else (self.placement, self.layout_free)
 
 
 class Padding(Struct, frozen=True):
@@ -162,8 +168,12 @@ class PricedPlan(Struct, frozen=True):
 
     @property
     def redundancy(self) -> float:
-        """FLOPs of all devices over those of the same einsums done once and unpadded; 1.0 where no work is repeated."""
-        once = sum(global_flops(step.einsum, self.sizes) for step in self.plan.steps if isinstance(step, LocalEinsum))
+        """FLOPs of all devices over those of the same work without repetition; 1.0 where no device repeats another's."""
+        degrees = self.mesh.degrees
+        once = 0
+        for step, price in zip(self.plan.steps, self.steps, strict=True):
+            if isinstance(step, LocalEinsum):
+                once += price.flops * int(product(shards(axes, degrees) for axes in step.placement.values()))
         return self.flops * self.mesh.devices / once if once else 1.0
 
 
@@ -204,10 +214,13 @@ def _price(step: Step, sizes: Mapping[str, int], network: Network) -> PricedStep
     total = int(received_total(step, sizes, mesh))
     alone = Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
     bound = 0 if step.kind in FREE else int(placement_bound(alone, sizes, mesh))
-    seconds = float(step_seconds(step, sizes, network))
-    return PricedStep(
-        step, 0, 0, ceil_div(total, mesh.devices), total, bound, seconds, "network" if seconds else "free"
-    )
+    formula = explain_step(step, sizes, network)
+    slowest = formula.slowest
+    limit = slowest.level if slowest is not None else "free"
+    if slowest is not None and formula.latency_seconds > slowest.seconds:
+        limit += " latency"
+    received = ceil_div(total, mesh.devices)
+    return PricedStep(step, 0, 0, received, total, bound, float(formula.seconds), limit)
 
 
 def peak_memory(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Memory:

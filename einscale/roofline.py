@@ -48,7 +48,9 @@ def local_seconds(flops: Number, hbm_bytes: Number, dtype: str, chip: Chip) -> L
         compute = flops / flop_rate(chip, dtype)
         measured = measured or peak(chip, dtype).attainable is not None
     memory = hbm_bytes / chip.memory_bandwidth.used
-    bound = where(compute >= memory, "compute", "memory")
+    slower = compute >= memory
+    arrays = is_array(compute) or is_array(memory)
+    bound = where(slower, "compute", "memory") if arrays else "compute" if slower else "memory"
     return LocalTime(maximum(compute, memory), bound, compute, memory, "modelled" if measured else "bound")
 
 

@@ -48,6 +48,15 @@ def format_flops(value: float) -> str:
     return f"{number} {suffix}FLOP"
 
 
+def format_si(value: float) -> str:
+    """A number with an SI prefix, for columns whose heading names the unit.
+
+    >>> format_si(68_719_476_736), format_si(12)
+    ('68.7 G', '12')
+    """
+    return _scaled(value, SI)
+
+
 def format_count(value: float) -> str:
     """A count (parameters, elements) for a person.
 

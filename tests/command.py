@@ -81,7 +81,7 @@ def run_command(
 
 
 def refused(outcome: Outcome) -> str:
-    """The message of a command that was refused as it should be: status 2, nothing on stdout, one message, no traceback."""
+    """The message of a command refused as it should be: status 2, nothing on stdout, one message, no traceback."""
     assert outcome.status == 2, outcome
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")

@@ -187,6 +187,11 @@ def test_with_output_writes_the_output_that_was_implied() -> None:
     assert str(parse_spec("*b 128, 128 c").with_output([("d",), ()])) == "*b 128, 128 c -> *b/d c"
 
 
+def test_with_output_sorts_what_is_owed() -> None:
+    filled = parse_spec("B D -> B D").with_output([(), ("z",)], ["y", "x"], "max")
+    assert str(filled) == "B D -> B D/z {U(max):x,y}"
+
+
 def test_with_output_fills_groups() -> None:
     spec = parse_spec("B (H K) -> (H/? K) B")
     assert str(spec.with_output([("t",), (), ("d",)])) == "B (H K) -> (H/t K) B/d"
@@ -246,6 +251,12 @@ def test_partial_is_sorted_and_merged() -> None:
 def test_operands_may_owe_sums_over_different_axes() -> None:
     assert lower(parse_spec("i {U:x}, i {U:y} -> i")).input_unreduced == (("x",), ("y",))
     assert lower(parse_spec("i {U:x:(1)2}, i {U:x:(2)4} -> i")).input_unreduced == (("x:(1)2",), ("x:(2)4",))
+
+
+def test_an_owed_maximum_passes_where_nothing_is_added() -> None:
+    question = lower(parse_spec("B/d T {U(max):c} -> T B/d {U:?}"))
+    assert (question.reductions, question.output_unreduced_open, question.output_reduction) == (("max",), True, "max")
+    assert lower(parse_spec("B {U(max):c} -> B {U(max):c}")).output_reduction == "max"
 
 
 def test_parts_of_one_mesh_axis_in_one_tensor() -> None:
@@ -336,6 +347,7 @@ def test_a_mesh_axis_that_is_taken_is_left_out() -> None:
     """FSDP in one line: the batch has the first choice of `data`, weights take it where there is no batch."""
     spec = parse_spec("B S D, D F -> B S F", rules="B=pod/data,D=data/model")
     assert str(spec) == "B/pod/data S D/model, D/data/model F -> B/pod/data S F"
+    assert str(parse_spec("B D -> D B", rules="D=x,B=x/y")) == "B/y D/x -> D/x B/y"
     assert str(parse_spec("B D {U:x} -> B D", rules="D=x")) == "B D {U:x} -> B D/x"
 
 

@@ -1,4 +1,4 @@
-"""How to avoid what moves: for each tensor of an answer that moves, the question changed so that it need not, answered."""
+"""How to avoid what moves: for each tensor that moves, the question changed so that it need not, and its answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from einscale.plan import LocalEinsum
 
 
 def avoidances(result: PlanResult) -> tuple[Avoidance, ...]:
-    """One change for each tensor that moves: an operand given as the work reads it, a result left as the work makes it."""
+    """For each tensor that moves one change: an operand given as the work reads it, a result left as it is made."""
     moved = dict.fromkeys(
         step.tensor.name for step in result.plan.steps if isinstance(step, Collective) and step.kind not in FREE
     )

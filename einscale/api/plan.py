@@ -1,4 +1,4 @@
-"""`einscale.plan`: one sharded einsum -> the cheapest collectives that compute it, explained, bounded, proven, priced."""
+"""`einscale.plan`: one sharded einsum -> the cheapest collectives for it, explained, bounded, proven, priced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from einscale.api.resolve import ANYTHING, Asked, resolve
+from einscale.api.resolve import Asked, resolve
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import SizeError, UsageError, did_you_mean
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
@@ -223,7 +223,7 @@ def plan(
         dtype: element type of tensors that name none.
         hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
         objective: `time` on the hardware, or `bytes` received.
-        max_flops: most FLOPs a device may spend. Without it, `bytes` allows the least attainable, and `time` weighs them.
+        max_flops: most FLOPs a device may spend. Without it `bytes` allows the least attainable; `time` weighs them.
         syntax: the dialect of the spec where it cannot be told.
         rules: index -> mesh axes, for axes written without a slash: `"B=data,F=model"` or a mapping.
 
@@ -297,7 +297,7 @@ def _check_cap(max_flops: int | None) -> None:
     """Raise unless the cap on FLOPs is a number of FLOPs."""
     if max_flops is None:
         return
-    if isinstance(max_flops, bool) or not isinstance(max_flops, (int, float)) or max_flops != max_flops:
-        raise SizeError(f"max_flops must be a number, not {max_flops!r}")
+    if isinstance(max_flops, bool) or not isinstance(max_flops, int):
+        raise SizeError(f"max_flops must be a whole number of FLOPs, not {max_flops!r}")
     if max_flops < 0:
         raise SizeError(f"max_flops must not be negative: {max_flops}")

@@ -1,4 +1,4 @@
-"""From what a caller gives to what the planner takes: sizes completed, tensors and layouts made, contradictions refused."""
+"""From what a caller gives to what the planner takes: sizes completed, layouts made, contradictions refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Ask
         spec: the spec as read.
         mesh: the devices.
         sizes: index -> size, beside those the spec writes.
-        dtype: canonical element type of operands that name none. The result has the type its operands share, or the widest.
+        dtype: canonical element type of operands that name none. The result has the type its operands share, or the
+            widest.
 
     Raises:
         SizeError: a size is missing, given twice differently, or belongs to no index.
@@ -56,7 +57,7 @@ def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Ask
     question = lower(spec)
     resolved = _sizes(spec, question, sizes)
     dtypes = [given or dtype for given in question.dtypes]
-    tensors = tuple(map(Tensor, question.names, question.inputs, dtypes))
+    tensors = tuple(map(Tensor, _names(spec, question), question.inputs, dtypes))
     layouts = tuple(
         make_layout(dims, owed, reduction)
         for dims, owed, reduction in zip(
@@ -70,6 +71,20 @@ def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Ask
         check_layout(layout, mesh, f"`{tensor.name}`")
     _check_degrees(spec, resolved, mesh)
     return Asked(spec, question, resolved, mesh, tensors, layouts, output)
+
+
+def _names(spec: Spec, question: Question) -> tuple[str, ...]:
+    """Names of the operands. Where a default name is also an index (`B`), all defaults give way to `lhs`, `rhs`."""
+    unnamed = [operand.name is None for operand in spec.operands]
+    taken = {index for operand in question.inputs for index in operand}
+    if not any(name in taken for name, free in zip(question.names, unnamed, strict=True) if free):
+        return question.names
+    taken |= {operand.name for operand in spec.operands if operand.name is not None} | {question.output_name}
+    count = len(unnamed)
+    plain = {1: ["operand"], 2: ["lhs", "rhs"]}.get(count, [f"in{number}" for number in range(1, count + 1)])
+    while taken.intersection(plain):
+        plain = [f"{name}_" for name in plain]
+    return tuple(default if free else name for name, default, free in zip(question.names, plain, unnamed, strict=True))
 
 
 def _fixed(dim: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -96,12 +111,13 @@ def _sizes(spec: Spec, question: Question, given: Mapping[str, int]) -> dict[str
     if missing:
         names = ", ".join(f"`{name}`" for name in missing)
         axis = next(axis for axis in _axes(spec) if axis.name == missing[0])
-        first = missing[0]
+        first, example = missing[0], f"{missing[0]}=4096"
+        write = "" if first == "..." else f"write `{example}` in the spec, or "
         raise SizeError(
             f"the size of {names} is missing" if len(missing) == 1 else f"the sizes of {names} are missing",
             text=spec.text,
             span=axis.span,
-            hint=f"write `{first}=4096` in the spec, or give it beside: `--size {first}=4096`, `sizes={{{first!r}: 4096}}`",
+            hint=f"{write}pass `--size {example}` (in Python `sizes={{{first!r}: 4096}}`)",
         )
     return {index: written[index] for index in indices}
 

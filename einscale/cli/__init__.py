@@ -7,6 +7,7 @@ request cannot be understood).
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ COMMANDS = {
 
 ANSWERED, NO, NOT_UNDERSTOOD = 0, 1, 2
 INTERRUPTED = 130
+
+QUOTES = "put the whole spec in single quotes, 'B/x D, D F -> B/x F': the shell itself reads blanks and > * ? { }"
 
 
 def main() -> None:
@@ -89,8 +92,6 @@ def _dispatch(arguments: list[str]) -> int:
     status = command.main(args=arguments or ["--help"], prog_name="einscale", standalone_mode=False)
     if status == INTERRUPTED:
         raise KeyboardInterrupt
-    if not arguments:
-        return NOT_UNDERSTOOD
     return status if isinstance(status, int) else ANSWERED
 
 
@@ -103,10 +104,8 @@ def _fail(error: EinscaleError, status: int = NOT_UNDERSTOOD) -> int:
     """Say what is wrong on stderr."""
     from einscale.cli.output import write
 
-    try:
+    with contextlib.suppress(OSError):  # where nobody reads stderr, the exit status still tells
         write(sys.stderr, f"error: {error}\n")
-    except OSError:
-        pass  # nobody reads; the exit status still tells
     return status
 
 
@@ -131,15 +130,22 @@ def _usage_error(error: Any) -> UsageError:
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "einscale")
     parameters = context.command.params if context is not None else []
-    options = ["--help", *(option for parameter in parameters for option in parameter.opts if option.startswith("--"))]
-    see = f"`{path} --help` shows how it is called"
     flag = getattr(error, "option_name", None)
-    if isinstance(flag, str) and "No such option" in str(error):
-        return UsageError(f"`{path}` has no option `{flag}`", hint=did_you_mean(flag, options, "its options are"))
     message = str(error.format_message()).rstrip(".").replace("'", "`")
-    if "unexpected extra argument" in message and "SPEC" in str(path + str([p.metavar for p in parameters])):
-        return UsageError(message, hint="put the spec in single quotes: the shell reads spaces, > * ? { } itself")
-    return UsageError(message, hint=see)
+    message = message[:1].lower() + message[1:]
+    if isinstance(flag, str) and "no such option" in message:
+        if flag.startswith("->"):
+            return UsageError("`->` stands alone", hint=QUOTES)
+        options = ["--help", *(name for parameter in parameters for name in parameter.opts if name.startswith("--"))]
+        return UsageError(f"`{path}` has no option `{flag}`", hint=did_you_mean(flag, options, "its options are"))
+    takes_spec = any(parameter.name == "spec" for parameter in parameters)
+    if "unexpected extra argument" in message and takes_spec:
+        return UsageError(message, hint=QUOTES)
+    if "missing option `--mesh" in message:
+        return UsageError(
+            f"`{path}` needs a mesh", expected="its axes, major to minor, for example --mesh data=8,model=8"
+        )
+    return UsageError(message, hint=f"`{path} --help` shows how it is called")
 
 
 def _close_stdout() -> None:

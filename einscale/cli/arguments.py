@@ -59,7 +59,7 @@ def read_sizes(arguments: Iterable[str]) -> dict[str, int]:
     for argument in arguments:
         position = 0
         for part in argument.split(","):
-            found = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*(.*?)\s*", part, re.ASCII | re.DOTALL)
+            found = re.fullmatch(r"\s*([A-Za-z_]\w*|\.\.\.)\s*=\s*(.*?)\s*", part, re.ASCII | re.DOTALL)
             if found is None:
                 span = (position, position + max(1, len(part)))
                 raise SizeError("cannot read a size", text=argument, span=span, expected="NAME=INT, for example B=32")

@@ -31,8 +31,8 @@ LARGEST_NAME = 4096
 def load_system(name_or_path: str | Path) -> System:
     """A system by name or alias (any case), or from a TOML file by path.
 
-    A path is a `Path`, or text that ends in `.toml` or has a separator. The file is a full description, or names another
-    system as `base` and overrides parts of it: see docs/hardware.md.
+    A path is a `Path`, or text that ends in `.toml` or has a separator. The file is a full description, or names
+    another system as `base` and overrides parts of it: see docs/hardware.md.
 
     >>> load_system("H100-80GB").name, [level.name for level in load_system("tpu-v5e").levels]
     ('h100', ['ici', 'dcn'])
@@ -144,6 +144,8 @@ def _read(path: Path) -> dict[str, Any]:
             message = f"is too large for a description of a machine: {size:,} bytes"
             raise _fault(path, "", message, expected=f"at most {LARGEST_FILE:,} bytes")
         text = path.read_bytes().decode("utf-8")
+    except HardwareError:
+        raise
     except FileNotFoundError:
         hint = "to name a system einscale knows, leave out the path: `einscale hardware` lists them"
         raise _fault(path, "", "does not exist", hint=hint) from None
@@ -426,8 +428,10 @@ def _plain(reason: str) -> tuple[str, str]:
     """(expected, got) of a type message, in words."""
     found = re.fullmatch(r"Expected `([^`]*)`(?: (.*?))?(?:, got `([^`]*)`)?", reason, re.DOTALL)
     if found is None:
-        return reason[:1].lower() + reason[1:], "wrong"
+        return "a smaller number" if reason == "Number out of range" else "what docs/hardware.md says", "out of range"
     names = [KINDS.get(part.strip(), part.strip()) for part in found[1].split("|") if part.strip() != "null"]
     expected = " or ".join(names) + (f" {found[2]}" if found[2] else "")
+    if found[2] == ">= 1e-09":
+        expected = "a positive number"
     got = KINDS.get(found[3], {"bool": "true or false"}.get(found[3], found[3])) if found[3] else ""
     return expected, got

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from einscale.dtypes import dtype as canonical_dtype
-from einscale.errors import HardwareError, did_you_mean
+from einscale.errors import HardwareError
 
 RATE_UNITS = {"FLOP/s": 1.0, "GFLOP/s": 1e9, "TFLOP/s": 1e12, "PFLOP/s": 1e15}
 BANDWIDTH_UNITS = {
@@ -29,7 +29,7 @@ BandwidthUnit = Literal["B/s", "MB/s", "GB/s", "TB/s", "GiB/s", "Gb/s", "Tb/s"]
 CapacityUnit = Literal["B", "MB", "GB", "TB", "MiB", "GiB", "TiB"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 
-Positive = Annotated[float, Meta(gt=0, lt=1e30)]
+Positive = Annotated[float, Meta(ge=1e-9, lt=1e30)]
 NotNegative = Annotated[float, Meta(ge=0, lt=1e30)]
 Devices = Annotated[int, Meta(ge=1, le=10**12)]
 Name = Annotated[str, Meta(min_length=1, max_length=80)]
@@ -38,7 +38,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=80)]
 class Attainable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stated source measured in place of a datasheet's figure, in the unit of the figure it belongs to."""
 
-    value: NotNegative
+    value: Positive
     source: str
     date: str = ""
     note: str = ""
@@ -240,27 +240,6 @@ class System(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cach
     sources: tuple[Source, ...] = ()
     path: str = ""
 
-    def level(self, name: str) -> int:
-        """Position of a level, 0 the fastest.
-
-        Raises:
-            HardwareError: the system has no such level.
-        """
-        folded = name.casefold()
-        for position, level in enumerate(self.levels):
-            if level.name.casefold() == folded:
-                return position
-        names = [level.name for level in self.levels]
-        raise HardwareError(
-            f"{self.name} has no network level `{name}`",
-            hint=did_you_mean(name, names, f"{self.name} has"),
-        )
-
-    @property
-    def is_ideal(self) -> bool:
-        """Whether no measured figure stands in place of a datasheet's."""
-        return self == ideal(self)
-
     def ideal(self) -> System:
         """The same system at its datasheet figures, measured ones left out."""
         return ideal(self)
@@ -303,8 +282,8 @@ SAME_RATE = {"mxfp8": "fp8", "nvfp4": "fp4", "mxfp4": "fp4"}
 def peak(chip: Chip, dtype: str) -> Rate:
     """The figure for matrix FLOP/s in an element type.
 
-    fp32 means true fp32 products, as PyTorch and XLA run them unless told otherwise on a GPU: the chip's `fp32` figure
-    (vector units on NVIDIA and AMD; six bf16 passes on a TPU). Ask for `tf32` to price tf32.
+    fp32 means true fp32 products, PyTorch's default: the chip's `fp32` figure (vector units on NVIDIA and AMD, six bf16
+    passes on a TPU). Ask for `tf32` to price tf32.
 
     Raises:
         HardwareError: the chip has no such rate; the message lists those it has.
@@ -325,7 +304,11 @@ def flop_rate(chip: Chip, dtype: str) -> float:
 
     >>> from einscale.hardware import load_chip
     >>> flop_rate(load_chip("a100"), "bf16") / 1e12
-    312.0
+    271.2
+    >>> flop_rate(load_chip("a100"), "fp8")
+    Traceback (most recent call last):
+    einscale.errors.HardwareError: A100-SXM-80GB has no matrix FLOP/s figure for fp8
+      it has: bf16, fp16, tf32, fp32, int8
 
     Raises:
         HardwareError: the chip has no such rate; the message lists those it has.

@@ -9,6 +9,8 @@ from einscale.models.config import parse_json, read_text
 from einscale.models.families import read_config
 from einscale.models.layers import layer_kinds
 from einscale.models.values import LayerKind, Model
+from einscale.program.text import parse_program
+from einscale.program.values import Program
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -39,13 +41,13 @@ def list_models() -> tuple[str, ...]:
 
 def is_path(name: str) -> bool:
     """Whether a name means a file: it has a separator or a known ending, or a file of that name exists."""
-    if "/" in name or "\\" in name or name.endswith((".json", ".ein")):
+    if "/" in name or "\\" in name or name.endswith((".json", ".ein", ".py")):
         return True
     return name not in ("", ".") and "\0" not in name and len(name) < 256 and Path(name).exists()
 
 
 def load_model(name_or_path: str, *, dtype: str | None = None) -> Model:
-    """A model by preset name (in any case), by the path of a `config.json`, or a program by the path of an `.ein` file.
+    """A model by preset name (in any case) or by the path of a `config.json`, an `.ein` text or a Python file.
 
     Args:
         name_or_path: a preset wins over a file of the same name; write `./name` for the file.
@@ -67,7 +69,7 @@ def load_model(name_or_path: str, *, dtype: str | None = None) -> Model:
         return _load_file(name_or_path, dtype)
     raise ModelError(
         f"unknown model `{name_or_path}`",
-        expected="the name of a preset, or the path of a config.json or .ein file",
+        expected="the name of a preset, or the path of a config.json, .ein or .py file",
         hint=did_you_mean(name_or_path, (*presets, *ALIASES), "presets"),
     )
 
@@ -80,17 +82,55 @@ def _load_preset(name: str, dtype: str | None) -> Model:
 
 def _load_file(path: str, dtype: str | None) -> Model:
     text = read_text(path)
-    if path.endswith(".ein"):
-        from einscale.program.text import parse_program
-
-        try:
-            program = parse_program(text)
-        except EinscaleError as error:
-            raise type(error)(
-                f"{path}: {error.message}", text=error.text, span=error.span, expected=error.expected, hint=error.hint
-            ) from None
-        return Model(program.name, (LayerKind(program.name, program, 1),), path)
+    if path.endswith((".ein", ".py")):
+        programs = read_programs(path, text)
+        layers = tuple(LayerKind(program.name, program, 1) for program in programs)
+        return Model(Path(path).stem, layers, path)
     config, defaults, notes = read_config(parse_json(text, path), path, text, dtype)
     file = Path(path).resolve()
     name = file.parent.name if file.name == "config.json" else file.stem.removesuffix(".config")
     return Model(name or path, layer_kinds(config), path, config, defaults, notes)
+
+
+def read_programs(path: str, text: str) -> tuple[Program, ...]:
+    """Programs of the user's own: the one that an `.ein` text describes, or those that a Python file binds to names.
+
+    Raises:
+        ModelError: the Python file fails or makes no program.
+        NotationError, ProgramError: a fault of the program.
+    """
+    try:
+        if path.endswith(".ein"):
+            return (parse_program(text),)
+        found = _run(path, text)
+    except EinscaleError as error:
+        raise type(error)(
+            f"{path}: {error.message}", text=error.text, span=error.span, expected=error.expected, hint=error.hint
+        ) from None
+    if not found:
+        raise ModelError(f"{path} makes no program", expected="a line such as: block = trace(function, inputs)")
+    return found
+
+
+def _run(path: str, text: str) -> tuple[Program, ...]:
+    """Programs that a Python file binds to names. The file is the user's own code and runs as such."""
+    try:
+        names: dict[str, object] = {"__name__": "einscale_user_program", "__file__": path}
+        exec(compile(text, path, "exec"), names)
+    except EinscaleError:
+        raise
+    except Exception as error:
+        raise ModelError(f"line {_line_of(error, path)}: {type(error).__name__}: {error}") from None
+    return tuple(dict.fromkeys(value for value in names.values() if isinstance(value, Program)))
+
+
+def _line_of(error: BaseException, path: str) -> int:
+    """Line of a Python file at which an error came out of it."""
+    if isinstance(error, SyntaxError):
+        return error.lineno or 1
+    line, trace = 1, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == path:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line

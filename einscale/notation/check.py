@@ -179,6 +179,7 @@ def _check_owed(spec: Spec) -> None:
             message = f"an einsum cannot carry a {partial.reduction} that is still owed"
             expected = "`{U:x}`, or one operand whose axes are all in the output"
             raise NotationError(message, text=spec.text, span=partial.span, expected=expected)
-        if partial.reduction != partials[0].reduction:
+        anything = partial.open and partial.reduction == "sum"
+        if partial.reduction != partials[0].reduction and not anything:
             message = f"the operand owes a {partials[0].reduction}, the output a {partial.reduction}"
             raise NotationError(message, text=spec.text, span=partial.span, expected="the same reduction")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from einscale.dtypes import is_dtype
-from einscale.errors import NotationError, UsageError, did_you_mean
+from einscale.dtypes import ALIASES, BITS, is_dtype
+from einscale.errors import NotationError, UsageError, did_you_mean, near_miss
 
 DIALECTS = ("slash", "numpy", "book")
 """The dialects that can be read, the primary one first."""
@@ -57,6 +57,8 @@ def _looks_like_book(text: str) -> bool:
     if found is None or is_dtype(found[1]):
         return False
     inside = re.split(r"[*·→]|->", found[2])[0]
+    if re.fullmatch(r"(?=.*\d).{4,}", found[1]) and "," not in inside and near_miss(found[1], (*BITS, *ALIASES)):
+        return False  # `bf61[B]` is a misspelt dtype rather than a tensor of one axis
     return not re.search(r"[/:@=?]|\w\s+\w", inside)
 
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from einscale.notation.syntax import ELLIPSIS, Axis, Spec, default_name
+from einscale.notation.syntax import ELLIPSIS, Axis, Partial, Spec, TensorSpec, default_name
 
 Axes: TypeAlias = tuple[str, ...]
 """Mesh axes (or parts of them, `x:(2)4`) that divide one dim, major to minor."""
@@ -80,7 +80,7 @@ def lower(spec: Spec) -> Question:
         output_dims=tuple(_wanted(axis, wholly_open) for axis in spec.output_axes),
         output_unreduced=output.unreduced if output is not None else (),
         output_unreduced_open=partial is not None and partial.open,
-        output_reduction=partial.reduction if partial is not None else "sum",
+        output_reduction=_output_reduction(operands, partial),
         sizes=tuple(sorted(sizes.items())),
         has_output=output is not None,
     )
@@ -92,6 +92,13 @@ def _wanted(axis: Axis, wholly_open: bool) -> Axes | None:
     if axis.open:
         return (*axes, "?") if axes else None
     return axes if axes or not wholly_open or axis.name == ELLIPSIS else None
+
+
+def _output_reduction(operands: Sequence[TensorSpec], partial: Partial | None) -> str:
+    """What the output may owe: what is written or, for `{U:?}` and a single operand, what that one owes."""
+    if partial is not None and partial.open and partial.reduction == "sum" and len(operands) == 1:
+        return operands[0].reduction
+    return partial.reduction if partial is not None else "sum"
 
 
 def _names(given: Sequence[str | None], output: str | None) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def _tensor(cursor: Cursor) -> TensorSpec:
 def _dtype(cursor: Cursor) -> str:
     token = cursor.take()
     if not is_dtype(token.text):
-        near = near_miss(token.text, [*BITS, *ALIASES])
+        near = near_miss(token.text, BITS) or near_miss(token.text, ALIASES)
         raise cursor.fail(
             f"unknown dtype `{token.text}`",
             token,
@@ -320,7 +320,7 @@ def _partial(cursor: Cursor) -> Partial:
             axes.append(read_mesh_axis(cursor, comma, "in `{U:...}`"))
     close = cursor.accept("}")
     if close is None:
-        if cursor.peek().kind == "name":
+        if cursor.peek().kind not in {"end", "->"}:
             raise cursor.fail(f"unexpected `{cursor.peek().text}` in `{{U:...}}`", expected="`,` or `}`")
         raise cursor.fail("`{` is never closed", brace, expected="`}`")
     return Partial(reduction, tuple(axes), not axes, (brace.start, close.stop))
@@ -376,7 +376,9 @@ def _misplaced(cursor: Cursor, *, inside: bool) -> NotationError:
             if token.kind == "?":
                 return cursor.fail("a second `?`", token)
             opened = cursor.tokens[cursor.at - 2]
-            hint = f"one open axis is written `{opened.text}/?`" if opened.kind == "name" else None
+            hint = (
+                f"one open axis is written `{opened.text}/?`" if opened.kind == "name" and token.kind != "{" else None
+            )
             return cursor.fail(f"`{token.text}` after `?`", token, expected="`?` last in a tensor", hint=hint)
         return cursor.fail(f"`{token.text}` after `{{U:...}}`", token, expected="axes before `{U:...}`")
     if inside and token.kind == ",":

@@ -1,0 +1,1 @@
+"""Plans: one sharded einsum, or a program under a strategy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from einscale.planner.question import Operand, Question
+from einscale.planner.question import Operand, Question, union
 
 Counts = tuple[int, ...]
 
@@ -91,20 +91,21 @@ def most_shards(question: Question, banned: int) -> int:
 class Floors:
     """Lower bounds of count vectors, tensor by tensor, remembered by the counts that concern the tensor.
 
-    `kept` is the set of digits over which an operand stays unreduced through the einsum.
+    `kept` says per operand over which digits it stays unreduced through the einsum.
     """
 
-    __slots__ = ("_known", "_pieces", "kept", "question")
+    __slots__ = ("_known", "_pieces", "banned", "kept", "question")
 
-    def __init__(self, question: Question, kept: int) -> None:
+    def __init__(self, question: Question, kept: tuple[int, ...]) -> None:
         """Prepare the pieces: source counts of every operand, wanted counts of the output."""
         self.question = question
         self.kept = kept
+        self.banned = union(kept)
         self._known: list[dict[Counts, int]] = [{} for _ in range(len(question.operands) + 1)]
         digits = question.digits
         self._pieces = [
-            (operand, tuple(digits.size(dim) for dim in operand.source[0]), self._size(operand.source[1] & ~kept))
-            for operand in question.operands
+            (operand, tuple(digits.size(dim) for dim in operand.source[0]), self._size(operand.source[1] & ~mask))
+            for operand, mask in zip(question.operands, kept, strict=True)
         ]
 
     def _size(self, mask: int) -> int:
@@ -137,7 +138,7 @@ class Floors:
 
     def _output(self, counts: Counts) -> int:
         question = self.question
-        due = self._size(self.kept)
+        due = self._size(self.banned)
         for k in question.contracted:
             due *= counts[k]
         if question.wanted.unreduced_open:
@@ -153,11 +154,11 @@ class Floors:
         return question.out_volume * floor_units(question.devices, wanted, joint, due)
 
 
-def ordered_vectors(question: Question, kept: int, needed: int, most: int) -> list[tuple[int, Counts]]:
+def ordered_vectors(question: Question, kept: tuple[int, ...], needed: int, most: int) -> list[tuple[int, Counts]]:
     """Count vectors that can be cheaper than `most`, the least bound first."""
     floors = Floors(question, kept)
     result = []
-    for counts in count_vectors(question, kept, needed):
+    for counts in count_vectors(question, floors.banned, needed):
         floor = floors.total(counts)
         if floor < most:
             result.append((floor, counts))

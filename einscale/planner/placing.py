@@ -11,7 +11,7 @@ from itertools import permutations
 
 from einscale.planner.counts import Counts, Floors, floor_units, ordered_vectors
 from einscale.planner.pricing import NEVER, Pricing
-from einscale.planner.question import Placement, Question
+from einscale.planner.question import Placement, Question, union
 from einscale.reshard.moves import mask_of, size_of
 from einscale.reshard.search import UNIT
 
@@ -43,20 +43,21 @@ class Placer:
 
     Args:
         question: what is planned.
-        kept: digits of an operand's sum that stay owed through the einsum; no index may use them.
+        kept: per operand, digits of its sum that stay owed through the einsum; no index may use them.
         needed: parts the iteration space must be divided into, or more.
         best: the cheapest so far, over all choices of `kept`.
         avoid: placements that do not count.
     """
 
-    __slots__ = ("_homes", "_nodes", "_order", "_starts", "avoid", "banned", "best", "needed", "pricing", "question")
+    __slots__ = ("_homes", "_nodes", "_order", "_starts", "avoid", "banned", "best", "kept", "needed", "pricing", "question")
 
     def __init__(
-        self, question: Question, kept: int, needed: int, best: Best, avoid: frozenset[Placement] = frozenset()
+        self, question: Question, kept: tuple[int, ...], needed: int, best: Best, avoid: frozenset[Placement] = frozenset()
     ) -> None:
         """Collect, per index, the tensors it is in and what they have there."""
         self.question = question
-        self.banned = kept
+        self.kept = kept
+        self.banned = union(kept)
         self.needed = needed
         self.best = best
         self.avoid = avoid
@@ -78,7 +79,7 @@ class Placer:
     def run(self) -> None:
         """Improve on the best placement until none can be cheaper, or the work allowed is done."""
         self._seed()
-        for floor, counts in ordered_vectors(self.question, self.banned, self.needed, self.best.cost // UNIT + 1):
+        for floor, counts in ordered_vectors(self.question, self.kept, self.needed, self.best.cost // UNIT + 1):
             if floor * UNIT >= self.best.cost:
                 break
             if self._nodes > NODES or self.pricing.work > WORK:
@@ -106,7 +107,7 @@ class Placer:
             list(zip(operand.labels, operand.source[0], strict=True)) for operand in question.operands
         ]
         lists.append([(k, dim) for k, dim in zip(question.out_labels, question.target, strict=True) if dim is not None])
-        floors = Floors(question, self.banned)
+        floors = Floors(question, self.kept)
         seen = set()
         for order in permutations(range(len(lists))) if len(lists) <= 3 else (tuple(range(len(lists))),):
             chosen: list[tuple[int, ...]] = [()] * len(question.names)
@@ -185,14 +186,14 @@ class _Branches:
         self._every = every
         self._chosen: list[tuple[int, ...]] = [()] * len(counts)
         self._used = placer.banned
-        floors = Floors(question, placer.banned)
+        floors = Floors(question, placer.kept)
         self._parts: list[tuple[int, int, int, int]] = []
-        for operand in question.operands:
+        for operand, kept in zip(question.operands, placer.kept, strict=True):
             wanted = joint = 1
             for k, dim in zip(operand.labels, operand.source[0], strict=True):
                 wanted *= counts[k]
                 joint *= max(counts[k], size_of(dim, question.radices))
-            due = operand.source[1] & ~placer.banned
+            due = operand.source[1] & ~kept
             self._parts.append((operand.volume, wanted, joint, _size_of_mask(due, question.radices)))
         if not question.open:
             wanted = joint = 1

@@ -5,7 +5,7 @@ A cost is one int: bytes in units of 1/P^2 times `UNIT`, plus the number of coll
 
 from __future__ import annotations
 
-from einscale.planner.question import Placement, Question
+from einscale.planner.question import Placement, Question, union
 from einscale.reshard import solve
 from einscale.reshard.moves import Dims, State, mask_of, size_of
 from einscale.reshard.search import UNIT, Path
@@ -19,16 +19,17 @@ class Pricing:
 
     Args:
         question: what is planned.
-        kept: digits over which one operand stays unreduced through the einsum.
+        kept: per operand, the digits over which it stays unreduced through the einsum.
         work: counts the layouts that the reshard searches looked at.
     """
 
-    __slots__ = ("_operands", "_outputs", "exact", "kept", "question", "work")
+    __slots__ = ("_operands", "_outputs", "banned", "exact", "kept", "question", "work")
 
-    def __init__(self, question: Question, kept: int) -> None:
+    def __init__(self, question: Question, kept: tuple[int, ...]) -> None:
         """Nothing is priced yet."""
         self.question = question
         self.kept = kept
+        self.banned = union(kept)
         self.work = 0
         self.exact = True
         self._operands: dict[tuple[int, Dims], tuple[int, Path]] = {}
@@ -39,7 +40,7 @@ class Pricing:
         found = self._operands.get((j, dims))
         if found is None:
             operand = self.question.operands[j]
-            target = (dims, operand.source[1] & self.kept)
+            target = (dims, self.kept[j])
             path = self._solve(operand.source, target, self.question.operand_room(operand))
             found = self._operands[j, dims] = (_scaled(path.cost, operand.volume), path)
         return found
@@ -66,7 +67,7 @@ class Pricing:
 
     def owed(self, placement: Placement) -> int:
         """Digits over which the result of a placement owes its sum."""
-        return self.kept | mask_of(tuple(digit for k in self.question.contracted for digit in placement[k]))
+        return self.banned | mask_of(tuple(digit for k in self.question.contracted for digit in placement[k]))
 
     def cost(self, placement: Placement, most: int = NEVER) -> int:
         """Cost of a placement, or anything not below `most` where it is not below it."""

@@ -33,6 +33,14 @@ class Wanted(Struct, frozen=True):
     unreduced_open: bool = False
 
 
+def union(masks: tuple[int, ...]) -> int:
+    """All digits of several sets."""
+    result = 0
+    for mask in masks:
+        result |= mask
+    return result
+
+
 class Operand:
     """An operand in digits.
 

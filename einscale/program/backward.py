@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from einscale.errors import ProgramError
 from einscale.program.maps import rule
+from einscale.program.recompute import redo
 from einscale.program.shapes import check_program, is_float
 from einscale.program.values import Option, Program, Statement, Value
 
@@ -351,9 +352,10 @@ def differentiate(
     """Forward, recompute and backward statements in one program, and the names of the gradients.
 
     Args:
-        program: a forward program. Its outputs' gradients become inputs `d_OUT`; an output that a cross-entropy makes is
-            the loss itself and starts from one.
-        recompute: groups that are run again as a whole before the backward pass reads them; `full` is the whole program.
+        program: a forward program. Its outputs' gradients become inputs `d_OUT`; an output that a cross-entropy makes
+            is the loss itself and starts from one.
+        recompute: groups that are run again as a whole before the backward pass reads them; `full` is the whole
+            program.
         fused: groups whose interior is never written: as much of it as the backward pass reads is redone (flash
             attention redoes the scores and the softmax, not their product with the values).
 
@@ -363,7 +365,7 @@ def differentiate(
     for statement in program.statements:
         if statement.phase != "forward":
             raise ProgramError(
-                f"`{statement.output}` belongs to phase {statement.phase}: only a forward program has one"
+                f"`{statement.output}` belongs to phase {statement.phase}: only a forward program has a gradient"
             )
         if statement.op not in RULES:
             raise ProgramError(f"`{statement.op}` has no gradient")
@@ -385,12 +387,12 @@ def differentiate(
     statements = program.statements + tuple(writer.statements)
     values = {value.name: value for value in (*program.values, *writer.fed, *writer.values)}
     if WHOLE in recompute:
-        statements = _redo(statements, values, None, whole=True)
+        statements = redo(statements, values, None, whole=True)
     for name in _groups(program):
         if name in recompute and name not in fused and WHOLE not in recompute:
-            statements = _redo(statements, values, name, whole=True)
+            statements = redo(statements, values, name, whole=True)
         if name in fused:
-            statements = _redo(statements, values, name, whole=False)
+            statements = redo(statements, values, name, whole=False)
     made = {name for statement in statements for name in statement.outputs}
     fed = [value for name, value in values.items() if name not in made]
     in_order = [values[name] for statement in statements for name in statement.outputs]
@@ -437,86 +439,3 @@ def backward(program: Program, recompute: frozenset[str] = frozenset(), fused: f
 
 def _groups(program: Program) -> tuple[str, ...]:
     return tuple(dict.fromkeys(statement.group for statement in program.statements if statement.group))
-
-
-def _needed(region: list[Statement], reads: set[str]) -> list[Statement]:
-    """Statements of a region that make what is read, directly or through others of the region."""
-    needed = []
-    for statement in reversed(region):
-        if reads & set(statement.outputs):
-            needed.append(statement)
-            reads |= set(statement.inputs)
-    return needed[::-1]
-
-
-def _redo(
-    statements: tuple[Statement, ...], values: dict[str, Value], group: str | None, *, whole: bool
-) -> tuple[Statement, ...]:
-    """Clone a group's statements ahead of the first backward statement of the group that reads what they make.
-
-    Args:
-        statements: the program so far.
-        values: every value by name; the clones' are added.
-        group: name of the group; None for all statements.
-        whole: clone all of it rather than what is read.
-    """
-    region = [
-        statement
-        for statement in statements
-        if statement.phase != "backward" and (group is None or statement.group == group)
-    ]
-    readers = [
-        statement for statement in statements if statement.phase == "backward" and group in (None, statement.group)
-    ]
-    reads = {name for statement in readers for name in statement.inputs}
-    redone = (
-        [statement for statement in region if statement.phase == "forward"] if whole else _needed(region, set(reads))
-    )
-    made = {name for statement in redone for name in statement.outputs}
-    if not made & reads:
-        return statements
-    again: dict[str, str] = {}
-    for name in (name for statement in redone for name in statement.outputs):
-        unique, number = f"{name}_again", 2
-        while unique in values:
-            unique, number = f"{name}_again_{number}", number + 1
-        again[name] = unique
-        old = values[name]
-        values[unique] = Value(unique, old.axes, old.dtype, old.kind)
-    clones = [
-        Statement(
-            statement.op,
-            tuple(again.get(name, name) for name in statement.inputs),
-            tuple(again[name] for name in statement.outputs),
-            statement.labels,
-            statement.options,
-            statement.section,
-            statement.group,
-            "recompute",
-            statement.source or statement.output,
-        )
-        for statement in redone
-    ]
-    result: list[Statement] = []
-    for statement in statements:
-        if statement.phase != "backward" or group not in (None, statement.group):
-            result.append(statement)
-            continue
-        if clones and made & set(statement.inputs):
-            result += clones
-            clones = []
-        inputs = tuple(again.get(name, name) for name in statement.inputs)
-        result.append(
-            Statement(
-                statement.op,
-                inputs,
-                statement.outputs,
-                statement.labels,
-                statement.options,
-                statement.section,
-                statement.group,
-                statement.phase,
-                statement.source,
-            )
-        )
-    return tuple(result)

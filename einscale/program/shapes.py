@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import TypeAlias
 
 from einscale.dtypes import BITS
@@ -140,16 +141,33 @@ def _check_operands(rule: MapRule, op: str, inputs: Sequence[Value], options: Ma
                 f"{op} has no option `{name}`", hint=did_you_mean(name, known, f"the options of {op} are")
             )
     for position, value in enumerate(inputs):
-        if (position in rule.integer_inputs) == is_float(value.dtype) and value.dtype != "bool":
+        wants_integer = position in rule.integer_inputs
+        if wants_integer != (not is_float(value.dtype)) and (wants_integer or value.dtype != "bool"):
             kind = "integer indices" if position in rule.integer_inputs else "floating-point numbers"
             raise ProgramError(f"{op} takes {kind} as operand {position + 1}, not {value}")
 
 
+def _shown(value: Option) -> str:
+    return f"({' '.join(value)})" if isinstance(value, tuple) else str(value)
+
+
+def _check_option(op: str, name: str, value: object) -> None:
+    """Options are numbers, words, or words in brackets: what the text form can say."""
+    check_name(name, "name of an option")
+    if isinstance(value, (str, tuple)):
+        for word in (value,) if isinstance(value, str) else value:
+            check_name(word, f"word for option `{name}` of {op}")
+    elif isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise ProgramError(f"option `{name}` of {op} must be a number, a word or words, not {value!r}")
+
+
 def _check_options(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> None:
+    for name, value in options.items():
+        _check_option(op, name, value)
     for name in ("factor", "rate", "eps", "theta", "causal", "window"):
         number = options.get(name, 0)
         if isinstance(number, (str, tuple)):
-            raise ProgramError(f"option `{name}` of {op} must be a number, not {number!r}")
+            raise ProgramError(f"option `{name}` of {op} must be a number, not {_shown(number)}")
         if name == "rate" and not 0 <= number < 1:
             raise ProgramError(f"option `rate` of {op} must lie in [0, 1), not {number}")
         if name == "window" and (number != int(number) or number < 0):
@@ -159,7 +177,7 @@ def _check_options(op: str, inputs: Sequence[Value], options: Mapping[str, Optio
             continue
         axis = options[name]
         if not isinstance(axis, str):
-            raise ProgramError(f"option `{name}` of {op} must be one axis name, not {axis!r}")
+            raise ProgramError(f"option `{name}` of {op} must be one axis name, not {_shown(axis)}")
         if op != "lookup_backward":
             _need_axes(op, inputs[0], (axis,))
 
@@ -197,6 +215,7 @@ def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -
     elif rule.shape == "lookup":
         shape = _lookup_shape(inputs, axis)
     elif rule.shape == "reduce":
+        _need_axes(op, first, inputs[1].axes)
         shape = tuple(name for name in first.axes if name != axis), "fp32"
     elif rule.shape == "axis":
         shape = (axis,), first.dtype
@@ -322,10 +341,9 @@ def check_name(name: str, what: str) -> None:
         raise ProgramError(f"`{name}` is not a {what}", expected="letters, digits and underscores, a letter first")
 
 
-def _check_declarations(program: Program) -> set[str]:
-    """Names of inputs and parameters, checked."""
+def _check_values(program: Program) -> None:
     names = [value.name for value in program.values]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
         raise ProgramError(f"two values are called `{twice}`")
     for value in program.values:
@@ -338,64 +356,104 @@ def _check_declarations(program: Program) -> set[str]:
             raise ProgramError(f"value `{value.name}` has an unknown dtype `{value.dtype}`")
         if (value.kind == "gradient") != (value.of is not None):
             raise ProgramError(f"value `{value.name}`: a gradient, and nothing else, says what it is the gradient of")
-    made = {name for statement in program.statements for name in statement.outputs}
-    for value in program.values:
-        if value.name not in made and value.kind not in ("input", "parameter", "gradient"):
+        if value.of is not None:
+            check_name(value.of, "value name")
+
+
+def _check_declarations(program: Program) -> set[str]:
+    """Names of inputs and parameters, once the declarations are checked."""
+    _check_values(program)
+    made = [name for statement in program.statements for name in statement.outputs]
+    fed = [value for value in program.values if value.name not in set(made)]
+    for value in fed:
+        if value.kind not in ("input", "parameter", "gradient"):
             raise ProgramError(f"value `{value.name}` is never made")
-    fed = tuple(value.name for value in program.values if value.name not in made and value.kind != "parameter")
-    if fed != program.inputs:
+    if [value.name for value in (*fed, *program.values[len(fed) :])] != [value.name for value in program.values]:
+        raise ProgramError("inputs and parameters must come first among the values")
+    if [value.name for value in program.values[len(fed) :]] != made and len(set(made)) == len(made):
+        raise ProgramError("the values must be in the order in which the statements make them")
+    inputs = tuple(value.name for value in fed if value.kind != "parameter")
+    if inputs != program.inputs:
         raise ProgramError(
-            f"the inputs are {', '.join(program.inputs) or 'none'}, but {', '.join(fed) or 'none'} are fed"
+            f"the inputs are said to be {', '.join(program.inputs) or 'none'}, but are {', '.join(inputs) or 'none'}"
         )
-    parameters = tuple(value.name for value in program.parameters)
+    parameters = tuple(value.name for value in fed if value.kind == "parameter")
     if program.tied != tuple(name for name in parameters if name in program.tied):
         raise ProgramError("tied parameters must be parameters of the program, in their order")
-    return {*program.inputs, *parameters}
+    return {*inputs, *parameters}
+
+
+def _check_axes(program: Program) -> None:
+    """Sizes and composites speak of axes that occur."""
+    names = axis_names(program)
+    for what, table in (("size", dict(program.sizes)), ("composite", dict(program.composites))):
+        if len(table) != len(program.sizes if what == "size" else program.composites):
+            raise ProgramError(f"a {what} is given twice")
+    for name, size in program.sizes:
+        check_size(size, f"size of axis `{name}`")
+        if name not in names:
+            raise ProgramError(f"no value has the axis `{name}`", hint=did_you_mean(name, names, "the axes are"))
+    for name, parts in program.composites:
+        check_name(name, "composite name")
+        if not parts or name in names:
+            raise ProgramError(f"composite `{name}` must be a new name for one or more axes")
+        for part in parts:
+            if part not in names:
+                raise ProgramError(
+                    f"composite `{name}` is made of `{part}`, which no value has",
+                    hint=did_you_mean(part, names, "the axes are"),
+                )
 
 
 def check_program(program: Program) -> Program:
     """The program itself, if it is well formed.
 
     Raises:
-        ProgramError: a value that is made twice, never, or read before it is made; operands, labels, options or sizes that
-            do not fit.
+        ProgramError: a value that is made twice, never, or read before it is made; operands, labels, options or sizes
+            that do not fit.
+        SizeError: a size that is no whole number, not positive or absurd.
     """
     table = program.table
     known = _check_declarations(program)
+    _check_axes(program)
     sizes = AxisSizes(dict(program.sizes))
-    for name, size in program.sizes:
-        check_size(size, f"size of axis `{name}`")
     for statement in program.statements:
-        _check_statement(statement, table, known, sizes)
+        check_statement(statement, table, known, sizes)
         known.update(statement.outputs)
     for name in program.outputs:
         if name not in known:
             raise ProgramError(f"output `{name}` is never made", hint=did_you_mean(name, known, "values"))
     if not program.outputs:
         raise ProgramError(f"program `{program.name}` returns nothing")
-    for name, parts in program.composites:
-        if not parts:
-            raise ProgramError(f"composite `{name}` is made of no axes")
     return program
 
 
-def _check_statement(statement: Statement, table: Mapping[str, Value], known: set[str], sizes: AxisSizes) -> None:
+def check_statement(statement: Statement, table: Mapping[str, Value], known: Collection[str], sizes: AxisSizes) -> None:
+    """Raise unless a statement reads values that exist, makes new ones, and fits its operation.
+
+    Args:
+        statement: what is checked.
+        table: every value by name.
+        known: names of the values that exist before it.
+        sizes: sizes known so far; the statement's labels are joined to its axes.
+
+    Raises:
+        ProgramError: it does not.
+    """
     for name in statement.inputs:
         if name not in known:
             what = "read before it is made" if name in table else "unknown"
             raise ProgramError(f"value `{name}` is {what}", hint=did_you_mean(name, known, "values"))
-    for name in statement.outputs:
+    if len(set(statement.outputs)) != len(statement.outputs):
+        raise ProgramError(f"value `{statement.output}` is made twice")
+    for position, name in enumerate(statement.outputs):
         if name in known:
             raise ProgramError(f"value `{name}` is made twice")
         if name not in table:
             raise ProgramError(f"value `{name}` is not declared")
-    for position, name in enumerate(statement.outputs):
-        if table[name].kind != "gradient" and table[name].kind != made_kind(position):
+        if table[name].kind not in ("gradient", made_kind(position)):
             raise ProgramError(f"`{name}` is made by a statement, so it is not of kind `{table[name].kind}`")
-    if statement.phase not in PHASES:
-        raise ProgramError(f"unknown phase `{statement.phase}`", hint=did_you_mean(statement.phase, PHASES, "phases"))
-    if tuple(sorted(statement.options)) != statement.options or len(dict(statement.options)) != len(statement.options):
-        raise ProgramError(f"the options of `{statement.output}` are not sorted, or one is given twice")
+    _check_marks(statement, table)
     shapes = infer(statement.op, [table[name] for name in statement.inputs], statement.labels, dict(statement.options))
     if len(shapes) != len(statement.outputs):
         raise ProgramError(f"{statement.op} makes {len(shapes)} values, not {len(statement.outputs)}")
@@ -405,3 +463,27 @@ def _check_statement(statement: Statement, table: Mapping[str, Value], known: se
     if statement.op == "einsum":
         values = (*statement.inputs, *statement.outputs)
         sizes.join_einsum(statement.labels, [table[name].axes for name in values])
+
+
+def _check_marks(statement: Statement, table: Mapping[str, Value]) -> None:
+    """Phase, section, group, source and the order of the options."""
+    if statement.phase not in PHASES:
+        raise ProgramError(f"unknown phase `{statement.phase}`", hint=did_you_mean(statement.phase, PHASES, "phases"))
+    for kind, name in (("section", statement.section), ("group", statement.group)):
+        if name:
+            check_name(name, f"{kind} name")
+    if statement.source and statement.source not in table:
+        raise ProgramError(
+            f"source `{statement.source}` is unknown", hint=did_you_mean(statement.source, table, "values")
+        )
+    names = [name for name, _ in statement.options]
+    if names != sorted(set(names)):
+        raise ProgramError(f"the options of `{statement.output}` are not sorted, or one is given twice")
+    if statement.op != "einsum" and statement.labels:
+        raise ProgramError(f"{statement.op} has no labels")
+    if statement.op == "einsum":
+        if names:
+            raise ProgramError("an einsum has no options")
+        for operand in statement.labels:
+            for label in operand:
+                check_name(label, "index name")

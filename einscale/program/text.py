@@ -15,13 +15,23 @@
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
 
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.dtypes import is_dtype
 from einscale.einsum import Einsum
 from einscale.errors import EinscaleError, NotationError, ProgramError, did_you_mean
 from einscale.program.maps import OPS
-from einscale.program.shapes import PHASES, Shape, check_program, infer, made_kind
+from einscale.program.shapes import (
+    PHASES,
+    AxisSizes,
+    Shape,
+    axis_names,
+    check_program,
+    check_statement,
+    infer,
+    made_kind,
+)
 from einscale.program.values import Option, Program, Statement, Value
 
 REGIONS = ("phase", "section", "group")
@@ -95,6 +105,9 @@ _TOKEN = re.compile(
     | (?P<mark>[()\[\]:=,])""",
     re.VERBOSE,
 )
+_Output: TypeAlias = tuple[str, Shape | None, str | None, tuple[int, int]]
+"""Name, written type, what it is the gradient of, and where it stands."""
+
 _PROGRAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
@@ -193,6 +206,15 @@ class _Reader:
         self.statements: list[Statement] = []
         self.outputs: tuple[str, ...] | None = None
         self.regions: list[tuple[int, str, str]] = []
+        self.places: dict[str, tuple[_Line, tuple[int, int]]] = {}
+        self.known_axes: AxisSizes | None = None
+
+    @property
+    def axes(self) -> AxisSizes:
+        """Sizes of axes as far as they follow from the header and the statements read."""
+        if self.known_axes is None:
+            self.known_axes = AxisSizes(self.sizes)
+        return self.known_axes
 
     def declare(self, line: _Line, value: Value, span: tuple[int, int]) -> None:
         """Add a value under a name that is still free."""
@@ -250,6 +272,7 @@ def _read_size(reader: _Reader, line: _Line) -> None:
     name = line.name("an axis name")
     if name in reader.sizes:
         raise line.error(f"the size of `{name}` is given twice", line.last())
+    reader.places[name] = (line, line.last())
     line.need("=")
     digits = line.peek()
     if not digits.isdigit() or not 0 < int(digits[:20]) <= 10**18:
@@ -262,8 +285,10 @@ def _read_composite(reader: _Reader, line: _Line) -> None:
     name = line.name("a composite's name")
     if name in reader.composites:
         raise line.error(f"composite `{name}` is given twice", line.last())
+    place = line.last()
     line.need("=")
     line.need("(")
+    reader.places[f"({name}"] = (line, place)
     reader.composites[name] = line.names_until(")", "an axis name")
 
 
@@ -342,8 +367,8 @@ def _read_arguments(reader: _Reader, line: _Line) -> tuple[list[str], dict[str, 
     return inputs, options
 
 
-def _read_outputs(reader: _Reader, line: _Line) -> list[tuple[str, Shape | None, str | None, tuple[int, int]]]:
-    outputs: list[tuple[str, Shape | None, str | None, tuple[int, int]]] = []
+def _read_outputs(reader: _Reader, line: _Line) -> list[_Output]:
+    outputs: list[_Output] = []
     while not outputs or line.accept(","):
         name = line.name("the name of a value")
         span = line.last()
@@ -369,11 +394,33 @@ def _read_statement(reader: _Reader, line: _Line) -> None:
             line.need(",")
     inputs, options = _read_arguments(reader, line)
     span = (op_span[0], line.last()[1])
-    source = line.name("the source of the statement") if line.accept("from") else ""
+    source = reader.value(line, "the source of the statement") if line.accept("from") else ""
+    region = {kind: name for _, kind, name in reader.regions}
+    statement = Statement(
+        op,
+        tuple(inputs),
+        tuple(name for name, *_ in outputs),
+        labels,
+        tuple(sorted(options.items())),
+        region.get("section", ""),
+        region.get("group", ""),
+        region.get("phase", "forward"),
+        source,
+    )
     try:
         shapes = infer(op, [reader.table[name] for name in inputs], labels, options)
+        known = set(reader.table)
+        _declare_outputs(reader, line, op, outputs, shapes)
+        check_statement(statement, reader.table, known, reader.axes)
     except ProgramError as error:
+        if error.text is not None:
+            raise
         raise line.error(error.message, span, error.expected, error.hint, ProgramError) from None
+    reader.statements.append(statement)
+
+
+def _declare_outputs(reader: _Reader, line: _Line, op: str, outputs: list[_Output], shapes: tuple[Shape, ...]) -> None:
+    """Add what a statement makes; a type that is not written is inferred."""
     if len(shapes) != len(outputs):
         message = f"{op} makes {len(shapes)} value{'s' if len(shapes) > 1 else ''}, not {len(outputs)}"
         raise line.error(message, (outputs[0][3][0], outputs[-1][3][1]), kind=ProgramError)
@@ -383,20 +430,6 @@ def _read_statement(reader: _Reader, line: _Line) -> None:
         value = Value(name, axes, dtype, "gradient" if of else made_kind(position), of)
         reader.declare(line, value, place)
         reader.made.append(value)
-    region = {kind: name for _, kind, name in reader.regions}
-    reader.statements.append(
-        Statement(
-            op,
-            tuple(inputs),
-            tuple(name for name, *_ in outputs),
-            labels,
-            tuple(sorted(options.items())),
-            region.get("section", ""),
-            region.get("group", ""),
-            region.get("phase", "forward"),
-            source,
-        )
-    )
 
 
 def _read_title(reader: _Reader, line: _Line, body: str) -> None:
@@ -427,6 +460,8 @@ def _read_line(reader: _Reader, line: _Line, indent: int) -> None:
         _read_region(reader, line, indent)
     elif word in _HEADERS:
         line.place = 1
+        if reader.statements and word != "return":
+            raise line.error("sizes, composites, inputs and parameters come before the first statement")
         _HEADERS[word](reader, line)
     else:
         known = ["program", *_HEADERS, *REGIONS]
@@ -488,4 +523,17 @@ def _assemble(reader: _Reader) -> Program:
         tuple(reader.composites.items()),
         tuple(reader.tied),
     )
+    _check_header(reader, program)
     return check_program(program)
+
+
+def _check_header(reader: _Reader, program: Program) -> None:
+    """Sizes and composites speak of axes that occur; said here because the places of the lines are known here."""
+    names = axis_names(program)
+    wanted = [(name, name) for name in reader.sizes]
+    wanted += [(f"({name}", part) for name, parts in reader.composites.items() for part in parts]
+    for key, axis in wanted:
+        if axis not in names:
+            line, span = reader.places[key]
+            hint = did_you_mean(axis, names, "the axes are")
+            raise line.error(f"no value has the axis `{axis}`", span, hint=hint, kind=ProgramError)

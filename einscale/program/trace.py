@@ -282,12 +282,12 @@ class _Region:
 
 
 def section(name: str) -> _Region:
-    """Context in which statements belong to the sub-total `name`: `with section("attention"): ...`."""
+    """Context (`with`) in which the statements written belong to the sub-total `name`."""
     return _Region("section", name)
 
 
 def group(name: str) -> _Region:
-    """Context in which statements are fused where the strategy says so: `with group("attention"): ...`."""
+    """Context (`with`) in which the statements written are fused where the strategy says so."""
     return _Region("group", name)
 
 

@@ -20,9 +20,7 @@ def systems_report() -> Report:
     return Report(
         (),
         (Table("systems", "", columns, rows),),
-        (
-            "`einscale hardware NAME` shows every figure with its source; --hardware also takes the path of a TOML file.",
-        ),
+        ("`einscale hardware NAME` shows every figure with its source; --hardware also takes a TOML file of your own",),
         ("dense FLOP/s; bandwidths one way",),
     )
 
@@ -51,9 +49,10 @@ def system_report(system: System) -> Report:
     numbers: dict[str, int] = {}
     rows = []
     for fact in describe(system):
-        number = numbers.setdefault(fact.source, len(numbers) + 1)
+        cited = dict.fromkeys(fact.source.split("; measured: "))
+        marks = "".join(f"[{numbers.setdefault(source, len(numbers) + 1)}]" for source in cited)
         value, used = f"{fact.value:g}", f"{fact.used:g}"
-        rows.append(Row((fact.key, value, fact.unit, fact.qualifier, used, fact.date, f"[{number}]", fact.note)))
+        rows.append(Row((fact.key, value, fact.unit, fact.qualifier, used, fact.date, marks, fact.note)))
     sources = tuple(Row((f"[{number}]", text)) for text, number in numbers.items())
     levels = " < ".join(
         f"{level.name} ({level.kind}{f', {level.domain} devices' if level.domain else ''})" for level in system.levels
@@ -214,8 +213,8 @@ def strategy_report(strategy: Strategy) -> Report:
         (Table("rules", "", RULES, tuple(rows)),),
         tuple(lines),
         (
-            "first match wins, each mesh axis at most once per tensor; roles stand for mesh axes: model is tp or tensor,"
-            " data is dp or fsdp",
+            "first match wins, each mesh axis at most once per tensor; roles stand for mesh axes: model is tp, tensor;"
+            " data is dp, fsdp",
         ),
     )
 

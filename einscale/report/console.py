@@ -26,8 +26,9 @@ STYLES = {
 def print_report(report: Report, stream: TextIO, *, units: str = "iec") -> None:
     """Print a report to a terminal at its width; `NO_COLOR`, `COLUMNS` and `TERM=dumb` are respected."""
     console = Console(file=stream, highlight=False, markup=False, emoji=False, legacy_windows=False)
+    styles = {} if console.no_color else STYLES
     for line in report_lines(report, width=max(40, console.width), units=units):
         text = Text()
         for piece, style in line:
-            text.append(piece, style=STYLES.get(style, ""))
+            text.append(piece, style=styles.get(style, ""))
         console.print(text, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)

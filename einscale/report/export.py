@@ -55,10 +55,10 @@ def _markdown_cells(table: Table, row: Row, units: str) -> list[str]:
 
 
 def render_csv(report: Report) -> str:
-    """The report's tables as CSV: exact values in base units, one header row per table, tables parted by an empty line.
+    """The report's tables as CSV: exact values in base units, a header row each, tables parted by an empty line.
 
-    The leading columns say where a row stands: `table`, `role` (empty for an ordinary row) and `level`; filter on `role` to
-    leave sub-totals out.
+    The leading columns say where a row stands: `table`, `role` (empty for an ordinary row) and `level`; filter on
+    `role` to leave sub-totals out.
     """
     import csv
     import io

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, Totals
 from einscale.layer import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
+from einscale.plan import work_results
 from einscale.report.table import Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
 COLUMNS = (
     Column("statement", "statement", wrap=True),
-    Column("layout", "result, as divided", wrap=True),
+    Column("layout", "result, divided", wrap=True),
     Column("local_shape", "local shape"),
-    Column("flops", "FLOPs", "flops"),
+    Column("flops", "FLOPs", "si"),
     Column("hbm_bytes", "HBM", "bytes"),
     Column("received_bytes", "received", "bytes"),
     Column("seconds", "time", "seconds"),
-    Column("bound", "bound by"),
+    Column("bound", "bound by", wrap=True),
     Column("cause", "cause", detail=True),
 )
 
@@ -71,7 +72,9 @@ def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
         if section is not None:
             rows += _section_total(kind, phase, section)
         rows.append(_total_row(f"{kind.kind} {phase}", kind.totals(phase), "subtotal"))
-    rows.append(_total_row(f"{kind.kind}, one layer", kind.totals(), "total"))
+    if len(report.phases) > 1:
+        name = f"{kind.kind}, one layer" if kind.repeat > 1 else kind.kind
+        rows.append(_total_row(name, kind.totals(), "total"))
     if kind.repeat > 1:
         rows.append(_total_row(f"{kind.repeat} layers", kind.totals().times(kind.repeat), "total"))
     title = f"{kind.kind} (x {kind.repeat})" if kind.repeat > 1 else kind.kind
@@ -87,21 +90,9 @@ def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
 
 def _total_row(name: str, totals: Totals, role: str) -> Row:
     share = totals.communication_seconds / totals.seconds if totals.seconds else 0.0
-    return Row(
-        (
-            name,
-            f"local {format_seconds(totals.compute_seconds)} + network {format_seconds(totals.communication_seconds)}",
-            "",
-            totals.flops,
-            totals.traffic,
-            totals.received,
-            totals.seconds,
-            f"network {100 * share:.0f} %",
-            "",
-        ),
-        0,
-        role,
-    )
+    local, network = format_seconds(totals.compute_seconds), format_seconds(totals.communication_seconds)
+    cells = (totals.flops, totals.traffic, totals.received, totals.seconds, f"net {100 * share:.0f} %")
+    return Row((name, "", "", *cells, f"local {local} + network {network}"), 0, role)
 
 
 def _statement_rows(priced: PricedStatement, kind: KindReport, detail: bool) -> Iterable[Row]:
@@ -110,19 +101,17 @@ def _statement_rows(priced: PricedStatement, kind: KindReport, detail: bool) -> 
     early = len(planned.before)
     for collective in priced.collectives[:early]:
         yield from _collective_rows(collective, detail)
-    work = planned.work
-    outputs = getattr(work, "outputs", None) or (work.output,)
-    layouts = getattr(work, "output_layouts", None) or (work.output_layout,)
+    result, layout = work_results(planned.work)[0]
     yield Row(
         (
-            _described(priced),
-            layouts[0].text(outputs[0].indices),
-            _shape(outputs[0], layouts[0], kind),
+            _described(priced, kind.planned.strategy.policy.fuse),
+            layout.text(result.indices),
+            _shape(result, layout, kind),
             priced.flops,
             priced.traffic,
             None,
             priced.local.seconds,
-            _bound(priced),
+            str(priced.local.bound),
             _operands(priced) if detail else "",
         ),
         1,
@@ -131,28 +120,21 @@ def _statement_rows(priced: PricedStatement, kind: KindReport, detail: bool) -> 
         yield from _collective_rows(collective, detail)
 
 
-def _bound(priced: PricedStatement) -> str:
-    group = priced.planned.statement.group
-    return f"{priced.local.bound}" + (f" ({group})" if group and not priced.traffic else "")
-
-
-def _described(priced: PricedStatement) -> str:
+def _described(priced: PricedStatement, fuse: Collection[str]) -> str:
     statement = priced.planned.statement
-    operands = ", ".join(statement.inputs)
-    again = " again" if statement.phase == "recompute" else ""
-    return f"{statement.output} = {statement.op}({operands}){again}"
+    return f"{statement.output}  {statement.op}" + (" (fused)" if statement.group in fuse else "")
 
 
 def _operands(priced: PricedStatement) -> str:
     """Operands in the layouts the work reads."""
     work = priced.planned.work
     pairs = zip(work.inputs, work.layouts, strict=True)
-    return ", ".join(f"{tensor.name}: {layout.text(tensor.indices)}" for tensor, layout in pairs)
+    return "reads " + ", ".join(f"{tensor.name}: {layout.text(tensor.indices)}" for tensor, layout in pairs)
 
 
 def _shape(tensor: Tensor, layout: Layout, kind: KindReport) -> str:
     planned = kind.planned
-    return " x ".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.mesh.degrees))
+    return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.mesh.degrees))
 
 
 def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
@@ -161,15 +143,15 @@ def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
         return
     yield Row(
         (
-            f"{step.kind} {step.tensor.name} over {','.join(step.axes)}",
-            f"-> {step.after.text(step.tensor.indices)}",
+            f"{step.kind} {','.join(step.axes)}  {step.tensor.name}",
+            step.after.text(step.tensor.indices),
             "",
             None,
             None,
             priced.bytes,
             priced.seconds,
-            f"network, {format_ratio(priced.bound_ratio)} x bound",
-            step.cause,
+            "network",
+            f"{format_ratio(priced.bound_ratio)} x bound: {step.cause}",
         ),
         2,
         "collective",

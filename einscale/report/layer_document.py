@@ -9,6 +9,7 @@ from einscale.layer import KindReport, LayerReport
 from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.models import parameter_counts
+from einscale.plan import work_results
 
 
 def layer_document(report: LayerReport) -> dict[str, Any]:
@@ -89,18 +90,17 @@ def _totals(totals: Totals) -> dict[str, Any]:
 
 def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
     statement, work = row.planned.statement, row.planned.work
-    outputs = getattr(work, "outputs", None) or (work.output,)
-    layouts = getattr(work, "output_layouts", None) or (work.output_layout,)
+    result, layout = work_results(work)[0]
     planned = kind.planned
     return {
         "op": statement.op,
         "output": statement.output,
         "inputs": [
-            {"tensor": tensor.name, "layout": layout.text(tensor.indices)}
-            for tensor, layout in zip(work.inputs, work.layouts, strict=True)
+            {"tensor": tensor.name, "layout": read.text(tensor.indices)}
+            for tensor, read in zip(work.inputs, work.layouts, strict=True)
         ],
-        "layout": layouts[0].text(outputs[0].indices),
-        "local_shape": list(local_shape(layouts[0], outputs[0].indices, planned.sizes, planned.mesh.degrees)),
+        "layout": layout.text(result.indices),
+        "local_shape": list(local_shape(layout, result.indices, planned.sizes, planned.mesh.degrees)),
         "phase": statement.phase,
         "section": statement.section,
         "group": statement.group,

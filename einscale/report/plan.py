@@ -70,7 +70,7 @@ def plan_report(priced: PricedPlan, view: PlanView, units: str = "iec") -> Repor
     """A plan as a report: its steps, the answer, the bounds."""
     rows = tuple(_step_row(number, step) for number, step in enumerate(priced.steps, 1))
     table = Table("steps", "", STEPS, (*rows, _total_row(priced, view, len(STEPS))))
-    return Report(_heading(priced, view), (table,), _summary(priced, view, units), conventions(priced, units))
+    return Report(_heading(priced, view), (table,), _summary(priced, view, units), conventions(priced, view, units))
 
 
 def explain_report(
@@ -93,7 +93,7 @@ def explain_report(
     if alternatives:
         ways = tuple(_way_row(priced, view, a) for a in alternatives)
         tables.append(Table("alternatives", "other ways to divide the work, to the same result", WAYS, ways))
-    return Report(_heading(priced, view), tuple(tables), _summary(priced, view, units), conventions(priced, units))
+    return Report(_heading(priced, view), tuple(tables), _summary(priced, view, units), conventions(priced, view, units))
 
 
 def _heading(priced: PricedPlan, view: PlanView) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def _step_row(number: int, step: PricedStep) -> Row:
     work = step.step
     if isinstance(work, Collective):
         cells: tuple[Cell, ...] = (
-            f"{number}  {step_title(work)}",
+            f"{number}. {step_title(work)}",
             None,
             step.received,
             step.seconds,
@@ -123,7 +123,7 @@ def _step_row(number: int, step: PricedStep) -> Row:
             f"because {work.cause}" if work.cause else "",
         )
         return Row(cells, 0, "collective")
-    return Row((f"{number}  {step_title(work)}", step.flops, None, step.seconds, None, step.bound, work_text(work), ""))
+    return Row((f"{number}. {step_title(work)}", step.flops, None, step.seconds, None, step.bound, work_text(work), ""))
 
 
 def _formula_row(number: int, step: PricedStep, words: StepWords) -> Row:
@@ -164,7 +164,8 @@ def _summary(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ...]:
 
     compute, network = priced.compute_seconds, priced.network_seconds
     lines = [
-        f"time {format_seconds(priced.seconds)} = compute {format_seconds(compute)} + network {format_seconds(network)}, nothing overlapped"
+        f"time {format_seconds(priced.seconds)} = compute {format_seconds(compute)}"
+        f" + network {format_seconds(network)}, nothing overlapped"
     ]
     memory = priced.memory
     parts = [f"operands {size(memory.operands)}"]
@@ -174,25 +175,26 @@ def _summary(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ...]:
         parts.append(f"temporaries {size(memory.temporaries)}")
     where = f", at its peak in step {memory.step}" if memory.step else ""
     lines.append(f"memory {size(memory.peak)} = {' + '.join(parts)}{where}")
-    for bound in (view.bounds.placement, view.bounds.layout_free):
-        if bound is None:
-            continue
-        ratio = f", this plan receives {format_ratio(bound.ratio)} times it" if bound.bytes else ""
-        lines.append(f"{bound.name} bound {size(bound.bytes)}{ratio}: {bound.words}")
+    bounds = [
+        f"{bound.name} {size(bound.bytes)}" + (f" (this plan {format_ratio(bound.ratio)} x)" if bound.bytes else "")
+        for bound in view.bounds.all
+    ]
+    lines.append(f"lower bounds: {', '.join(bounds)}")
     if priced.redundancy > 1.005:
         lines.append(
-            f"redundant work: the devices together spend {priced.redundancy:.3g} times the FLOPs of the einsum done once"
+            f"redundant work: together the devices spend {priced.redundancy:.3g} times the FLOPs of doing it once"
         )
     lines += [f"padding: {padding}" for padding in priced.padding]
     return (*lines, *view.notes)
 
 
-def conventions(priced: PricedPlan, units: str) -> tuple[str, ...]:
+def conventions(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ...]:
     """How to read the numbers of a plan report."""
     size = "1 GiB = 2^30 bytes" if units == "iec" else "1 GB = 10^9 bytes"
     return (
         f"every figure is per device, padding included; 1 FLOP = half a multiply-add (2mnk); {size}",
-        "received: bytes that arrive over the network; x bound: against the least that must arrive for that change of layout",
-        f"times are modelled, not measured: attainable rates of {priced.network.system.name} where a source states them,"
+        "received: bytes that arrive over the network; x bound: against the least that must for that change of layout",
+        *(f"{bound.name} bound: {bound.words}" for bound in view.bounds.all),
+        f"times are modelled, not measured: attainable rates of {priced.network.system.name} where a source has them,"
         " otherwise datasheet",
     )

@@ -10,12 +10,12 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from einscale.units import format_bytes, format_count, format_flops, format_seconds
+from einscale.units import format_bytes, format_count, format_flops, format_seconds, format_si
 
 Cell: TypeAlias = str | int | float | None
 """A value in base units, text, or nothing."""
 
-KINDS = ("text", "integer", "count", "bytes", "flops", "seconds", "ratio", "percent")
+KINDS = ("text", "integer", "count", "bytes", "flops", "si", "seconds", "ratio", "percent")
 ROLES = ("", "collective", "section", "subtotal", "total")
 
 
@@ -26,7 +26,7 @@ class Column(Struct, frozen=True):
         key: its name in CSV, unit included (`received_bytes`).
         title: its heading for people.
         kind: how cells are written: one of `KINDS`. Every kind but `text` is aligned to the right.
-        detail: its cells go on lines of their own below the row, where a table is drawn; Markdown and CSV keep a column.
+        detail: where a table is drawn its cells go on lines of their own below the row; Markdown and CSV keep a column.
         wrap: a text column that may be broken over lines where the terminal is narrow.
     """
 
@@ -86,10 +86,10 @@ class Report(Struct, frozen=True):
 def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
     """A cell as a person reads it.
 
-    >>> format_cell(3 * 2**20, "bytes"), format_cell(1.5e-3, "seconds"), format_cell(1.0, "ratio"), format_cell(None, "bytes")
-    ('3 MiB', '1.5 ms', '1.00', '')
-    >>> format_cell(12345678, "integer"), format_cell(0.125, "percent")
-    ('12,345,678', '12.5 %')
+    >>> format_cell(3 * 2**20, "bytes"), format_cell(1.5e-3, "seconds"), format_cell(1.0, "ratio")
+    ('3 MiB', '1.5 ms', '1.00')
+    >>> format_cell(12345678, "integer"), format_cell(0.125, "percent"), format_cell(None, "bytes")
+    ('12,345,678', '12.5 %', '')
     """
     if value is None or isinstance(value, str):
         return value or ""
@@ -99,6 +99,8 @@ def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
         return format_flops(value)
     if kind == "seconds":
         return format_seconds(value)
+    if kind == "si":
+        return format_si(value)
     if kind == "count":
         return format_count(value)
     if kind == "integer":

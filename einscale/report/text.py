@@ -13,6 +13,7 @@ STYLES = ("", "title", "header", "rule", "collective", "section", "total", "deta
 
 GAP = 2
 NARROWEST = 14
+LONGEST_RULE = 160
 
 
 def render_text(report: Report, *, width: int | None = None, units: str = "iec") -> str:
@@ -54,7 +55,7 @@ def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -
     lines: list[Line] = [((table.title, "title"),)] if table.title else []
     header = {number: [table.columns[number].title] for number in shown}
     lines += _columns(table.columns, shown, widths, header, "header")
-    rule: Line = (("─" * total, "rule"),)
+    rule: Line = (("─" * min(total, width or LONGEST_RULE), "rule"),)
     lines.append(rule)
     for row, text in zip(table.rows, texts, strict=True):
         if row.role == "total":

@@ -128,8 +128,8 @@ def switch(kind: str, n: Number, *, tree: bool = False, in_network_reduction: bo
 def full(kind: str, n: Number) -> Cost:
     """A direct link between every two devices, each of bandwidth W: every device uses n - 1 links at once.
 
-    Each link carries one block: V/(nW) for all-gather and reduce-scatter, twice that for an all-reduce, V/(n^2 W) for an
-    all-to-all; a permute has one link only. Counted from the definition.
+    Each link carries one block: V/(nW) for all-gather and reduce-scatter, twice that for an all-reduce, V/(n^2 W) for
+    an all-to-all; a permute has one link only. Counted from the definition.
 
     >>> full("all-gather", 8), full("all-reduce", 8)
     ((1, 1), (2, 0.25))

@@ -58,9 +58,9 @@ def bind(mesh: Mesh, system: System) -> Network:
     """Lay the axes of a mesh on the network levels of a system.
 
     Devices are numbered in mesh order, the last axis fastest, and fill the fastest domain first: minor-most axes lie
-    inside it, and an axis that spans two levels is split, inner = min(n, domain / product of the more minor axes). Where
-    that does not divide, the slower level prices the whole axis. An axis written `name=8@nvlink` lies on that level
-    alone, next to the devices of no other level.
+    inside it, and an axis that spans two levels is split, inner = min(n, domain / product of the more minor axes).
+    Where that does not divide, the slower level prices the whole axis. An axis written `name=8@nvlink` lies on that
+    level alone and takes that part of its domains; the other axes share what is left.
 
     >>> from einscale.hardware import load_system
     >>> from einscale.mesh import parse_mesh
@@ -282,9 +282,9 @@ def _level_shape(network: Network, position: int, named: Sequence[int]) -> tuple
 def torus_shape(axes: Sequence[int], pod: Sequence[int]) -> tuple[int, ...]:
     """Extents, major to minor, of the slice of a torus that mesh axes of these sizes occupy.
 
-    Each axis takes a torus dim of its own. Dims left over go to the axes that are longest, which then spread evenly over
-    several; with more axes than dims, neighbouring axes with the smallest product share one. Where an extent exceeds the
-    pod, the whole mesh is laid row by row over the most even shape instead.
+    Each axis takes a torus dim of its own. Dims left over go to the axes that are longest, which then spread evenly
+    over several; with more axes than dims, neighbouring axes with the smallest product share one. Where an extent
+    exceeds the pod, the whole mesh is laid row by row over the most even shape instead.
 
     >>> torus_shape((16, 16), (16, 16)), torus_shape((64,), (16, 20, 28)), torus_shape((64, 4), (16, 16))
     ((16, 16), (4, 4, 4), (16, 16))
@@ -295,7 +295,7 @@ def torus_shape(axes: Sequence[int], pod: Sequence[int]) -> tuple[int, ...]:
     while len(extents) > len(pod):
         pair = min(range(len(extents) - 1), key=lambda i: extents[i] * extents[i + 1])
         extents[pair : pair + 2] = [extents[pair] * extents[pair + 1]]
-    parts = [(extent,) for extent in extents]
+    parts: list[tuple[int, ...]] = [(extent,) for extent in extents]
     shape = _shared_out(parts, len(pod) - len(extents))
     if _fits(shape, pod):
         return shape
@@ -320,7 +320,7 @@ def _fits(shape: Sequence[int], pod: Sequence[int]) -> bool:
 
 
 def even_factors(n: int, parts: int) -> tuple[int, ...]:
-    """n as a product of `parts` factors as even as its divisors allow, large to small.
+    """The number as a product of `parts` factors as even as its divisors allow, large to small.
 
     >>> even_factors(128, 3), even_factors(7, 2)
     ((8, 4, 4), (7, 1))

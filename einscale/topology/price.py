@@ -148,7 +148,7 @@ def step_seconds(step: Collective, sizes: Mapping[str, Number], network: Network
         return 0.0
     alpha, beta = coefficients(step.kind, step.axes, network)
     held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
-    return alpha + beta * held
+    return float(alpha + beta * held)
 
 
 class Term(Struct, frozen=True):

@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from einscale.api.layer import LayerResult as LayerResult
+    from einscale.api.layer import layer as layer
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
     from einscale.errors import EinscaleError as EinscaleError
@@ -33,11 +35,16 @@ if TYPE_CHECKING:
     from einscale.hardware import load_system as load_system
     from einscale.mesh import Mesh as Mesh
     from einscale.mesh import make_mesh as make_mesh
+    from einscale.models import list_models as list_models
+    from einscale.models import load_model as load_model
     from einscale.notation import parse_spec as parse_spec
+    from einscale.strategy import list_strategies as list_strategies
+    from einscale.strategy import load_strategy as load_strategy
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "api.layer": ("LayerResult", "layer"),
     "api.plan": ("PlanResult", "plan"),
     "errors": (
         "EinscaleError",
@@ -55,13 +62,16 @@ _HOMES = {
     ),
     "hardware": ("list_systems", "load_system"),
     "mesh": ("Mesh", "make_mesh"),
+    "models": ("list_models", "load_model"),
     "notation": ("parse_spec",),
+    "strategy": ("list_strategies", "load_strategy"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "EinscaleError",
     "HardwareError",
+    "LayerResult",
     "LayoutError",
     "Mesh",
     "MeshError",
@@ -75,7 +85,12 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "__version__",
+    "layer",
+    "list_models",
+    "list_strategies",
     "list_systems",
+    "load_model",
+    "load_strategy",
     "load_system",
     "make_mesh",
     "parse_spec",

@@ -16,7 +16,7 @@ from einscale.layout import Layout, Tensor, make_layout
 from einscale.mesh import Mesh, split_name
 from einscale.numeric import product
 from einscale.plan import LocalEinsum, Plan, step_flops, work_traffic
-from einscale.priced import PricedPlan, price_plan
+from einscale.priced import PricedPlan, compute_dtype, price_plan
 from einscale.reshard import reshard
 from einscale.roofline import local_seconds
 from einscale.topology import Network, step_seconds
@@ -199,5 +199,5 @@ class _Search:
             flops += work
             if self.objective == "time":
                 traffic = int(work_traffic(step, self.sizes, degrees))
-                cost += local_seconds(work, traffic, step.inputs[0].dtype, self.network.system.chip).seconds
+                cost += local_seconds(work, traffic, compute_dtype(step.inputs), self.network.system.chip).seconds
         return cost, flops, len(plan.steps)

@@ -11,7 +11,7 @@ from einscale.einsum import Einsum
 from einscale.layout import Layout, Tensor, local_bytes, local_shape, shards
 from einscale.mesh import Mesh
 from einscale.plan import LocalEinsum
-from einscale.priced import PricedPlan, PricedStep
+from einscale.priced import PricedPlan, PricedStep, compute_dtype
 from einscale.roofline import local_seconds
 from einscale.topology import Network, explain_step
 from einscale.units import format_bytes, format_flops, format_seconds
@@ -91,7 +91,7 @@ def _tensor_text(tensor: Tensor, layout: Layout) -> str:
 
 def _local_words(step: PricedStep, work: LocalEinsum, network: Network, units: str) -> str:
     """Time of local work: the longer of arithmetic and memory traffic."""
-    local = local_seconds(step.flops, step.traffic, work.inputs[0].dtype, network.system.chip)
+    local = local_seconds(step.flops, step.traffic, compute_dtype(work.inputs), network.system.chip)
     memory = _quotient(format_bytes(step.traffic, units), float(local.memory_seconds), step.traffic, "B/s")
     if not step.flops:
         return f"{memory} of memory traffic"

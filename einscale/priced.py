@@ -7,13 +7,14 @@ links it crosses (`topology`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from einscale.bounds import LowerBound, placement_bound
 from einscale.bounds import lower_bounds as every_bound
 from einscale.collectives import FREE, Collective, received_total
+from einscale.dtypes import BITS
 from einscale.einsum import Einsum
 from einscale.layout import Layout, Tensor, local_bytes, shards
 from einscale.mesh import Mesh
@@ -168,7 +169,7 @@ class PricedPlan(Struct, frozen=True):
 
     @property
     def redundancy(self) -> float:
-        """FLOPs of all devices over those of the same work without repetition; 1.0 where no device repeats another's."""
+        """FLOPs of all devices over those of the work without repetition; 1.0 where no device repeats another's."""
         degrees = self.mesh.degrees
         once = 0
         for step, price in zip(self.plan.steps, self.steps, strict=True):
@@ -198,6 +199,15 @@ def price_plan(plan: Plan, sizes: Mapping[str, int], network: Network) -> Priced
     )
 
 
+def compute_dtype(tensors: Sequence[Tensor]) -> str:
+    """Element type the chip multiplies in: the widest of the operands, to which the others are converted.
+
+    >>> compute_dtype([Tensor("x", ("i",), "bf16"), Tensor("w", ("i",), "int8")])
+    'bf16'
+    """
+    return max((tensor.dtype for tensor in tensors), key=lambda name: BITS[name])
+
+
 def lower_bounds(priced: PricedPlan) -> LowerBounds:
     """Both bounds of a priced plan."""
     found = {bound.name: bound for bound in every_bound(priced.plan, priced.sizes, priced.mesh)}
@@ -209,7 +219,7 @@ def _price(step: Step, sizes: Mapping[str, int], network: Network) -> PricedStep
     if isinstance(step, LocalEinsum):
         flops = int(step_flops(step, sizes, mesh.degrees))
         traffic = int(work_traffic(step, sizes, mesh.degrees))
-        local = local_seconds(flops, traffic, step.inputs[0].dtype, network.system.chip)
+        local = local_seconds(flops, traffic, compute_dtype(step.inputs), network.system.chip)
         return PricedStep(step, flops, traffic, 0, 0, 0, float(local.seconds), local.bound)
     total = int(received_total(step, sizes, mesh))
     alone = Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)

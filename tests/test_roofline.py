@@ -36,8 +36,7 @@ def test_critical_batch_of_an_int8_matmul(
     assert time.seconds == max(time.compute_seconds, time.memory_seconds)
 
 
-def test_loading_weights(  # TPUs, Q1: 200B bf16 parameters over 32 TPU v4, about 10 ms
-) -> None:
+def test_loading_weights() -> None:  # TPUs, Q1: 200B bf16 parameters over 32 TPU v4, about 10 ms
     time = local_seconds(0, 2 * 200e9 / 32, "bf16", load_chip("tpu-v4"))
     assert time.seconds * 1e3 == pytest.approx(10, abs=0.5)
     assert time.bound == "memory"

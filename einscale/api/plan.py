@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from einscale.api.resolve import Asked, resolve
+from einscale.api.resolve import Asked, resolve, wanted_choices
 from einscale.dtypes import dtype as canonical_dtype
-from einscale.errors import SizeError, UsageError, did_you_mean
-from einscale.hardware import DEFAULT_SYSTEM, System, load_system
+from einscale.errors import PlanError, SizeError, UsageError, did_you_mean
+from einscale.hardware import DEFAULT_SYSTEM, System, flop_rate, load_system
 from einscale.layout import Layout
 from einscale.mesh import Mesh, make_mesh
 from einscale.notation import parse_spec
 from einscale.plan import Plan
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
-from einscale.planner.question import Wanted
-from einscale.priced import LowerBounds, PricedPlan, PricedStep, lower_bounds, price_plan
+from einscale.priced import LowerBounds, PricedPlan, PricedStep, compute_dtype, lower_bounds, price_plan
 from einscale.topology import Network, bind
 
 if TYPE_CHECKING:
@@ -278,19 +277,33 @@ def answer(
 def _planned(
     asked: Asked, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...]
 ) -> PlannedEinsum:
-    question = asked.question
-    wanted = Wanted(question.output_dims, question.output_unreduced, question.output_unreduced_open)
-    return plan_einsum(
-        asked.tensors,
-        layouts,
-        asked.output,
-        wanted,
-        asked.sizes,
-        asked.mesh,
-        network=network,
-        objective=objective,
-        max_flops=max_flops,
-    )
+    """The cheapest plan over every layout that the wanted one leaves open."""
+    rate = flop_rate(network.system.chip, compute_dtype(asked.tensors)) if objective == "time" else None
+    best: PlannedEinsum | None = None
+    for wanted in wanted_choices(asked):
+        planned = plan_einsum(
+            asked.tensors,
+            layouts,
+            asked.output,
+            wanted,
+            asked.sizes,
+            asked.mesh,
+            network=network,
+            objective=objective,
+            max_flops=max_flops,
+            flop_rate=rate,
+        )
+        if best is None or _cost(planned, objective) < _cost(best, objective):
+            best = planned
+    if best is None:
+        raise PlanError("the output leaves no layout to choose from")
+    return best
+
+
+def _cost(planned: PlannedEinsum, objective: str) -> tuple[float, int, int]:
+    """What a plan costs by the objective, then what it costs otherwise."""
+    first: float = planned.received if objective == "bytes" else (planned.seconds or 0.0)
+    return first, planned.received, planned.flops
 
 
 def _check_cap(max_flops: int | None) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations, product
+from math import prod
 
 from msgspec import Struct
 
 from einscale.dtypes import BITS
 from einscale.errors import PlanError, SizeError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout, make_layout, shards
-from einscale.mesh import Mesh
+from einscale.mesh import Mesh, split_name
 from einscale.notation import Axis, Question, Spec, lower
+from einscale.planner.question import Wanted
 from einscale.units import check_size
 
 ANYTHING = "?"
 """Mark of a wanted dim that may be divided further."""
+
+MOST_CHOICES = 256
+"""Most readings of `/?` after named axes that are planned."""
 
 
 class Asked(Struct, frozen=True):
@@ -90,6 +96,42 @@ def _names(spec: Spec, question: Question) -> tuple[str, ...]:
 def _fixed(dim: tuple[str, ...] | None) -> tuple[str, ...]:
     """Mesh axes that a wanted dim names, whatever it leaves open."""
     return tuple(axis for axis in dim or () if axis != ANYTHING)
+
+
+def wanted_choices(asked: Asked) -> Iterator[Wanted]:
+    """The wanted layouts of the output: one, or where a dim reads `B/x/?` one for each way to go on after `x`.
+
+    Raises:
+        PlanError: so many ways that planning each would take too long.
+    """
+    question, mesh = asked.question, asked.mesh
+    named = {split_name(axis)[0] for dim in question.output_dims for axis in _fixed(dim)}
+    named |= {split_name(axis)[0] for axis in question.output_unreduced}
+    free = [axis.name for axis in mesh.axes if axis.size > 1 and axis.name not in named]
+    endings = [ending for count in range(len(free) + 1) for ending in permutations(free, count)]
+    options = [
+        [(*_fixed(dim), *ending) for ending in endings] if dim and dim[-1] == ANYTHING else [dim]
+        for dim in question.output_dims
+    ]
+    if prod(map(len, options)) > MOST_CHOICES:
+        raise PlanError(
+            "the output leaves too many layouts open",
+            text=asked.spec.text,
+            span=asked.spec.output.span if asked.spec.output else None,
+            expected=f"at most {MOST_CHOICES} ways to read its `/?`",
+        )
+    for dims in product(*options):
+        given = [axis for dim in dims for axis in dim or ()]
+        if len(given) == len(set(given)) and _fit(asked, dims):
+            yield Wanted(dims, question.output_unreduced, question.output_unreduced_open)
+
+
+def _fit(asked: Asked, dims: Sequence[tuple[str, ...] | None]) -> bool:
+    """Whether no dim of the output is divided over more devices than it has elements."""
+    return all(
+        shards(dim or (), asked.mesh.degrees) <= asked.sizes[index]
+        for index, dim in zip(asked.output.indices, dims, strict=True)
+    )
 
 
 def _sizes(spec: Spec, question: Question, given: Mapping[str, int]) -> dict[str, int]:

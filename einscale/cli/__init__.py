@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
-    "layer": "layer",
-    "plan": "plan",
-    "explain": "plan",
-    "program": "models",
-    "model": "models",
-    "models": "models",
-    "strategies": "strategies",
-    "hardware": "hardware",
+    "layer": ("layer", "Price every kind of layer of a model under a strategy."),
+    "plan": ("plan", "Plan one sharded einsum and price it."),
+    "explain": ("plan", "Plan one sharded einsum and say why."),
+    "program": ("models", "Print a model's programs as text."),
+    "model": ("models", "Count a model's parameters."),
+    "models": ("models", "List the models known by name."),
+    "strategies": ("strategies", "List the strategies known by name, or show one."),
+    "hardware": ("hardware", "List the hardware known by name, or show one system."),
 }
-"""Command -> the module of this package that has a function of that name."""
+"""Command -> (the module of this package that has a function of that name, one line for the overview)."""
 
 ANSWERED, NO, NOT_UNDERSTOOD = 0, 1, 2
 INTERRUPTED = 130

@@ -23,8 +23,9 @@ def application(names: Iterable[str]) -> typer.Typer:
     )
     app.callback()(_options)
     for name in names:
-        module = import_module(f"einscale.cli.{COMMANDS[name]}")
-        app.command(name)(getattr(module, name))
+        module, summary = COMMANDS[name]
+        function = getattr(import_module(f"einscale.cli.{module}"), name)
+        app.command(name, short_help=summary)(function)
     return app
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from einscale.collectives import Collective
-from einscale.layout import Layout, Tensor
+from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh, join_parts, part_order, without_covered
 from einscale.plan import LocalEinsum, LocalMap
 from einscale.planner.words import gather_cause, result_cause, statistic_cause
@@ -80,7 +80,13 @@ class PlannedProgram(Struct, frozen=True):
         return tuple(step for planned in self.statements for step in planned.collectives)
 
 
-def plan_program(program: Program, strategy: Strategy, mesh: Mesh, sizes: Mapping[str, int]) -> PlannedProgram:
+def plan_program(
+    program: Program,
+    strategy: Strategy,
+    mesh: Mesh,
+    sizes: Mapping[str, int],
+    pinned: Mapping[str, Layout] | None = None,
+) -> PlannedProgram:
     """Derive the layouts and collectives of a program under a strategy.
 
     Args:
@@ -88,21 +94,28 @@ def plan_program(program: Program, strategy: Strategy, mesh: Mesh, sizes: Mappin
         strategy: compute and store tables; roles are bound to the axes of the mesh.
         mesh: the devices.
         sizes: a size for every axis of the program.
+        pinned: value name -> the layout it rests in, whatever the store table says; a gradient rests as what it is of.
 
     Raises:
+        LayoutError: a pinned layout is not one of the mesh.
         StrategyError: an axis is divided into more parts than it has elements, or a mesh axis has no role.
     """
-    return _Planner(program, bind_strategy(strategy, mesh), mesh, dict(sizes)).run()
+    for name, layout in (pinned or {}).items():
+        check_layout(layout, mesh, f"`{name}`")
+    return _Planner(program, bind_strategy(strategy, mesh), mesh, dict(sizes), dict(pinned or {})).run()
 
 
 class _Planner:
     """Walks the statements once; what is remembered is where each value rests and which layouts of it are at hand."""
 
-    def __init__(self, program: Program, strategy: Strategy, mesh: Mesh, sizes: dict[str, int]) -> None:
+    def __init__(
+        self, program: Program, strategy: Strategy, mesh: Mesh, sizes: dict[str, int], pinned: dict[str, Layout]
+    ) -> None:
         self.program = program
         self.strategy = strategy
         self.mesh = mesh
         self.sizes = sizes
+        self.pinned = pinned
         self.table = program.table
         self.composites = dict(program.composites)
         self.stream = stream_axes(program)
@@ -137,6 +150,8 @@ class _Planner:
     def rest(self, value: Value) -> Layout:
         """Layout a value rests in: the compute rules on its axes, then the store rules of its class."""
         root = self.table.get(value.of, value) if value.of is not None else value
+        if root.name in self.pinned:
+            return self.pinned[root.name]
         kind = self.class_of(value, root)
         placement = self.placed(value.axes, self.sections.get(root.name, ""))
         rules = self.strategy.store_rules(kind) if kind else ()

@@ -8,12 +8,12 @@ SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
 
 
-def head(kind: str) -> dict[str, Any]:
+def head(command: str) -> dict[str, Any]:
     """The keys that say what a document is.
 
     >>> sorted(head("plan"))
-    ['einscale_version', 'kind', 'schema_version']
+    ['command', 'einscale_version', 'schema_version']
     """
     from einscale import __version__
 
-    return {"schema_version": SCHEMA_VERSION, "kind": kind, "einscale_version": __version__}
+    return {"schema_version": SCHEMA_VERSION, "einscale_version": __version__, "command": command}

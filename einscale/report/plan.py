@@ -93,7 +93,8 @@ def explain_report(
     if alternatives:
         ways = tuple(_way_row(priced, view, a) for a in alternatives)
         tables.append(Table("alternatives", "other ways to divide the work, to the same result", WAYS, ways))
-    return Report(_heading(priced, view), tuple(tables), _summary(priced, view, units), conventions(priced, view, units))
+    summary = _summary(priced, view, units)
+    return Report(_heading(priced, view), tuple(tables), summary, conventions(priced, view, units))
 
 
 def _heading(priced: PricedPlan, view: PlanView) -> tuple[str, ...]:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 from einscale.collectives import ALL_GATHER, FREE, MASK, REDUCE_SCATTER, SLICE, Collective
 from einscale.digits import Digits, digits_of
-from einscale.errors import LayoutError
+from einscale.dtypes import bytes_of
+from einscale.errors import LayoutError, UsageError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh
 from einscale.reshard.glue import grown, shrink
 from einscale.reshard.moves import Move, State, digits_in, mask_of
 from einscale.reshard.search import Path, Problem, cheapest
+from einscale.reshard.timed import Links, solve_timed
 
 if TYPE_CHECKING:
     from einscale.topology import Network
 
 __all__ = ["reshard"]
+
+OBJECTIVES = ("bytes", "time")
 
 MERGED = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER)
 """Kinds of which two in a row are one fused move of the same bytes."""
@@ -43,6 +48,8 @@ def reshard(
 ) -> tuple[Collective, ...]:
     """Cheapest moves from `before` to `after`.
 
+    By bytes received, then number of collectives; or, for the objective `time`, by seconds on the network's links.
+
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
     >>> before, after = make_layout([("y",), (), ("x",)]), make_layout([(), ("x", "y"), ()])
@@ -53,13 +60,32 @@ def reshard(
 
     Raises:
         LayoutError: a layout is not one of this tensor on this mesh, or the two owe different reductions.
+        UsageError: the objective is unknown, or `time` without a network.
     """
+    if objective not in OBJECTIVES:
+        raise UsageError(f"unknown objective `{objective}`", hint=did_you_mean(objective, OBJECTIVES, "objectives"))
     _check(tensor, before, after, mesh)
     digits = digits_of(mesh, before.axes + after.axes, split=split_axes)
     source, target = to_state(before, digits), to_state(after, digits)
     room = rooms(tensor, (source, target), sizes, digits)
-    path = solve(source, target, digits.radices, room, mesh.devices)
+    if objective == "time":
+        links = links_of(digits, network)
+        path = solve_timed(source, target, room, volume(tensor, (source, target), sizes, digits), links)
+    else:
+        path = solve(source, target, digits.radices, room, mesh.devices)
     return emit(tensor, before, after, path.steps, digits, cause)
+
+
+@lru_cache(maxsize=64)
+def links_of(digits: Digits, network: Network | None) -> Links:
+    """What moves cost on a network.
+
+    Raises:
+        UsageError: there is no network.
+    """
+    if network is None:
+        raise UsageError("the objective `time` needs a network", expected="network=bind(mesh, system)")
+    return Links(digits, network)
 
 
 def _check(tensor: Tensor, before: Layout, after: Layout, mesh: Mesh) -> None:
@@ -85,6 +111,15 @@ def rooms(
         counts = lcm(*(digits.size(state[0][d]) for state in states))
         result.append(gcd(-(-sizes[index] // counts) * counts, digits.mesh.devices))
     return tuple(result)
+
+
+def volume(tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], digits: Digits) -> int:
+    """Bytes of the whole tensor, its dims padded to what the given layouts need."""
+    elements = 1
+    for d, index in enumerate(tensor.indices):
+        counts = lcm(*(digits.size(state[0][d]) for state in states))
+        elements *= -(-sizes[index] // counts) * counts
+    return int(bytes_of(elements, tensor.dtype))
 
 
 def solve(source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int) -> Path:

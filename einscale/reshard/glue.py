@@ -20,15 +20,16 @@ class Small(tuple[State, State, tuple[int, ...]]):
 
 
 def shrink(
-    source: State, target: State, radices: tuple[int, ...], *, idle: bool
+    source: State, target: State, radices: tuple[int, ...], *, idle: bool, apart: int = 0
 ) -> tuple[Small, tuple[tuple[int, ...], ...]]:
     """The question in new digits, and for each new digit the old ones it stands for, major to minor.
 
-    Idle digits, in neither layout, are kept if asked for: the replicas they make can share the work of a move.
+    Idle digits, in neither layout, are kept if asked for: the replicas they make can share the work of a move. Digits
+    in the set `apart` are not glued to others.
     """
     named = mask_of(d for dims in (source[0], target[0]) for dim in dims for d in dim) | source[1] | target[1]
     relevant = digits_in((1 << len(radices)) - 1 if idle else named)
-    runs = _runs(source, target, radices, relevant) if len(relevant) > FEW else [(d,) for d in relevant]
+    runs = _runs(source, target, radices, relevant, apart) if len(relevant) > FEW else [(d,) for d in relevant]
     head = {run[0]: run for run in runs}
     order = dict.fromkeys(
         digit
@@ -62,14 +63,14 @@ def grown(state: State, groups: tuple[tuple[int, ...], ...]) -> State:
 
 
 def _runs(
-    source: State, target: State, radices: tuple[int, ...], relevant: tuple[int, ...]
+    source: State, target: State, radices: tuple[int, ...], relevant: tuple[int, ...], apart: int
 ) -> list[tuple[int, ...]]:
     """Cut the digits into runs that neither layout, nor the lining up of the two, separates."""
     places = [_places(source[0]), _places(target[0])]
     follower: dict[int, int] = {}
     for digit in relevant:
         following = _next(digit, (source, target), places, relevant)
-        if following is not None:
+        if following is not None and (apart >> digit & 1) == (apart >> following & 1):
             follower[digit] = following
     _align(follower, source[0], target[0], radices)
     followed = set(follower.values())

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from einscale.errors import HardwareError, did_you_mean
+from einscale.errors import HardwareError, MeshError, did_you_mean
 from einscale.hardware import Level, System
 from einscale.hardware.load import domain_size
 from einscale.mesh import Mesh, split_name
@@ -186,7 +186,7 @@ def _spread(name: str, network: Network) -> tuple[tuple[int, int], ...]:
 def _position(axis: str, mesh: Mesh) -> int:
     names = mesh.names
     if axis not in names:
-        raise HardwareError(f"the mesh {mesh} has no axis `{axis}`", hint=did_you_mean(axis, names, "the mesh has"))
+        raise MeshError(f"the mesh {mesh} has no axis `{axis}`", hint=did_you_mean(axis, names, "the mesh has"))
     return names.index(axis)
 
 
@@ -195,7 +195,7 @@ def level_counts(axes: tuple[str, ...], network: Network) -> tuple[int, ...]:
     """Devices of a group over mesh axes (or sub-axes) on each level, fast to slow; their product is the group size.
 
     Raises:
-        HardwareError: the mesh has no such axis.
+        MeshError: the mesh has no such axis.
     """
     spreads = [_spread(name, network) for name in axes]
     return tuple(int(product(spread[level][1] for spread in spreads)) for level in range(len(network.domains)))

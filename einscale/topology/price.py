@@ -94,7 +94,7 @@ def coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[fl
     1.94
 
     Raises:
-        HardwareError: the mesh has no such axis.
+        MeshError: the mesh has no such axis.
         UsageError: no such collective.
     """
     if kind in FREE:
@@ -142,7 +142,7 @@ def step_seconds(step: Collective, sizes: Mapping[str, Number], network: Network
     """Seconds of one planned move on the busiest device, by the local bytes (padding included) before it.
 
     Raises:
-        HardwareError: the step's axes are not of this mesh.
+        MeshError: the step's axes are not of this mesh.
     """
     if step.kind in FREE:
         return 0.0

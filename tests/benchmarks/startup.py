@@ -1,7 +1,7 @@
 """Start-up time against a trivial typer app in the same environment: `python tests/benchmarks/startup.py [RUNS]`.
 
-Both are run as new processes with compiled modules (.pyc) in place; the least CPU time (user and system) of many runs is
-compared, since wall time on a shared machine measures its other users. Exit status 1 where a bar is missed.
+Both are run as new processes with compiled modules (.pyc) in place; the least CPU time (user and system) of many runs
+is compared, since wall time on a shared machine measures its other users. Exit status 1 where a bar is missed.
 """
 
 from __future__ import annotations

@@ -38,6 +38,9 @@ class LowerBound(Struct, frozen=True):
     words: str
 
 
+ROUNDING = 1e-9
+"""Relative slack given to what is found in floating point, so that rounding never lifts a bound above the truth."""
+
 PLACEMENT = "what must arrive to go from where the tensors are to where this plan computes, however it is done"
 LAYOUT_FREE = "what any division of this einsum over these devices must move if each does an equal share of the work"
 
@@ -47,7 +50,7 @@ def lower_bounds(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> tuple[Lowe
     received = int(plan_received(plan, sizes, mesh))
     placement = placement_bound(plan, sizes, mesh)
     bounds = [LowerBound("placement", placement, _ratio(received, placement), PLACEMENT)]
-    free = math.ceil(plan_layout_free_bound(plan, sizes, mesh) * (1 - 1e-12))
+    free = math.ceil(plan_layout_free_bound(plan, sizes, mesh) * (1 - ROUNDING))
     if free:
         bounds.append(LowerBound("layout-free", free, _ratio(received, free), LAYOUT_FREE))
     return tuple(sorted(bounds, key=lambda bound: -bound.bytes))
@@ -248,7 +251,7 @@ def _least_sum(least: Sequence[float], most: Sequence[float], target: float) -> 
         return [min(max(math.exp(level), low), high) for low, high in zip(least, most, strict=True)]
 
     wanted = math.log(target)
-    if sum(map(math.log, least)) >= wanted:
+    if sum(map(math.log, least)) >= wanted - ROUNDING:
         return sum(least)
     low, high = math.log(min(least)), math.log(max(most))
     for _ in range(200):

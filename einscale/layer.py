@@ -23,6 +23,7 @@ from einscale.models import Model
 from einscale.numeric import product
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
 from einscale.program.backward import WHOLE, backward
+from einscale.program.shapes import is_float
 from einscale.program.values import Program
 from einscale.strategy import ROLES, Strategy, bind_strategy
 from einscale.topology import Network, bind
@@ -300,16 +301,28 @@ def role_names(strategy: Strategy, mesh: Mesh) -> dict[str, str]:
 
 
 def tensor_class(planned: PlannedProgram, name: str) -> str:
-    """Class of what a collective moves: `parameters`, `gradients` (of parameters), `activations` or `statistics`."""
+    """Class of what a collective moves: `parameters`, `gradients` (of parameters), `activations` or `statistics`.
+
+    What is made of parameters alone, such as the positions of a sequence, has gradients as parameters have.
+    """
     table = planned.program.table
     if name not in table:
         return "statistics"
     value = table[name]
     if value.kind == "parameter":
         return "parameters"
-    if value.of in table and table[value.of].kind == "parameter":
+    if value.of in table and (table[value.of].kind == "parameter" or _made_of_parameters(planned.program, value.of)):
         return "gradients"
     return "activations"
+
+
+def _made_of_parameters(program: Program, name: str) -> bool:
+    """Whether a value is made of parameters alone, the same for every sequence of the batch: looked-up positions."""
+    producer = next((s for s in program.statements if name in s.outputs), None)
+    if producer is None or "b" in program.table[name].axes:
+        return False
+    floats = [source for source in producer.inputs if is_float(program.table[source].dtype)]
+    return all(program.table[source].kind == "parameter" for source in floats)
 
 
 def batch_ways(strategy: Strategy, mesh: Mesh) -> int:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from einscale.errors import MeshError, NotationError, did_you_mean
 from einscale.numeric import Number, product
-from einscale.units import LIMIT
+from einscale.units import LIMIT, LONGEST_NUMBER
 
 SUB_AXIS = re.compile(r"([A-Za-z_]\w*):\((\d+)\)(\d+)\Z")
 
@@ -184,7 +184,7 @@ def _parse_axis(text: str, part: str, start: int, stop: int, before: list[MeshAx
     expected = "NAME=INT[@LEVEL], for example `data=16,model=8`"
     if not part:
         raise NotationError("an axis is missing in the mesh", text=text, span=(start, stop), expected=expected)
-    found = re.fullmatch(r"([A-Za-z_]\w*)\s*=\s*([^@\s]*)\s*(?:@\s*([A-Za-z]\w*)?)?", part, re.ASCII)
+    found = re.fullmatch(r"([A-Za-z]\w*)\s*=\s*([^@\s]*)\s*(?:@\s*([A-Za-z]\w*)?)?", part, re.ASCII)
     if found is None:
         raise NotationError(f"cannot read the mesh axis `{part}`", text=text, span=(start, stop), expected=expected)
     name, digits, level = found[1], found[2], found[3]
@@ -197,6 +197,8 @@ def _parse_axis(text: str, part: str, start: int, stop: int, before: list[MeshAx
         raise NotationError("a network level is missing after `@`", text=text, span=(at, at + 1), expected=expected)
     if any(axis.name == name for axis in before):
         raise MeshError(f"mesh axis `{name}` is given twice", text=text, span=(start, start + len(name)))
+    if len(digits) > LONGEST_NUMBER:
+        raise MeshError(f"mesh axis `{name}` has an absurd number of devices", text=text, span=span)
     size = int(digits)
     if size < 1:
         raise MeshError(f"mesh axis `{name}` must have at least 1 device", text=text, span=span)

@@ -12,6 +12,9 @@ SI_BYTES = (("PB", 10**15), ("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB",
 SI = (("E", 10**18), ("P", 10**15), ("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3), ("", 1))
 COUNTS = (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3), ("", 1))
 
+LONGEST_NUMBER = 40
+"""Digits of the longest number that is read at all; Python refuses to convert thousands of them."""
+
 LIMIT = 10**18
 """Largest size or count that a person can mean; larger ones are refused."""
 
@@ -119,6 +122,8 @@ def parse_size(text: str, what: str = "size") -> int:
             f"the {what} is not a number", text=text, span=(0, len(text)), expected="a whole number such as 4096 or 4Ki"
         )
     digits = found[1].replace("_", "")
+    if len(digits) > LONGEST_NUMBER:
+        raise SizeError(f"the {what} is absurd: a number of {len(digits)} digits", text=text, span=(0, len(text)))
     value = int(digits) * factor if re.fullmatch(r"[+-]?\d+", digits) else float(digits) * factor
     return check_size(value, what, text)
 

@@ -43,9 +43,8 @@ def moved(tensor: Tensor, before: Layout, after: Layout, size: dict[str, int], m
         ("all-gather", (("x",), ()), (), ((), ()), (), ("x",)),
         ("all-gather", (("x", "y"), ()), (), ((), ()), (), ("x", "y")),
         ("all-gather", (("x",), ("y",)), (), ((), ("y",)), (), ("x",)),
-        ("reduce-scatter", ((), ()), ("x",), (("x",), ()), (), ("x",)),
+        ("reduce-scatter", ((), ()), ("x", "y"), (("x", "y"), ()), (), ("x", "y")),
         ("reduce-scatter", (("y",), ()), ("x",), (("y",), ("x",)), (), ("x",)),
-        ("all-reduce", ((), ()), ("x",), ((), ()), (), ("x",)),
         ("all-reduce", (("y",), ()), ("x",), (("y",), ()), (), ("x",)),
         ("all-reduce", ((), ()), ("x", "y"), ((), ()), (), ("x", "y")),
         ("all-to-all", (("x",), ()), (), ((), ("x",)), (), ("x",)),
@@ -73,7 +72,7 @@ def test_a_single_collective_meets_its_bound(
 def test_reducing_one_of_two_owed_sums() -> None:
     mesh, tensor = make_mesh("x=4,y=2"), Tensor("t", ("a",), "int8")
     assert moved(tensor, make_layout([()], ["x", "y"]), make_layout([()], ["y"]), {"a": 64}, mesh) == 64 * (
-        8 - 2 + 4 - 4
+        8 - 2 + 4 - 1
     )
 
 
@@ -83,8 +82,29 @@ def test_full_rematerialization_case() -> None:
     before, after = make_layout([("y",), (), ("x",)]), make_layout([(), ("x", "y"), ()])
     size = {"a": 8, "b": 8, "c": 8}
     assert moved(tensor, before, after, size, mesh) == 8 * 512 * 7 / 64
-    plan = Plan((tensor,), (before,), (), tensor, after)
-    assert placement_bound(plan, size, mesh) == 56
+    step = Collective("all-to-all", tensor, ("x", "y"), before, after)
+    check_move(step, mesh)
+    plan = Plan((tensor,), (before,), (step,), tensor, after)
+    assert placement_bound(plan, size, mesh) == plan_received(plan, size, mesh) == 56
+
+
+def test_idle_axes_can_help_an_all_reduce() -> None:
+    """Replicas on y may each reduce half: slice over y, reduce-scatter over x, gather over both meets the bound."""
+    mesh, size, tensor = make_mesh("x=4,y=2"), {"a": 64}, Tensor("t", ("a",), "int8")
+    layouts_on_the_way = [
+        ("slice", ("y",), make_layout([("y",)], ["x"])),
+        ("reduce-scatter", ("x",), make_layout([("y", "x")])),
+        ("all-gather", ("x", "y"), make_layout([()])),
+    ]
+    before, total = make_layout([()], ["x"]), 0
+    for kind, axes, after in layouts_on_the_way:
+        step = Collective(kind, tensor, axes, before, after)
+        check_move(step, mesh)
+        total += received_total(step, size, mesh)
+        before = after
+    assert total == moved(tensor, make_layout([()], ["x"]), before, size, mesh) == 64 * (4 - 1 + 8 - 1)
+    direct = Collective("all-reduce", tensor, ("x",), make_layout([()], ["x"]), before)
+    assert received_total(direct, size, mesh) == 64 * 12
 
 
 def boxes(layout: Layout, shape: Sequence[int], mesh: Mesh) -> np.ndarray:

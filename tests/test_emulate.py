@@ -31,6 +31,8 @@ from einscale.errors import LayoutError, PlanError, VerificationError
 from einscale.layout import Layout, Tensor, check_layout, make_layout, replicated
 from einscale.mesh import Mesh, parse_mesh
 from einscale.plan import LocalEinsum, Plan, Step
+from einscale.planner.einsum import plan_einsum
+from einscale.planner.question import Wanted
 
 
 def route(tensor: Tensor, before: Layout, after: Layout) -> list[Collective]:
@@ -169,6 +171,19 @@ def test_a_permute_of_an_uneven_dim_works_where_all_counts_pad_it_alike(size: in
     assert dict(answer.sizes)["a"] % 6 != 0
 
 
+def test_an_uneven_dim_is_taken_padded_where_a_permute_would_find_no_equal_blocks() -> None:
+    # Of 51, six shards of 9 pad to 54 but two of 26 to 52: after the permute, a gather leaves 27, not 26.
+    tensor = Tensor("A", ("a",))
+    before, swapped, after = make_layout([("y", "x")]), make_layout([("x", "y")]), make_layout([("x",)])
+    steps = (
+        Collective(PERMUTE, tensor, ("x", "y"), before, swapped),
+        Collective(ALL_GATHER, tensor, ("y",), swapped, after),
+    )
+    answer = verify_plan(Plan((tensor,), (before,), steps, tensor, after), {"a": 51}, parse_mesh("x=2,y=3"))
+    assert (answer.padded, answer.sizes) == (("a",), (("a", 6),))
+    assert " at a=6 (padded): " in str(answer)
+
+
 def test_the_all_to_all_of_jax_21562_moves_seven_eighths_of_a_shard() -> None:
     # P('y', None, 'x') -> P(None, ('x', 'y'), None) on x=4, y=2: github.com/jax-ml/jax/issues/21562
     tensor = Tensor("A", ("a", "b", "c"), "int8")
@@ -240,6 +255,30 @@ def test_a_plan_that_lost_a_step_fails(question: tuple[Plan, dict[str, int], Mes
     lost = choice % len(plan.steps)
     with pytest.raises(VerificationError):
         verify_plan(replace(plan, steps=plan.steps[:lost] + plan.steps[lost + 1 :]), lengths, mesh)
+
+
+@st.composite
+def open_questions(draw: st.DrawFn) -> tuple[Einsum, tuple[Layout, ...], Wanted, dict[str, int], Mesh]:
+    einsum = draw(einsums(diagonals=True))
+    mesh = draw(meshes(devices=16))
+    names = draw(atoms(mesh))
+    given = tuple(draw(layouts(indices, names)) for indices in einsum.inputs)
+    wanted = draw(layouts(einsum.output, names))
+    dims = tuple(None if draw(st.integers(0, 4)) == 0 else dim for dim in wanted.dims)
+    lengths = draw(sizes(einsum.indices, even=draw(st.sampled_from([1, 48])), most=20))
+    return einsum, given, Wanted(dims, wanted.unreduced), lengths, mesh
+
+
+@given(open_questions())
+@settings(max_examples=100, deadline=None)
+def test_planned_einsums_verify(
+    question: tuple[Einsum, tuple[Layout, ...], Wanted, dict[str, int], Mesh],
+) -> None:
+    einsum, given, wanted, lengths, mesh = question
+    tensors = tuple(Tensor(f"in{number}", indices) for number, indices in enumerate(einsum.inputs))
+    planned = plan_einsum(tensors, given, Tensor("out", einsum.output), wanted, lengths, mesh)
+    answer = verify_plan(planned.plan, lengths, mesh)
+    assert len(answer.bytes_received) == len(planned.plan.steps)
 
 
 A, B, C = Tensor("A", ("i", "k")), Tensor("B", ("k", "j")), Tensor("C", ("i", "j"))
@@ -496,10 +535,14 @@ def test_a_large_mesh_shrinks_and_keeps_its_sub_axes_and_permutes() -> None:
 
 
 def test_uneven_sizes_stay_uneven_on_a_smaller_mesh() -> None:
-    answer = verify_plan(big_plan(), {"i": 8200, "j": 4096}, parse_mesh("x=128,y=32"))
+    plan = big_plan()
+    gather = plan.collectives[0]
+    plan = replace(plan, steps=(gather,), output_layout=gather.after)
+    answer = verify_plan(plan, {"i": 8200, "j": 4096}, parse_mesh("x=128,y=32"))
     lengths = dict(answer.sizes)
     assert lengths["i"] % answer.mesh.size("x") != 0  # 8200 is no multiple of 32 nor of 128
     assert lengths["j"] % answer.mesh.size("y") == 0
+    assert answer.padded == ()
 
 
 def test_a_million_devices_verify() -> None:

@@ -49,7 +49,7 @@ param e: bf16[v d] tied
 section attention:
   q = einsum("b s d, d n g -> b s n g", x, w)
   group core:
-    p: fp32[b s n g] = softmax(q, axis=g)
+    p: bf16[b s n g] = softmax(q, axis=g)
     r, r_mask = dropout(p, rate=0.25)
   rows = lookup(e, tokens, axis=v)
 out = sum(r, axes=(n g))
@@ -75,7 +75,8 @@ return out, rows
 
 def test_spaces_comments_aliases_and_blank_lines_are_free():
     program = parse_program(
-        "\n# a comment\nprogram  p # named\n input x :bfloat16[ a\tb ]\n\n\ty=gelu( x,approximate = none )# done\r\nreturn y"
+        "\n# a comment\nprogram  p # named\n input x :bfloat16[ a\tb ]\n\n"
+        "\ty=gelu( x,approximate = none )# done\r\nreturn y"
     )
     assert print_program(program) == ("program p\ninput x: bf16[a b]\ny = gelu(x, approximate=none)\nreturn y\n")
 
@@ -107,6 +108,8 @@ FAULTS = [
     ("y = \nreturn y", "an operation is wanted here, but the line ends", " "),
     ("y = gelu(x) x\nreturn y", "`x` is left over at the end of the line", "x"),
     ("y = gelu(x, approximate=)\nreturn y", "the value of an option is wanted here", ")"),
+    ("y = scale(x, factor=" + "9" * 31 + ")\nreturn y", "the number is absurd", "9" * 31),
+    ("y = scale(x, factor=1e999)\nreturn y", "must be a number, a word or words, not inf", "scale(x, factor=1e999)"),
     ("y = gelu(approximate=tanh, x)\nreturn y", "operands come before options", "x"),
     ("y = gelu(x, approximate=tanh, approximate=none)\nreturn y", "option `approximate` is given twice", "approximate"),
     ("y = gelu(x, approx=tanh)\nreturn y", "gelu has no option `approx`", "gelu(x, approx=tanh)"),
@@ -118,8 +121,16 @@ FAULTS = [
     ("y = einsum(x, w)\nreturn y", "an einsum starts with its spec", "x"),
     ('y = einsum("a b, b c", x, w)\nreturn y', "an einsum of a program needs one `->`", "a b, b c"),
     ('y = einsum("a b, b 4 -> a", x, w)\nreturn y', "`4` is not an axis name", "4"),
-    ('y = einsum("a b, b c -> a d", x, w)\nreturn y', "output index `d` occurs in no operand", 'einsum("a b, b c -> a d", x, w)'),
-    ('y = einsum("a, b c -> a c", x, w)\nreturn y', "operand 1, `x`, has 2 axes [a b] but the spec reads 1: [a]", 'einsum("a, b c -> a c", x, w)'),
+    (
+        'y = einsum("a b, b c -> a d", x, w)\nreturn y',
+        "output index `d` occurs in no operand",
+        'einsum("a b, b c -> a d", x, w)',
+    ),
+    (
+        'y = einsum("a, b c -> a c", x, w)\nreturn y',
+        "operand 1, `x`, has 2 axes [a b] but the spec reads 1: [a]",
+        'einsum("a, b c -> a c", x, w)',
+    ),
     ('y = einsum("a b, b c -> a c, x, w)\nreturn y', '`"` does not belong here', '"'),
     ("y = gelu(x) from z\nreturn y", "unknown value `z`", "z"),
     ("y of z = gelu(x)\nreturn y", "unknown value `z`", "z"),
@@ -131,12 +142,20 @@ FAULTS = [
     ("y = gelu(x)\ninput z: bf16[a]\nreturn y", "come before the first statement", "z"),
     ("size b = 4096.5\ny = gelu(x)\nreturn y", "the size of `b` must be a whole number from 1 to 10^18", "4096.5"),
     ("size b = 0\ny = gelu(x)\nreturn y", "the size of `b` must be a whole number", "0"),
-    ("size b = 9999999999999999999999999\ny = gelu(x)\nreturn y", "the size of `b` must be", "9999999999999999999999999"),
+    (
+        "size b = 9999999999999999999999999\ny = gelu(x)\nreturn y",
+        "the size of `b` must be",
+        "9999999999999999999999999",
+    ),
     ("size b = 4\nsize b = 4\ny = gelu(x)\nreturn y", "the size of `b` is given twice", "b"),
     ("size q = 4\ny = gelu(x)\nreturn y", "no value has the axis `q`", "q"),
     ("composite h = (a q)\ny = gelu(x)\nreturn y", "no value has the axis `q`", "h"),
     ("composite h = a\ny = gelu(x)\nreturn y", "`(` is wanted here, not `a`", "a"),
-    ("size a = 2\nsize c = 3\ny = einsum(\"a b, b a -> a\", x, w)\nreturn y", "index `a` reads axis `c`, but `a` is 2 and `c` is 3", 'einsum("a b, b a -> a", x, w)'),
+    (
+        'size a = 2\nsize c = 3\ny = einsum("a b, b a -> a", x, w)\nreturn y',
+        "index `a` reads axis `c`, but `a` is 2 and `c` is 3",
+        'einsum("a b, b a -> a", x, w)',
+    ),
     ("input v: bf16[a a]\ny = gelu(x)\nreturn y", "a tensor has an axis twice", "[a a]"),
     ("input w: bf16[a]\ny = gelu(x)\nreturn y", "two values are called `w`", "w"),
     ("input v bf16[a]\ny = gelu(x)\nreturn y", "`:` is wanted here, not `bf16`", "bf16"),
@@ -145,7 +164,7 @@ FAULTS = [
     ("phase backwards:\n  y = gelu(x)\nreturn y", "did you mean `backward`?", "backwards"),
     ("y = gelu(x) ; z\nreturn y", "`;` does not belong here", ";"),
     ("program q\ny = gelu(x)\nreturn y", "the program has a name already", "program q"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "words", "guilty"), FAULTS)

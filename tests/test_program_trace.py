@@ -177,7 +177,7 @@ FAULTS = {
         "index `f` reads axis `d`, but `f` is 6 and `d` is 4",
     ),
     "axes that do not match": (
-        add,
+        lambda x, w: w + x,
         "add matches axes by name: `w` [d f] has `f`, which `x` [b s d] has not",
     ),
     "an axis it has not": (
@@ -199,7 +199,7 @@ FAULTS = {
         "option `factor` of scale must be a number, a word or words, not inf",
     ),
     "a scale of the wrong axes": (
-        rms_norm,
+        lambda x, w: rms_norm(x, w, axis="d"),
         "norm along `d` takes scale and bias of axes [d], not w: bf16[d f]",
     ),
     "indices that are floats": (

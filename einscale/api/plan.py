@@ -211,7 +211,7 @@ def plan(
 
     >>> answer = plan("B/x D, D/x F -> B/x F", mesh="x=4", sizes={"B": 64, "D": 128, "F": 256})
     >>> [str(step.step) for step in answer.steps][0]
-    'all-gather(x) B: D/x F -> D F'
+    'all-gather(x) rhs: D/x F -> D F'
     >>> answer.bytes_received, answer.flops
     (49152, 1048576)
 

@@ -21,7 +21,9 @@ Sizes: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--size", "-s", metavar="NAME=INT", help="Size of an index; repeat it, or part several by commas."),
 ]
-Dtype: TypeAlias = Annotated[str, typer.Option("--dtype", metavar="NAME", help="Element type of tensors that name none.")]
+Dtype: TypeAlias = Annotated[
+    str, typer.Option("--dtype", metavar="NAME", help="Element type of tensors that name none.")
+]
 Objective: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -41,12 +41,14 @@ class Small(Struct, frozen=True):
         padded: index -> the size its dims are divided as. Where every number of shards that occurs rounds the size up
             to the same whole, that whole: all shards are then equal blocks of it. Elsewhere the size itself.
         original: the same cuts on the mesh that was asked about.
+        whole: indices that are taken padded, see `shrink`.
     """
 
     digits: CutMesh
     sizes: dict[str, int]
     padded: dict[str, int]
     original: CutMesh
+    whole: tuple[str, ...] = ()
 
     @property
     def same_mesh(self) -> bool:
@@ -91,6 +93,9 @@ def shrink(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Small:
     are no smaller, different ones stay different if possible, every permute keeps its equal numbers of shards, and the
     indices keep their divisibilities. Axes that no step touches shrink to one device.
 
+    An index that is uneven, and of which a permute exchanges blocks, must be stored padded to a multiple of all its
+    numbers of shards, or those blocks would not line up: such an index is taken padded, so it is even here.
+
     Raises:
         PlanError: a size is missing, or nothing small enough keeps the plan's meaning.
     """
@@ -103,20 +108,21 @@ def shrink(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Small:
         if index not in sizes:
             raise PlanError(f"the size of index `{index}` is missing")
     radices = digits.radices
+    sizes, whole = _exchanged(plan, divided, sizes, digits)
     own = _small_sizes(divided, sizes, radices, radices)
     fallback: Small | None = None
     if own is not None and mesh.devices <= 16 * SMALL_DEVICES:
         cells, work = _cost(plan, pairs, digits, own, radices)
         if cells <= SMALL_BYTES and work <= SMALL_WORK and mesh.devices <= SMALL_DEVICES:
-            return Small(digits, own, _padded(divided, own, radices), digits)
+            return Small(digits, own, _padded(divided, own, radices), digits, whole)
         if cells <= BYTES_LIMIT and work <= WORK_LIMIT:
-            fallback = Small(digits, own, _padded(divided, own, radices), digits)
+            fallback = Small(digits, own, _padded(divided, own, radices), digits, whole)
     for other in _smaller_radices(plan, digits):
         small = _small_sizes(divided, sizes, radices, other)
         if small is not None:
             cells, work = _cost(plan, pairs, digits, small, other)
             if cells <= BYTES_LIMIT and work <= WORK_LIMIT:
-                return Small(digits.resized(other), small, _padded(divided, small, other), digits)
+                return Small(digits.resized(other), small, _padded(divided, small, other), digits, whole)
     if fallback is None:
         raise PlanError(
             f"the plan is too large to emulate: no smaller mesh than {mesh} keeps its divisibilities within 256 MB",
@@ -132,6 +138,21 @@ def _divided(pairs: list[tuple[Tensor, Layout]], digits: CutMesh) -> dict[str, s
         for index, dim in zip(tensor.indices, layout.dims, strict=True):
             divided.setdefault(index, set()).add(digits.expand(dim))
     return divided
+
+
+def _exchanged(
+    plan: Plan, divided: Mapping[str, set[tuple[int, ...]]], sizes: Mapping[str, int], digits: CutMesh
+) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Sizes with those indices padded of which permutes exchange blocks that would not line up; and which they are."""
+    padded = dict(sizes)
+    for step in plan.collectives:
+        if step.kind == PERMUTE:
+            for index, old, new in zip(step.tensor.indices, step.before.dims, step.after.dims, strict=True):
+                counts = [count(run, digits.radices) for run in divided[index]]
+                wholes = {round_up(sizes[index], shards) for shards in counts if shards > 1}
+                if len(wholes) > 1 and digits.expand(old) != digits.expand(new):
+                    padded[index] = round_up(sizes[index], math.lcm(*counts))
+    return padded, tuple(index for index in divided if padded[index] != sizes[index])
 
 
 def _padded(

@@ -43,6 +43,7 @@ class Verification(Struct, frozen=True):
         elements: elements of the result compared, over all devices.
         bytes_received: per step, bytes received at those sizes, added up over all devices; 0 for local work.
         seed: what the operands were drawn from.
+        padded: uneven indices that were taken padded, because permutes exchange blocks of them (see `shrink`).
     """
 
     mesh: Mesh
@@ -51,6 +52,7 @@ class Verification(Struct, frozen=True):
     elements: int
     bytes_received: tuple[int, ...]
     seed: int
+    padded: tuple[str, ...] = ()
 
     @property
     def total_received(self) -> int:
@@ -58,7 +60,7 @@ class Verification(Struct, frozen=True):
         return sum(self.bytes_received)
 
     def __str__(self) -> str:
-        sizes = " ".join(f"{index}={size}" for index, size in self.sizes)
+        sizes = " ".join(f"{index}={size}{' (padded)' if index in self.padded else ''}" for index, size in self.sizes)
         return (
             f"verified on {self.devices} emulated devices ({self.mesh}) at {sizes or 'no indices'}: "
             f"{len(self.bytes_received)} steps, {self.elements} elements exact, "
@@ -123,7 +125,8 @@ def verify_plan(plan: Plan, sizes: Mapping[str, int], mesh: Mesh, *, seed: int =
     except _Wrong as wrong:
         raise VerificationError(f"the result {wrong}") from None
     devices = count(range(len(run.radices)), run.radices)
-    return Verification(small.digits.mesh, devices, tuple(small.sizes.items()), elements, tuple(received), seed)
+    ran = tuple(small.sizes.items())
+    return Verification(small.digits.mesh, devices, ran, elements, tuple(received), seed, small.whole)
 
 
 class _Wrong(Exception):  # noqa: N818  (not an error of its own: the caller names the step)

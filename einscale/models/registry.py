@@ -119,7 +119,7 @@ def _run(path: str, text: str) -> tuple[Program, ...]:
         exec(compile(text, path, "exec"), names)
     except EinscaleError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"line {_line_of(error, path)}: {type(error).__name__}: {error}") from None
     return tuple(dict.fromkeys(value for value in names.values() if isinstance(value, Program)))
 

@@ -35,7 +35,9 @@ def operand_cause(step: Collective, question: Question, placement: Placement) ->
     instead = f"the einsum divides {listed(used)} over {over}" if used else f"the einsum does not divide over {over}"
     contracted = {question.names[k] for k in question.contracted}
     if step.kind == SLICE:
-        return f"operand {name} is the same on all of {over} and {instead}: each device keeps its part of {listed(gained)}"
+        return (
+            f"operand {name} is the same on all of {over} and {instead}: each device keeps its part of {listed(gained)}"
+        )
     if step.kind == MASK:
         return f"operand {name} is the same on all of {over}: one device keeps it, the others take zeros"
     if step.kind == ALL_GATHER:
@@ -68,7 +70,11 @@ def result_cause(step: Collective, question: Question, placement: Placement, owe
         if kept:
             arrived = f"an operand arrives owing a sum over {over}, kept through the einsum"
             reason = f"{reason}; {arrived}" if reason else arrived
-        ending = "and every device wants the whole" if step.kind == ALL_REDUCE else f"each device keeps its part of {listed(gained)}"
+        ending = (
+            "and every device wants the whole"
+            if step.kind == ALL_REDUCE
+            else f"each device keeps its part of {listed(gained)}"
+        )
         return f"{reason}: the partial sums must be added, {ending}"
     if step.kind == ALL_GATHER:
         return f"the einsum leaves {name} with {listed(lost)} divided over {over} and it is wanted whole there"

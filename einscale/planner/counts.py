@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from einscale.planner.question import Operand, Question, union
+from einscale.planner.objective import Objective
+from einscale.planner.question import Question, union
+from einscale.reshard.moves import digits_in, size_of
 
 Counts = tuple[int, ...]
 
-VECTORS = 20_000
-"""Most vectors of counts one plan looks at."""
+VECTORS = 12_000
+"""Most vectors of counts one search looks at."""
 
 
 def floor_units(devices: int, wanted: int, joint: int, due: int) -> int:
@@ -24,25 +26,50 @@ def floor_units(devices: int, wanted: int, joint: int, due: int) -> int:
     Without sums a device needs its block less what it holds. With them every element takes due - 1 additions and
     P/wanted - 1 copies, and one transfer more where no device both holds a part of it and wants it.
     """
+    square = devices * devices
     if due == 1:
-        return devices * devices // wanted + -(devices * devices) // joint
-    copies = devices // wanted - 1
-    return devices * (due - 1 + copies) + max(0, devices + -(devices * devices) // joint)
+        return square // wanted + -square // joint
+    return devices * (due + devices // wanted - 2) + max(0, devices + -square // joint)
 
 
-def count_vectors(question: Question, banned: int, needed: int) -> Iterator[Counts]:
-    """Every way to give the indices numbers of shards whose product is at least `needed`."""
+def capacities(question: Question, banned: int) -> list[tuple[int, int]]:
+    """(radix, how many digits of it the indices can use), for every radix of the mesh."""
     amounts: dict[int, int] = {}
     for digit, radix in enumerate(question.radices):
         if not banned >> digit & 1:
             amounts[radix] = amounts.get(radix, 0) + 1
-    partial: list[Counts] = [(1,) * len(question.rooms)]
+    result = []
     for radix, amount in sorted(amounts.items()):
+        usable = 0
+        for room in question.rooms:
+            while room % radix == 0:
+                room //= radix
+                usable += 1
+        result.append((radix, min(amount, usable)))
+    return result
+
+
+def most_shards(question: Question, banned: int) -> int:
+    """Largest number of parts the iteration space can be divided into."""
+    result = 1
+    for radix, usable in capacities(question, banned):
+        result *= radix**usable
+    return result
+
+
+def count_vectors(question: Question, banned: int, needed: int) -> Iterator[Counts]:
+    """Every way to give the indices numbers of shards whose product is at least `needed`, the largest products first."""
+    partial: list[Counts] = [(1,) * len(question.rooms)]
+    most = most_shards(question, banned)
+    for radix, usable in capacities(question, banned):
+        spare = most // needed
+        least = usable
+        while least and radix <= spare:
+            spare //= radix
+            least -= 1
         grown: list[Counts] = []
         for counts in partial:
-            grown += _spread(counts, question.rooms, radix, amount)
-            if len(grown) > VECTORS:
-                break
+            _spread(grown, counts, question.rooms, radix, least, usable)
         partial = grown
     for counts in partial:
         total = 1
@@ -52,115 +79,140 @@ def count_vectors(question: Question, banned: int, needed: int) -> Iterator[Coun
             yield counts
 
 
-def _spread(counts: Counts, rooms: Counts, radix: int, amount: int) -> list[Counts]:
-    """Every way to multiply the counts by `radix` at most `amount` times in all, most times first."""
-    result: list[Counts] = []
-    size = len(counts)
+def _spread(result: list[Counts], counts: Counts, rooms: Counts, radix: int, least: int, most: int) -> None:
+    """Every way to multiply the counts by `radix`, from `most` down to `least` times in all."""
+    reach = [0] * (len(counts) + 1)
+    for k in range(len(counts) - 1, -1, -1):
+        room, powers = rooms[k] // counts[k], 0
+        while room % radix == 0 and powers < most:
+            room //= radix
+            powers += 1
+        reach[k] = reach[k + 1] + powers
 
-    def place(k: int, left: int, current: list[int]) -> None:
-        if k == size:
-            result.append(tuple(current))
+    def place(k: int, done: int, current: Counts) -> None:
+        if len(result) >= VECTORS:
             return
-        options = []
-        count = counts[k]
-        for power in range(left + 1):
-            if rooms[k] % count:
-                break
-            options.append((count, left - power))
-            count *= radix
-        for count, rest in reversed(options):
-            current.append(count)
-            place(k + 1, rest, current)
-            current.pop()
+        if k == len(counts):
+            result.append(current)
+            return
+        powers = reach[k] - reach[k + 1]
+        for power in range(min(powers, most - done), -1, -1):
+            if done + power + reach[k + 1] < least:
+                return
+            place(k + 1, done + power, (*current, counts[k] * radix**power))
 
-    place(0, amount, [])
-    return result
+    place(0, 0, ())
 
 
-def most_shards(question: Question, banned: int) -> int:
-    """Largest number of parts the iteration space can be divided into."""
-    best = 1
-    for counts in count_vectors(question, banned, 1):
-        total = 1
-        for count in counts:
-            total *= count
-        best = max(best, total)
-    return best
+class Part:
+    """One tensor's share in the cost of a vector of counts: an operand on its way in, or the result on its way out.
 
-
-class Floors:
-    """Lower bounds of count vectors, tensor by tensor, remembered by the counts that concern the tensor.
-
-    `kept` says per operand over which digits it stays unreduced through the einsum.
+    Args:
+        volume: bytes of the tensor.
+        labels: its indices.
+        homes: per dim, the digits it has (an operand), or is wanted to have (the result).
+        due: partial sums it arrives with; those of contracted indices come on top where `contracted` names them.
+        contracted: for the result, the indices that are summed.
+        free: nothing is known of where it must go; only its sums cost.
     """
 
-    __slots__ = ("_known", "_pieces", "banned", "kept", "question")
+    __slots__ = ("_known", "contracted", "due", "free", "homes", "labels", "sizes", "volume")
 
-    def __init__(self, question: Question, kept: tuple[int, ...]) -> None:
-        """Prepare the pieces: source counts of every operand, wanted counts of the output."""
-        self.question = question
-        self.kept = kept
-        self.banned = union(kept)
-        self._known: list[dict[Counts, int]] = [{} for _ in range(len(question.operands) + 1)]
-        digits = question.digits
-        self._pieces = [
-            (operand, tuple(digits.size(dim) for dim in operand.source[0]), self._size(operand.source[1] & ~mask))
-            for operand, mask in zip(question.operands, kept, strict=True)
-        ]
+    def __init__(
+        self,
+        volume: int,
+        labels: tuple[int, ...],
+        homes: tuple[tuple[int, ...], ...],
+        due: int,
+        radices: tuple[int, ...],
+        contracted: tuple[int, ...] | None = None,
+        *,
+        free: bool = False,
+    ) -> None:
+        """Count the shards of every dim."""
+        self.volume = volume
+        self.labels = labels
+        self.homes = homes
+        self.sizes = tuple(size_of(home, radices) for home in homes)
+        self.due = due
+        self.contracted = contracted
+        self.free = free
+        self._known: dict[Counts, int] = {}
 
-    def _size(self, mask: int) -> int:
-        result = 1
-        for digit, radix in enumerate(self.question.radices):
-            if mask >> digit & 1:
-                result *= radix
-        return result
-
-    def total(self, counts: Counts) -> int:
-        """Least bytes a device receives under these counts, in units of 1/P^2."""
-        result = 0
-        for known, (operand, source, due) in zip(self._known, self._pieces, strict=False):
-            key = tuple([counts[k] for k in operand.labels])
-            floor = known.get(key)
-            if floor is None:
-                floor = known[key] = self._operand(operand, source, due, key)
-            result += floor
-        floor = self._known[-1].get(counts)
-        if floor is None:
-            floor = self._known[-1][counts] = self._output(counts)
-        return result + floor
-
-    def _operand(self, operand: Operand, source: Counts, due: int, counts: Counts) -> int:
+    def measures(self, counts: Counts) -> tuple[int, int, int]:
+        """(shards wanted, joint shards, sums due) under given counts, as `floor_units` takes them."""
         wanted = joint = 1
-        for have, need in zip(source, counts, strict=True):
-            wanted *= need
-            joint *= max(have, need)
-        return operand.volume * floor_units(self.question.devices, wanted, joint, due)
-
-    def _output(self, counts: Counts) -> int:
-        question = self.question
-        due = self._size(self.banned)
-        for k in question.contracted:
+        due = self.due
+        if self.contracted is None:
+            for k, size in zip(self.labels, self.sizes, strict=True):
+                count = counts[k]
+                wanted *= count
+                joint *= max(count, size)
+            return wanted, joint, due
+        for k in self.contracted:
             due *= counts[k]
-        if question.wanted.unreduced_open:
-            return 0
-        if question.open or question.owes:
-            owed = self._size(question.owes)
-            return question.out_volume * question.devices * max(0, due - owed)
-        wanted = joint = 1
-        for k, dim in zip(question.out_labels, question.target, strict=True):
-            need = question.digits.size(dim or ())
-            wanted *= need
-            joint *= max(counts[k], need)
-        return question.out_volume * floor_units(question.devices, wanted, joint, due)
+        for k, size in zip(self.labels, self.sizes, strict=True):
+            wanted *= size
+            joint *= max(counts[k], size)
+        return wanted, joint, due
+
+    def floor(self, counts: Counts, devices: int, objective: Objective) -> int:
+        """Least cost of this tensor under given counts."""
+        key = tuple([counts[k] for k in self.labels])
+        if self.contracted is not None:
+            due = self.due
+            for k in self.contracted:
+                due *= counts[k]
+            key = (*key, due)
+        found = self._known.get(key)
+        if found is None:
+            wanted, joint, due = self.measures(counts)
+            if self.free:
+                units = devices * (due - 1)
+            else:
+                units = floor_units(devices, wanted, joint, due)
+            found = self._known[key] = objective.floor(self.volume, units)
+        return found
 
 
-def ordered_vectors(question: Question, kept: tuple[int, ...], needed: int, most: int) -> list[tuple[int, Counts]]:
-    """Count vectors that can be cheaper than `most`, the least bound first."""
-    floors = Floors(question, kept)
+def parts_of(question: Question, kept: tuple[int, ...]) -> list[Part]:
+    """The parts of a question, operands first; `kept` says over which digits each operand stays unreduced."""
+    radices = question.radices
+    parts = [
+        Part(
+            operand.volume,
+            operand.labels,
+            operand.source[0],
+            size_of(digits_in(operand.source[1] & ~mask), radices),
+            radices,
+        )
+        for operand, mask in zip(question.operands, kept, strict=True)
+    ]
+    due = size_of(digits_in(union(kept)), radices)
+    homes = tuple(dim or () for dim in question.target)
+    volume = question.out_volume
+    if question.wanted.unreduced_open or question.owes:
+        volume = 0  # what may stay owed costs nothing for sure
+    free = question.open or bool(question.owes)
+    parts.append(Part(volume, question.out_labels, homes, due, radices, question.contracted, free=free))
+    return parts
+
+
+def ordered_vectors(
+    question: Question, parts: list[Part], banned: int, needed: int, most: int, objective: Objective
+) -> tuple[list[tuple[int, Counts]], bool]:
+    """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at."""
+    devices = question.devices
     result = []
-    for counts in count_vectors(question, floors.banned, needed):
-        floor = floors.total(counts)
+    looked = 0
+    for counts in count_vectors(question, banned, needed):
+        looked += 1
+        floor = objective.work(counts)
+        for part in parts:
+            if floor >= most:
+                break
+            floor += part.floor(counts, devices, objective)
         if floor < most:
             result.append((floor, counts))
     result.sort()
-    return result
+    return result, looked < VECTORS

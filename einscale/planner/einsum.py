@@ -15,6 +15,7 @@ from einscale.mesh import Mesh
 from einscale.plan import Plan, plan_flops, plan_received
 from einscale.planner.counts import most_shards
 from einscale.planner.emission import Prepared, assemble, assemble_one
+from einscale.planner.objective import Bytes, Objective, Seconds
 from einscale.planner.placing import Best, Placer
 from einscale.planner.pricing import Pricing
 from einscale.planner.prepare import check_question, prepared_all
@@ -105,11 +106,12 @@ def plan_einsum(
     if objective == "time" and network is None:
         raise UsageError("the objective `time` needs a network", expected="network=bind(mesh, system)")
     if len(tensors) == 1:
-        return _plan_one(tensors[0], layouts[0], output, wanted, sizes, mesh)
+        return _plan_one(tensors[0], layouts[0], output, wanted, sizes, mesh, network if objective == "time" else None)
     prepared = prepared_all(tensors, layouts, output, sizes, mesh)
     digits = _digits(tensors, layouts, wanted, mesh)
     question = _question(prepared, output, wanted, sizes, digits)
-    best = _search(question, prepared, max_flops, sizes, mesh)
+    judge = Seconds(question, network, flop_rate) if objective == "time" and network is not None else Bytes(question)
+    best = _search(question, prepared, judge, max_flops, sizes, mesh)
     return _result(question, prepared, best, sizes, mesh)
 
 
@@ -133,11 +135,18 @@ def _own_flops(prepared: tuple[Prepared, ...], sizes: Mapping[str, int], mesh: M
 
 
 def _search(
-    question: Question, prepared: tuple[Prepared, ...], max_flops: int | None, sizes: Mapping[str, int], mesh: Mesh
+    question: Question,
+    prepared: tuple[Prepared, ...],
+    objective: Objective,
+    max_flops: int | None,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
 ) -> Best:
     """The best placement over every choice of sums to keep."""
     needed = most_shards(question, 0)
-    if max_flops is not None:
+    if max_flops is None and isinstance(objective, Seconds):
+        needed = 1
+    elif max_flops is not None:
         left = max_flops - _own_flops(prepared, sizes, mesh)
         work = question.iterations * question.flops_factor
         if left * needed < work:
@@ -148,7 +157,7 @@ def _search(
         needed = -(-work // left)
     best = Best()
     for kept in keeps(question):
-        Placer(question, kept, needed, best).run()
+        Placer(question, kept, needed, objective, best).run()
     if best.pricing is None:
         raise PlanError("no placement was found within the search's bounds")
     return best
@@ -189,7 +198,13 @@ def planned(plan: Plan, exact: bool, note: str, sizes: Mapping[str, int], mesh: 
 
 
 def _plan_one(
-    tensor: Tensor, layout: Layout, output: Tensor, wanted: Wanted, sizes: Mapping[str, int], mesh: Mesh
+    tensor: Tensor,
+    layout: Layout,
+    output: Tensor,
+    wanted: Wanted,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    network: Network | None,
 ) -> PlannedEinsum:
     """One operand: sum where the data lies, then bring the (smaller) result to the wanted layout.
 
@@ -200,7 +215,12 @@ def _plan_one(
     digits = _digits((tensor,), (layout,), wanted, mesh)
     question = _question(prepared, output, wanted, sizes, digits)
     source = question.operands[0].source
-    pricing = Pricing(question, (source[1],))
+    judge = Bytes(question) if network is None else Seconds(question, network, None)
+    pricing = Pricing(question, (source[1],), judge)
     plan = assemble_one(question, prepared[0], source[0], pricing)
     note = "" if pricing.exact else CUT_SHORT
     return planned(plan, pricing.exact, note, sizes, mesh)
+
+
+def forget() -> None:
+    """Forget remembered plans."""

@@ -60,11 +60,11 @@ def assemble(question: Question, prepared: tuple[Prepared, ...], placement: Plac
     layouts = []
     for j, operand in enumerate(question.operands):
         dims = question.operand_dims(operand, placement)
-        path = pricing.operand(j, dims)[1]
+        path = pricing.operand(j, dims)
         target = operand.layout
         if (dims, pricing.kept[j]) != operand.source:
             target = named(dims, pricing.kept[j], digits, operand.layout.reduction)
-        moves = emit(operand.tensor, operand.layout, target, path.steps, digits, "")
+        moves = emit(operand.tensor, operand.layout, target, path.steps, digits, merged=pricing.objective.merged)
         moves = tuple(replace(step, cause=operand_cause(step, question, placement)) for step in moves)
         steps += sliced_first(prepared[j], moves, digits)
         layouts.append(target)
@@ -81,12 +81,12 @@ def result_moves(
     """The layout the einsum leaves its result in, the layout it ends in, and the moves between."""
     digits = question.digits
     dims, owed = question.output_dims(placement), pricing.owed(placement)
-    _, path, end = pricing.output(dims, owed)
+    path, end = pricing.output(dims, owed)
     final = wanted_layout(question, end)
     if final.unreduced:
         final = replace(final, reduction=reduction)
     made = final if (dims, owed) == end else named(dims, owed, digits, reduction)
-    moves = emit(question.output, made, final, path.steps, digits, "")
+    moves = emit(question.output, made, final, path.steps, digits, merged=pricing.objective.merged)
     return made, final, tuple(replace(m, cause=result_cause(m, question, placement, owed)) for m in moves)
 
 

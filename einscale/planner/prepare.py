@@ -38,7 +38,8 @@ def check_question(
     for index in output.indices:
         if index not in known:
             raise PlanError(
-                f"output index `{index}` occurs in no operand", hint=did_you_mean(index, dict.fromkeys(known), "indices")
+                f"output index `{index}` occurs in no operand",
+                hint=did_you_mean(index, dict.fromkeys(known), "indices"),
             )
     if len(set(output.indices)) != len(output.indices):
         raise PlanError(f"an index occurs twice in the output {output}")

@@ -1,12 +1,12 @@
 """Exact cost of a placement: the cheapest reshard of every operand to it, and of the result to the wanted layout.
 
-A cost is one int: bytes in units of 1/P^2 times `UNIT`, plus the number of collectives and free moves in its low bits.
+A cost is one int: the objective's units times `UNIT`, plus the number of collectives and free moves in its low bits.
 """
 
 from __future__ import annotations
 
+from einscale.planner.objective import Objective
 from einscale.planner.question import Placement, Question, union
-from einscale.reshard import solve
 from einscale.reshard.moves import Dims, State, mask_of, size_of
 from einscale.reshard.search import UNIT, Path
 
@@ -20,47 +20,48 @@ class Pricing:
     Args:
         question: what is planned.
         kept: per operand, the digits over which it stays unreduced through the einsum.
+        objective: bytes or seconds.
         work: counts the layouts that the reshard searches looked at.
     """
 
-    __slots__ = ("_operands", "_outputs", "banned", "exact", "kept", "question", "work")
+    __slots__ = ("_operands", "_outputs", "banned", "exact", "kept", "objective", "question", "work")
 
-    def __init__(self, question: Question, kept: tuple[int, ...]) -> None:
+    def __init__(self, question: Question, kept: tuple[int, ...], objective: Objective) -> None:
         """Nothing is priced yet."""
         self.question = question
         self.kept = kept
         self.banned = union(kept)
+        self.objective = objective
         self.work = 0
         self.exact = True
-        self._operands: dict[tuple[int, Dims], tuple[int, Path]] = {}
-        self._outputs: dict[State, tuple[int, Path, State]] = {}
+        self._operands: dict[tuple[int, Dims], Path] = {}
+        self._outputs: dict[State, tuple[Path, State]] = {}
 
-    def operand(self, j: int, dims: Dims) -> tuple[int, Path]:
-        """Cost and path of bringing operand j to given dims."""
+    def operand(self, j: int, dims: Dims) -> Path:
+        """Cheapest path of operand j to given dims."""
         found = self._operands.get((j, dims))
         if found is None:
             operand = self.question.operands[j]
-            target = (dims, self.kept[j])
-            path = self._solve(operand.source, target, self.question.operand_room(operand))
-            found = self._operands[j, dims] = (_scaled(path.cost, operand.volume), path)
+            room = tuple(self.question.rooms[k] for k in operand.labels)
+            found = self._path(operand.source, (dims, self.kept[j]), room, operand.volume)
+            self._operands[j, dims] = found
         return found
 
-    def output(self, dims: Dims, owed: int) -> tuple[int, Path, State]:
-        """Cost, path and end of bringing the result to (the best layout that is) the wanted one."""
+    def output(self, dims: Dims, owed: int) -> tuple[Path, State]:
+        """Cheapest path of the result to (the best layout that is) the wanted one, and that layout."""
         found = self._outputs.get((dims, owed))
         if found is None:
             question = self.question
             for target in output_targets(question, dims, owed):
-                path = self._solve((dims, owed), target, question.output_room)
-                cost = _scaled(path.cost, question.out_volume)
-                if found is None or cost < found[0]:
-                    found = (cost, path, target)
+                path = self._path((dims, owed), target, question.output_room, question.out_volume)
+                if found is None or path.cost < found[0].cost:
+                    found = (path, target)
             assert found is not None
             self._outputs[dims, owed] = found
         return found
 
-    def _solve(self, source: State, target: State, room: tuple[int, ...]) -> Path:
-        path = solve(source, target, self.question.radices, room, self.question.devices)
+    def _path(self, source: State, target: State, room: tuple[int, ...], volume: int) -> Path:
+        path = self.objective.path(source, target, room, volume)
         self.work += path.looked
         self.exact = self.exact and path.exact
         return path
@@ -72,17 +73,14 @@ class Pricing:
     def cost(self, placement: Placement, most: int = NEVER) -> int:
         """Cost of a placement, or anything not below `most` where it is not below it."""
         question = self.question
-        total = 0
+        total = self.objective.work(tuple(size_of(dim, question.radices) for dim in placement)) * UNIT
         for j, operand in enumerate(question.operands):
-            total += self.operand(j, question.operand_dims(operand, placement))[0]
             if total >= most:
                 return total
-        return total + self.output(question.output_dims(placement), self.owed(placement))[0]
-
-
-def _scaled(cost: int, volume: int) -> int:
-    units, low = divmod(cost, UNIT)
-    return units * volume * UNIT + low
+            total += self.operand(j, question.operand_dims(operand, placement)).cost
+        if total >= most:
+            return total
+        return total + self.output(question.output_dims(placement), self.owed(placement))[0].cost
 
 
 def output_targets(question: Question, dims: Dims, owed: int) -> list[State]:

@@ -98,12 +98,15 @@ def print_program(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
+LONGEST_NUMBER = 30
+"""Characters of the longest number an option may have."""
+
 _TOKEN = re.compile(
     r"""(?P<string>"[^"\n]*")
     | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![A-Za-z_0-9.]))
     | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<mark>[()\[\]:=,])""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
 _Output: TypeAlias = tuple[str, Shape | None, str | None, tuple[int, int]]
 """Name, written type, what it is the gradient of, and where it stands."""
@@ -326,6 +329,8 @@ def _read_option(line: _Line) -> Option:
         line.place += 1
         if kind == "name":
             return text
+        if len(text) > LONGEST_NUMBER:
+            raise line.error("the number is absurd", line.last(), f"at most {LONGEST_NUMBER} characters")
         return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
     raise line.error("the value of an option is wanted here", expected="a number, a word, or names in brackets")
 
@@ -438,11 +443,11 @@ def _read_title(reader: _Reader, line: _Line, body: str) -> None:
         raise NotationError(
             f"line {line.number}: `{name}` is not a program's name",
             text=line.text,
-            span=(line.start, line.stop),
+            span=(line.start, line.start + len(body)),
             expected="for example: program block",
         )
     if reader.title is not None:
-        raise line.error("the program has a name already", (line.start, line.stop))
+        raise line.error("the program has a name already", (line.start, line.start + len(body)))
     reader.title = name
 
 

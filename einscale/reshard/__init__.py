@@ -73,7 +73,7 @@ def reshard(
         path = solve_timed(source, target, room, volume(tensor, (source, target), sizes, digits), links)
     else:
         path = solve(source, target, digits.radices, room, mesh.devices)
-    return emit(tensor, before, after, path.steps, digits, cause)
+    return emit(tensor, before, after, path.steps, digits, cause, merged=MERGED if objective == "bytes" else FREE)
 
 
 @lru_cache(maxsize=64)
@@ -102,9 +102,7 @@ def to_state(layout: Layout, digits: Digits) -> State:
     return digits.dims(layout.dims), mask_of(digits.expand(layout.unreduced))
 
 
-def rooms(
-    tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], digits: Digits
-) -> tuple[int, ...]:
+def rooms(tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], digits: Digits) -> tuple[int, ...]:
     """Per dim the number that its shard count must divide, after padding to what the given layouts need."""
     result = []
     for d, index in enumerate(tensor.indices):
@@ -154,12 +152,19 @@ def _remembered(
 
 
 def emit(
-    tensor: Tensor, before: Layout, after: Layout, steps: tuple[Move, ...], digits: Digits, cause: str
+    tensor: Tensor,
+    before: Layout,
+    after: Layout,
+    steps: tuple[Move, ...],
+    digits: Digits,
+    cause: str = "",
+    *,
+    merged: tuple[str, ...] = MERGED,
 ) -> tuple[Collective, ...]:
-    """The steps of a path as collectives with named axes; neighbours of one kind become one fused move."""
+    """The steps of a path as collectives with named axes; neighbours of one of the kinds `merged` become one move."""
     fused: list[Move] = []
     for kind, moved, state in steps:
-        if fused and fused[-1][0] == kind and kind in MERGED:
+        if fused and fused[-1][0] == kind and kind in merged:
             fused[-1] = (kind, fused[-1][1] + moved, state)
         else:
             fused.append((kind, moved, state))
@@ -183,9 +188,7 @@ def explained(step: Collective) -> str:
     name, over = step.tensor.name, ", ".join(f"`{axis}`" for axis in step.axes)
     indices = step.tensor.indices
     changed = [
-        index
-        for index, one, other in zip(indices, step.before.dims, step.after.dims, strict=True)
-        if one != other
+        index for index, one, other in zip(indices, step.before.dims, step.after.dims, strict=True) if one != other
     ]
     which = ", ".join(f"`{index}`" for index in changed)
     if step.kind in FREE:

@@ -88,9 +88,7 @@ def _places(dims: Dims) -> Places:
     return {digit: (d, k) for d, dim in enumerate(dims) for k, digit in enumerate(dim)}
 
 
-def _next(
-    digit: int, states: tuple[State, State], places: list[Places], relevant: tuple[int, ...]
-) -> int | None:
+def _next(digit: int, states: tuple[State, State], places: list[Places], relevant: tuple[int, ...]) -> int | None:
     """The digit that comes right after this one wherever this one is, if there is one."""
     found: int | None = None
     for (dims, _), place in zip(states, places, strict=True):

@@ -335,9 +335,7 @@ def _aligned(state: State, goal: Goal, chosen: tuple[int, ...], free: int) -> It
     yield from _filled(dims, keep, sizes, pool, goal)
 
 
-def _filled(
-    dims: Dims, heads: list[tuple[int, ...]], sizes: list[int], pool: int, goal: Goal
-) -> Iterator[Dims]:
+def _filled(dims: Dims, heads: list[tuple[int, ...]], sizes: list[int], pool: int, goal: Goal) -> Iterator[Dims]:
     """Fill every dim behind its head up to its size, first choice the digit that is there already; a few ways."""
     made = 0
     stack: list[tuple[int, Dims, int]] = [(0, tuple(heads), pool)]

@@ -1,0 +1,110 @@
+"""What a plan is judged by: bytes received, or seconds. Both as ints, so that searches are exact and repeatable.
+
+The unit of bytes is 1/P^2 byte received by a device, P the devices of the mesh; that of time a femtosecond.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from einscale.collectives import FREE
+from einscale.planner.question import Question
+from einscale.reshard import MERGED, links_of, solve
+from einscale.reshard.moves import State
+from einscale.reshard.search import UNIT, Path
+from einscale.reshard.timed import FEMTO, solve_timed
+from einscale.roofline import local_seconds
+
+if TYPE_CHECKING:
+    from einscale.topology import Network
+
+
+class Bytes:
+    """Bytes received by a device, then the number of collectives."""
+
+    __slots__ = ("question",)
+
+    merged = MERGED
+    """Kinds of which two in a row are one move: fusing them changes no byte."""
+
+    def __init__(self, question: Question) -> None:
+        """Judge the plans of a question."""
+        self.question = question
+
+    def floor(self, volume: int, units: int) -> int:
+        """Least cost of a tensor that must receive so many units of V/P^2."""
+        return volume * units
+
+    def work(self, counts: tuple[int, ...]) -> int:
+        """Cost of the local work: none."""
+        return 0
+
+    def path(self, source: State, target: State, room: tuple[int, ...], volume: int) -> Path:
+        """Cheapest moves of a tensor, priced for its volume."""
+        path = solve(source, target, self.question.radices, room, self.question.devices)
+        units, low = divmod(path.cost, UNIT)
+        return Path(units * volume * UNIT + low, path.steps, exact=path.exact, met=path.met, looked=path.looked)
+
+
+class Seconds:
+    """Time of the moves on a network, one after the other, plus that of the local work.
+
+    Args:
+        question: whose plans are judged.
+        network: the mesh on its links.
+        flop_rate: FLOP/s of a device; None takes the roofline of the network's chip, memory traffic included.
+    """
+
+    __slots__ = ("_known", "_rate", "links", "question")
+
+    merged = FREE
+    """Kinds of which two in a row are one move: other moves are priced as they are fused."""
+
+    def __init__(self, question: Question, network: Network, flop_rate: float | None) -> None:
+        """Bind the network's links to the question's digits."""
+        self.question = question
+        self.links = links_of(question.digits, network)
+        self._rate = flop_rate
+        self._known: dict[tuple[int, ...], int] = {}
+
+    def floor(self, volume: int, units: int) -> int:
+        """Least time of a tensor that must receive so many units of V/P^2: at the fastest links, once their latency."""
+        if not units:
+            return 0
+        share = units / self.question.devices**2
+        return int((volume * share * self.links.fast + self.links.latency) * FEMTO * (1 - 1e-9))
+
+    def work(self, counts: tuple[int, ...]) -> int:
+        """Time of the local work under given numbers of shards."""
+        found = self._known.get(counts)
+        if found is None:
+            found = self._known[counts] = int(self._seconds(counts) * FEMTO)
+        return found
+
+    def _seconds(self, counts: tuple[int, ...]) -> float:
+        question = self.question
+        points = 1
+        for size, count in zip(question.sizes, counts, strict=True):
+            points *= size // count
+        flops = points * question.flops_factor
+        if self._rate is not None:
+            return flops / self._rate
+        traffic = question.out_volume / _shards(question.out_labels, counts)
+        for operand in question.operands:
+            traffic += operand.volume / _shards(operand.labels, counts)
+        chip = self.links.network.system.chip
+        return float(local_seconds(flops, traffic, question.operands[0].tensor.dtype, chip).seconds)
+
+    def path(self, source: State, target: State, room: tuple[int, ...], volume: int) -> Path:
+        """Fastest moves of a tensor."""
+        return solve_timed(source, target, room, volume, self.links)
+
+
+Objective = Bytes | Seconds
+
+
+def _shards(labels: tuple[int, ...], counts: tuple[int, ...]) -> int:
+    result = 1
+    for k in labels:
+        result *= counts[k]
+    return result

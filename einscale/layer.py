@@ -9,7 +9,6 @@ from einscale.cost import NOTHING, PricedStatement, Totals, price_program, total
 from einscale.hardware import System
 from einscale.layout import padding_fraction
 from einscale.memory import (
-    EVERYTHING,
     Held,
     Peak,
     gradient_bytes,
@@ -22,7 +21,7 @@ from einscale.mesh import Mesh, split_name
 from einscale.models import Model
 from einscale.numeric import product
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
-from einscale.program.backward import WHOLE, backward
+from einscale.program.backward import backward
 from einscale.program.shapes import is_float
 from einscale.program.values import Program
 from einscale.strategy import ROLES, Strategy, bind_strategy
@@ -217,10 +216,9 @@ def _kind_report(
 ) -> KindReport:
     mesh = network.mesh
     sizes = program_sizes(program, batch, sequence)
-    again = {WHOLE if group == EVERYTHING else group for group in strategy.policy.recompute}
-    present = {statement.group for statement in program.statements} | {WHOLE}
-    groups = frozenset({*strategy.policy.fuse, *again} & present)
-    whole = backward(retyped(program, dtype), groups) if BACKWARD in phases else retyped(program, dtype)
+    typed = retyped(program, dtype)
+    policy = strategy.policy
+    whole = backward(typed, frozenset(policy.recompute), frozenset(policy.fuse)) if BACKWARD in phases else typed
     planned = plan_program(whole, strategy, mesh, sizes)
     rows = tuple(row for row in price_program(planned, network, dtype) if row.planned.phase in phases)
     trains = BACKWARD in phases
@@ -301,9 +299,10 @@ def role_names(strategy: Strategy, mesh: Mesh) -> dict[str, str]:
 
 
 def tensor_class(planned: PlannedProgram, name: str) -> str:
-    """Class of what a collective moves: `parameters`, `gradients` (of parameters), `activations` or `statistics`.
+    """Class of what a collective moves.
 
-    What is made of parameters alone, such as the positions of a sequence, has gradients as parameters have.
+    `parameters`, `gradients` (of parameters), `statistics` (of a map), `shared` (made of parameters alone, such as the
+    positions of a sequence) or `activations`.
     """
     table = planned.program.table
     if name not in table:
@@ -311,9 +310,10 @@ def tensor_class(planned: PlannedProgram, name: str) -> str:
     value = table[name]
     if value.kind == "parameter":
         return "parameters"
-    if value.of in table and (table[value.of].kind == "parameter" or _made_of_parameters(planned.program, value.of)):
+    root = value.of if value.of in table else name
+    if table[root].kind == "parameter":
         return "gradients"
-    return "activations"
+    return "shared" if _made_of_parameters(planned.program, root) else "activations"
 
 
 def _made_of_parameters(program: Program, name: str) -> bool:

@@ -10,11 +10,9 @@ from einscale.dtypes import bytes_of
 from einscale.layout import Layout, Tensor, local_bytes
 from einscale.planner.fusion import interior, never_written
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram
+from einscale.program.backward import WHOLE
 from einscale.program.maps import fused_residuals, saved
 from einscale.program.values import Program, Statement, Value
-
-EVERYTHING = "full"
-"""Recompute policy that saves nothing but a program's inputs."""
 
 OPTIMIZER_STATE = ("fp32", "fp32", "fp32")
 """What AdamW keeps for each parameter in mixed precision: a master copy and two moments, 12 bytes (Rajbhandari et al.
@@ -104,7 +102,7 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
     Applied to a GPT layer they give the closed forms of Korthikanti et al. 2022, arXiv 2205.05198.
     """
     program, policy = planned.program, planned.strategy.policy
-    if EVERYTHING in policy.recompute:
+    if WHOLE in policy.recompute:
         return tuple(
             _held(planned, name, "input of the layer") for name in program.inputs if _is_forward(program, name)
         )

@@ -76,6 +76,31 @@ def test_reducing_one_of_two_owed_sums() -> None:
     )
 
 
+def test_a_sum_that_no_holder_wants() -> None:
+    """a/x owing y, wanted as a/y/x: a quarter is wanted where a part of it lies; the rest takes one message more."""
+    mesh, size, tensor = make_mesh("x=4,y=2"), {"a": 64}, Tensor("t", ("a",), "int8")
+    start, middle, end = make_layout([("x",)], ["y"]), make_layout([("x", "y")]), make_layout([("y", "x")])
+    scatter = Collective("reduce-scatter", tensor, ("y",), start, middle)
+    permute = Collective("permute", tensor, ("x", "y"), middle, end)
+    total = received_total(scatter, size, mesh) + received_total(permute, size, mesh)
+    assert moved(tensor, start, end, size, mesh) == total == 64 + 48
+
+
+def test_a_shard_is_already_a_part_of_a_sum() -> None:
+    mesh, tensor = make_mesh("x=4"), Tensor("t", ("a",), "int8")
+    assert moved(tensor, make_layout([("x",)]), make_layout([()], ["x"]), {"a": 64}, mesh) == 0
+
+
+def test_an_operand_wanted_twice_must_arrive_where_it_needs_more() -> None:
+    mesh, stored, whole = make_mesh("x=4"), make_layout([("x",)]), make_layout([()])
+    left, right, out = Tensor("v", ("a",), "int8"), Tensor("v", ("b",), "int8"), Tensor("o", ("a", "b"), "int8")
+    gather = Collective("all-gather", right, ("x",), stored, whole)
+    end = make_layout([("x",), ()])
+    work = LocalEinsum((left, right), (stored, whole), out, end)
+    plan = Plan((left, right), (stored, stored), (gather, work), out, end)
+    assert placement_bound(plan, {"a": 64, "b": 64}, mesh) == plan_received(plan, {"a": 64, "b": 64}, mesh) == 48
+
+
 def test_full_rematerialization_case() -> None:
     """P('y', None, 'x') to P(None, ('x', 'y'), None) with x=4, y=2: 7/64 of the array a device (jax issue 21562)."""
     tensor, mesh = Tensor("t", ("a", "b", "c"), "int8"), make_mesh("x=4,y=2")

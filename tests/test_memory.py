@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einscale.memory import (
-    EVERYTHING,
     gradient_bytes,
     optimizer_bytes,
     parameters_held,
@@ -37,7 +36,7 @@ STRATEGIES = {
     "tensor+sequence parallel": (MEGATRON + SEQUENCE, ""),
     "tensor + selective recompute": (MEGATRON, "attention"),
     "tensor+sequence+selective": (MEGATRON + SEQUENCE, "attention"),
-    "full recompute": (MEGATRON, EVERYTHING),
+    "full recompute": (MEGATRON, WHOLE),
 }
 
 
@@ -49,7 +48,7 @@ def gpt_block(hidden: int, heads: int) -> Program:
 def plan(program: Program, strategy: str, recompute: str, t: int, b: int, s: int) -> PlannedProgram:
     again = f'recompute = ["{recompute}"]\n' if recompute else ""
     chosen = parse_strategy(f'name = "own"\n{strategy}[policy]\nfuse = []\n{again}')
-    groups = frozenset({WHOLE if recompute == EVERYTHING else recompute} if recompute else ())
+    groups = frozenset({recompute} if recompute else ())
     sizes = {**dict(program.sizes), "b": b, "s": s, "t": s}
     return plan_program(backward(program, groups), chosen, parse_mesh(f"model={t}"), sizes)
 
@@ -91,7 +90,7 @@ def test_flash_attention_saves_its_ends_and_a_log_sum_exp() -> None:
     block = load_model("llama3-8b").layer("block").program
     sizes = {**dict(block.sizes), "b": 2, "s": 512, "t": 512}
     strategy = parse_strategy('name = "own"\n[compute]\nh = "model"\n')
-    planned = plan_program(backward(block, frozenset({"attention"})), strategy, parse_mesh("model=4"), sizes)
+    planned = plan_program(backward(block, fused=frozenset({"attention"})), strategy, parse_mesh("model=4"), sizes)
     held = {one.tensor.name: one for one in saved_activations(planned)}
     assert {"q_rotated", "k_rotated", "v", "attended", "probs_lse"} <= set(held)
     assert not {"scores", "masked", "probs"} & set(held)
@@ -161,7 +160,7 @@ def test_gathered_parameters_count_while_they_are_needed() -> None:
     assert whole
     assert max(held.bytes for held in whole) == 4096 * 14336 * 2
     # Gathered again in the backward pass and not held in between: the peak of both is below all weights gathered.
-    both = peak(plan_program(backward(block, frozenset({"attention"})), fsdp, parse_mesh("data=8"), sizes))
+    both = peak(plan_program(backward(block, fused=frozenset({"attention"})), fsdp, parse_mesh("data=8"), sizes))
     every = sum(2 * _elements(value.axes, sizes) for value in block.parameters)
     alive = sum(held.bytes for held in both.alive if held.tensor.name.startswith("w") and not held.layout.axes)
     assert alive < every

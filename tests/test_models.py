@@ -467,7 +467,7 @@ def test_a_model_takes_its_folders_name_or_its_files(tmp_path):
     folder.mkdir()
     for file, name in (("config.json", "my-llama"), ("tiny.config.json", "tiny"), ("other.json", "other")):
         (folder / file).write_text(json.dumps(TINY))
-        assert load_model(str(folder / file)).name == name
+        assert load_model(folder / file).name == name
 
 
 MLP = """\

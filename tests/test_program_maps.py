@@ -1,5 +1,7 @@
 """The table of maps, checked against what it is said to mean."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from interpreter import MAPS as RUNS
@@ -34,6 +36,19 @@ def test_every_map_says_why_it_costs_what_it_costs_and_can_be_run():
         assert this.flops_per_element >= 0
         assert len(this.why) > 5
         assert not set(this.needs) & set(this.takes)
+
+
+def documented(this):
+    saves = [f"operand {place + 1}" for place in this.saves_inputs]
+    saves += [("result", *this.extra_outputs)[place] for place in this.saves_outputs]
+    cells = [f"`{this.name}`", str(this.flops_per_element), this.why, ", ".join(this.statistic), ", ".join(saves)]
+    return f"| {' | '.join(cells)} | {'yes' if this.linear else ''} |"
+
+
+def test_the_page_about_programs_shows_the_table():
+    page = (Path(__file__).parent.parent / "docs" / "programs.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in page if line.startswith("| `") and line.partition("`")[2].partition("`")[0] in MAPS]
+    assert rows == [documented(this) for this in MAPS.values()]
 
 
 def statement(text, *, header="input x: bf16[b s d]\nparam w: bf16[d]"):

@@ -22,7 +22,7 @@ def block(name: str = "llama3-8b") -> Program:
 def planned(program: Program, strategy: str, mesh: str, batch: int = 8, sequence: int = 128) -> PlannedProgram:
     sizes = {**dict(program.sizes), "b": batch, "s": sequence, "t": sequence}
     chosen = parse_strategy(strategy) if "\n" in strategy else load_strategy(strategy)
-    whole = backward(program, frozenset({"attention"}))
+    whole = backward(program, fused=frozenset({"attention"}))
     return plan_program(whole, chosen, parse_mesh(mesh), sizes)
 
 

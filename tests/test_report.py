@@ -32,7 +32,9 @@ REPORT = Report(
             (
                 Row(("forward", None, None, ""), 0, "section"),
                 Row(("q = einsum(x, wq)", None, 1.5e-3, ""), 1),
-                Row(("all-gather wq over x", 3 * 2**20, 2e-5, "because d | of wq is divided over `x`"), 2, "collective"),
+                Row(
+                    ("all-gather wq over x", 3 * 2**20, 2e-5, "because d | of wq is divided over `x`"), 2, "collective"
+                ),
                 Row(("attention", 3 * 2**20, 1.52e-3, ""), 0, "subtotal"),
                 Row(("layer", 3 * 2**20, 1.52e-3, ""), 0, "total"),
             ),

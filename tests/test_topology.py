@@ -131,6 +131,18 @@ def test_all_to_all_against_all_gather() -> None:
     assert ring("all-to-all", 1000)[1] / ring("all-gather", 1000)[1] == 0.5
 
 
+def test_blocks_of_an_all_to_all_cross_one_level_each() -> None:
+    """Of 32 blocks 7 stay in the node and 24 leave it."""
+    for bandwidths, factor in (((1.0, 1e9), 7 / 32), ((1e9, 1.0), 24 / 32)):
+        assert collective_seconds("hierarchical", "all-to-all", 1.0, (8, 4), bandwidths) == factor
+
+
+def test_a_permute_goes_as_far_as_it_can() -> None:
+    assert torus("permute", [Segment(8), Segment(2, dim=1)])[1] == 2  # 4 hops, half of it each way
+    assert torus("permute", [Segment(2), Segment(8, wraps=0, dim=1)])[1] == 4  # the row reversed
+    assert switch("permute", 8) == (1, 1)
+
+
 def test_in_network_reduction_sends_the_array_once() -> None:
     assert switch("all-reduce", 8, in_network_reduction=True)[1] == 1
     assert switch("all-reduce", 1, in_network_reduction=True)[1] == 0
@@ -371,6 +383,12 @@ def test_parts_of_a_ring() -> None:
     assert parts("x=64,y=4", ("x",)) == [(16, 1, 1), (4, 4, 1)]
     assert parts("x=64,y=4", ("x", "y")) == [(16, 1, 1), (16, 1, 1)]
     assert parts("x=16,y=16", ("x:(1)1",)) == []
+
+
+def test_an_axis_named_for_a_torus_takes_a_dim() -> None:
+    assert parts("x=16@ici,y=8", ("x",)) == [(16, 1, 1)]
+    assert parts("x=16@ici,y=8", ("y",)) == [(8, 1, 0)]
+    assert parts("x=16@ici,y=8", ("x", "y")) == [(8, 1, 0), (16, 1, 1)]
 
 
 def test_what_does_not_divide_is_one_line() -> None:

@@ -230,10 +230,16 @@ def plan(
         NotationError, MeshError, LayoutError, SizeError, HardwareError, UsageError: an argument cannot be understood.
         PlanError: no plan answers the question, for example because of `max_flops`.
     """
-    if not isinstance(spec, str):
-        raise UsageError(
-            f"the spec must be text, not {type(spec).__name__}", expected="an einsum such as 'B/x D, D F -> B/x F'"
-        )
+    _check_kind(spec, str, "the spec must be text", "an einsum such as 'B/x D, D F -> B/x F'")
+    _check_kind(mesh, (str, Mapping, Mesh), "the mesh must be text, a mapping or a Mesh", "for example 'x=2,y=4'")
+    _check_kind(sizes, (Mapping, type(None)), "sizes must map an index to its size", "for example {'B': 4096}")
+    _check_kind(dtype, str, "the dtype must be text", "for example 'bf16'")
+    _check_kind(
+        hardware,
+        (str, Path, System, type(None)),
+        "the hardware must be a name, a path or a System",
+        "for example 'h100'",
+    )
     if objective not in OBJECTIVES:
         raise UsageError(
             f"unknown objective `{objective}`", hint=did_you_mean(str(objective), OBJECTIVES, "objectives")
@@ -304,6 +310,12 @@ def _cost(planned: PlannedEinsum, objective: str) -> tuple[float, int, int]:
     """What a plan costs by the objective, then what it costs otherwise."""
     first: float = planned.received if objective == "bytes" else (planned.seconds or 0.0)
     return first, planned.received, planned.flops
+
+
+def _check_kind(value: object, kinds: type | tuple[type, ...], message: str, expected: str) -> None:
+    """Raise unless a value is of one of the kinds."""
+    if not isinstance(value, kinds):
+        raise UsageError(f"{message}, not {type(value).__name__}", expected=expected)
 
 
 def _check_cap(max_flops: int | None) -> None:

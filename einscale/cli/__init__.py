@@ -8,6 +8,7 @@ request cannot be understood).
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _close_stdout()
         return ANSWERED
+    except SystemExit as left:
+        if "_EINSCALE_COMPLETE" in os.environ:  # typer answers the shell's request for completions and leaves
+            return left.code if isinstance(left.code, int) else ANSWERED
+        _close_stdout()  # typer leaves like that only where the reader of stdout has
+        return ANSWERED
     except KeyboardInterrupt:
         return _fail(UsageError("interrupted"), INTERRUPTED)
     except MemoryError:
@@ -113,8 +119,6 @@ def _unexpected(error: Exception) -> int:
     """A usage error of typer's in our words; anything else is a fault of einscale and says so."""
     if hasattr(error, "format_message"):
         return _fail(_usage_error(error))
-    import os
-
     if os.environ.get("EINSCALE_TRACEBACK"):
         raise error
     return _fail(
@@ -150,6 +154,4 @@ def _usage_error(error: Any) -> UsageError:
 
 def _close_stdout() -> None:
     """Stop writing to a pipe nobody reads any more, so that the interpreter does not complain when it leaves."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

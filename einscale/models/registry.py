@@ -46,7 +46,7 @@ def is_path(name: str) -> bool:
     return name not in ("", ".") and "\0" not in name and len(name) < 256 and Path(name).exists()
 
 
-def load_model(name_or_path: str, *, dtype: str | None = None) -> Model:
+def load_model(name_or_path: str | Path, *, dtype: str | None = None) -> Model:
     """A model by preset name (in any case) or by the path of a `config.json`, an `.ein` text or a Python file.
 
     Args:
@@ -60,6 +60,7 @@ def load_model(name_or_path: str, *, dtype: str | None = None) -> Model:
         ModelError: no such preset or file, or a configuration that cannot be used.
         NotationError, ProgramError: a program text with a fault.
     """
+    name_or_path = str(name_or_path)
     folded = name_or_path.strip().casefold()
     folded = ALIASES.get(folded, folded)
     presets = list_models()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from einscale.collectives import FREE
 from einscale.planner.question import Question
 from einscale.reshard import MERGED, links_of, solve
-from einscale.reshard.moves import State
-from einscale.reshard.search import UNIT, Path
-from einscale.reshard.timed import FEMTO, solve_timed
+from einscale.reshard.moves import State, digits_in, size_of
+from einscale.reshard.search import UNIT, Path, least_units, shards_of
+from einscale.reshard.timed import FEMTO, least_crossing, solve_timed
 from einscale.roofline import local_seconds
 
 if TYPE_CHECKING:
@@ -39,11 +39,17 @@ class Bytes:
         """Cost of the local work: none."""
         return 0
 
-    def path(self, source: State, target: State, room: tuple[int, ...], volume: int) -> Path:
-        """Cheapest moves of a tensor, priced for its volume."""
-        path = solve(source, target, self.question.radices, room, self.question.devices)
+    def path(self, source: State, target: State, room: tuple[int, ...], volume: int, most: int) -> Path:
+        """Cheapest moves of a tensor, priced for its volume; given up where they cannot cost less than `most`."""
+        limit = (most // UNIT // volume + 1) * UNIT
+        path = solve(source, target, self.question.radices, room, self.question.devices, limit)
         units, low = divmod(path.cost, UNIT)
-        return Path(units * volume * UNIT + low, path.steps, exact=path.exact, met=path.met, looked=path.looked)
+        cost = units * volume * UNIT + low
+        return Path(cost, path.steps, exact=path.exact, met=path.met, estimates=path.estimates)
+
+    def bound(self, source: State, target: State, volume: int) -> int:
+        """Least cost of bringing a tensor from one layout to another."""
+        return volume * _units(self.question, source, target)
 
 
 class Seconds:
@@ -95,12 +101,31 @@ class Seconds:
         chip = self.links.network.system.chip
         return float(local_seconds(flops, traffic, question.operands[0].tensor.dtype, chip).seconds)
 
-    def path(self, source: State, target: State, room: tuple[int, ...], volume: int) -> Path:
-        """Fastest moves of a tensor."""
-        return solve_timed(source, target, room, volume, self.links)
+    def path(self, source: State, target: State, room: tuple[int, ...], volume: int, most: int) -> Path:
+        """Fastest moves of a tensor; given up where they cannot take less than `most`."""
+        return solve_timed(source, target, room, volume, self.links, most)
+
+    def bound(self, source: State, target: State, volume: int) -> int:
+        """Least time of bringing a tensor from one layout to another."""
+        question, links = self.question, self.links
+        across = 0.0
+        if links.crossing:
+            due = size_of(digits_in(source[1] & ~target[1] & links.crossing), question.radices)
+            across = least_crossing(source[0], target, due, links.crossing, question.radices, links)
+        return links.least(_units(question, source, target), across, volume)
 
 
 Objective = Bytes | Seconds
+
+
+def _units(question: Question, source: State, target: State) -> int:
+    """Placement bound between two layouts, in units of V/P^2."""
+    radices, devices = question.radices, question.devices
+    if source == target:
+        return 0
+    parts = size_of(digits_in(source[1] & ~target[1]), radices)
+    replicas = devices // (shards_of(target[0], radices) * size_of(digits_in(target[1]), radices))
+    return least_units(source[0], target, parts, replicas, radices, devices)
 
 
 def _shards(labels: tuple[int, ...], counts: tuple[int, ...]) -> int:

@@ -7,10 +7,10 @@ from itertools import permutations
 from einscale.planner.branches import Branches
 from einscale.planner.counts import Counts, ordered_vectors, parts_of
 from einscale.planner.objective import Objective
-from einscale.planner.pricing import NEVER, Pricing
+from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question
 from einscale.reshard.moves import mask_of, size_of
-from einscale.reshard.search import UNIT
+from einscale.reshard.search import NEVER, UNIT
 
 NODES = 4000
 """Most partial placements one plan looks at."""

@@ -8,10 +8,7 @@ from __future__ import annotations
 from einscale.planner.objective import Objective
 from einscale.planner.question import Placement, Question, union
 from einscale.reshard.moves import Dims, State, mask_of, size_of
-from einscale.reshard.search import UNIT, Path
-
-NEVER = 1 << 300
-"""More than any plan costs."""
+from einscale.reshard.search import NEVER, NOWHERE, UNIT, Path
 
 
 class Pricing:
@@ -24,7 +21,7 @@ class Pricing:
         work: counts the layouts that the reshard searches looked at.
     """
 
-    __slots__ = ("_operands", "_outputs", "banned", "exact", "kept", "objective", "question", "work")
+    __slots__ = ("_operands", "_outputs", "_target", "banned", "exact", "kept", "objective", "question", "work")
 
     def __init__(self, question: Question, kept: tuple[int, ...], objective: Objective) -> None:
         """Nothing is priced yet."""
@@ -34,35 +31,40 @@ class Pricing:
         self.objective = objective
         self.work = 0
         self.exact = True
+        self._target: Dims = tuple(dim or () for dim in question.target)
         self._operands: dict[tuple[int, Dims], Path] = {}
         self._outputs: dict[State, tuple[Path, State]] = {}
 
-    def operand(self, j: int, dims: Dims) -> Path:
-        """Cheapest path of operand j to given dims."""
+    def operand(self, j: int, dims: Dims, most: int = NEVER) -> Path:
+        """Cheapest path of operand j to given dims; one without steps where it cannot cost less than `most`."""
         found = self._operands.get((j, dims))
-        if found is None:
+        if found is None or (not found.steps and found.cost < most):
             operand = self.question.operands[j]
             room = tuple(self.question.rooms[k] for k in operand.labels)
-            found = self._path(operand.source, (dims, self.kept[j]), room, operand.volume)
+            found = self._path(operand.source, (dims, self.kept[j]), room, operand.volume, most)
             self._operands[j, dims] = found
         return found
 
-    def output(self, dims: Dims, owed: int) -> tuple[Path, State]:
+    def output(self, dims: Dims, owed: int, most: int = NEVER) -> tuple[Path, State]:
         """Cheapest path of the result to (the best layout that is) the wanted one, and that layout."""
         found = self._outputs.get((dims, owed))
-        if found is None:
+        if found is None or (not found[0].steps and found[0].cost < most):
             question = self.question
+            found = None
             for target in output_targets(question, dims, owed):
-                path = self._path((dims, owed), target, question.output_room, question.out_volume)
+                limit = most if found is None else min(most, found[0].cost)
+                path = self._path((dims, owed), target, question.output_room, question.out_volume, limit)
                 if found is None or path.cost < found[0].cost:
                     found = (path, target)
             assert found is not None
             self._outputs[dims, owed] = found
         return found
 
-    def _path(self, source: State, target: State, room: tuple[int, ...], volume: int) -> Path:
-        path = self.objective.path(source, target, room, volume)
-        self.work += path.looked
+    def _path(self, source: State, target: State, room: tuple[int, ...], volume: int, most: int) -> Path:
+        if source == target:
+            return NOWHERE
+        path = self.objective.path(source, target, room, volume, most)
+        self.work += len(path.estimates)
         self.exact = self.exact and path.exact
         return path
 
@@ -71,16 +73,31 @@ class Pricing:
         return self.banned | mask_of(tuple(digit for k in self.question.contracted for digit in placement[k]))
 
     def cost(self, placement: Placement, most: int = NEVER) -> int:
-        """Cost of a placement, or anything not below `most` where it is not below it."""
-        question = self.question
-        total = self.objective.work(tuple(size_of(dim, question.radices) for dim in placement)) * UNIT
+        """Cost of a placement, or anything not below `most` where it is not below it.
+
+        The bounds of all tensors come first, so that each search knows how little is left for it.
+        """
+        question, objective = self.question, self.objective
+        total = objective.work(tuple([size_of(dim, question.radices) for dim in placement])) * UNIT
+        bounds = []
         for j, operand in enumerate(question.operands):
-            if total >= most:
-                return total
-            total += self.operand(j, question.operand_dims(operand, placement)).cost
+            dims = question.operand_dims(operand, placement)
+            least = objective.bound(operand.source, (dims, self.kept[j]), operand.volume) * UNIT
+            total += least
+            bounds.append((operand.volume, j, dims, least))
+        out, owed = question.output_dims(placement), self.owed(placement)
+        least = 0
+        if not question.open:
+            least = objective.bound((out, owed), (self._target, question.owes), question.out_volume) * UNIT
+        total += least
         if total >= most:
             return total
-        return total + self.output(question.output_dims(placement), self.owed(placement))[0].cost
+        for _, j, dims, bound in sorted(bounds, reverse=True):
+            cost = self.operand(j, dims, most - total + bound).cost
+            total += cost - bound
+            if total >= most:
+                return total
+        return total + self.output(out, owed, most - total + least)[0].cost - least
 
 
 def output_targets(question: Question, dims: Dims, owed: int) -> list[State]:

@@ -22,6 +22,9 @@ from einscale.program.maps import find_rule
 from einscale.program.shapes import NAME, AxisSizes, check_name, check_program, infer, made_kind
 from einscale.program.values import Option, Program, Statement, Value
 
+_HERE = (lambda: None).__code__.co_filename
+"""File of this module as its frames name it: they are passed over in the search for a variable."""
+
 
 class Traced:
     """A tensor of a program that is being written: axes and element type, no numbers.
@@ -116,7 +119,7 @@ class Tracer:
         frame: FrameType | None = sys._getframe(1)
         bound = None
         while frame is not None and frame is not self.frame:
-            if frame.f_globals.get("__name__") != __name__:
+            if frame.f_code.co_filename != _HERE:
                 bound = next((name for name, local in frame.f_locals.items() if local is value), bound)
             frame = frame.f_back
         return bound if bound is None or NAME.fullmatch(bound) else None

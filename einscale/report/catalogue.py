@@ -31,7 +31,7 @@ def systems_document() -> dict[str, Any]:
 
 
 FACTS = (
-    Column("key", "figure"),
+    Column("key", "figure", wrap=True),
     Column("value", "value", "text"),
     Column("unit", "unit"),
     Column("qualifier", "as stated"),

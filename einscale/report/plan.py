@@ -9,6 +9,7 @@ from msgspec import Struct
 from einscale.alternatives import Alternative, Avoidance
 from einscale.collectives import Collective
 from einscale.explain import StepWords, explain_plan, move_text, step_title, work_text
+from einscale.mesh import split_name
 from einscale.priced import LowerBounds, PricedPlan, PricedStep
 from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_flops, format_seconds
@@ -196,6 +197,20 @@ def conventions(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ..
         f"every figure is per device, padding included; 1 FLOP = half a multiply-add (2mnk); {size}",
         "received: bytes that arrive over the network; x bound: against the least that must for that change of layout",
         *(f"{bound.name} bound: {bound.words}" for bound in view.bounds.all),
+        *_sub_axis_words(priced),
         f"times are modelled, not measured: attainable rates of {priced.network.system.name} where a source has them,"
         " otherwise datasheet",
     )
+
+
+def _sub_axis_words(priced: PricedPlan) -> tuple[str, ...]:
+    """What `x:(2)4` means, where the plan has such a part of a mesh axis."""
+    axes = (axis for step in priced.plan.collectives for axis in (*step.axes, *step.before.axes, *step.after.axes))
+    for name in axes:
+        axis, before, size = split_name(name)
+        if size is not None:
+            whole = priced.mesh.size(axis)
+            return (
+                f"`{name}` is a part of mesh axis {axis}={whole}: {size} shards in each of {before} more major ones",
+            )
+    return ()

@@ -13,9 +13,10 @@ from einscale.dtypes import bytes_of
 from einscale.errors import LayoutError, UsageError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh
-from einscale.reshard.glue import grown, shrink
+from einscale.reshard.answers import answered
+from einscale.reshard.glue import Small
 from einscale.reshard.moves import Move, State, digits_in, mask_of
-from einscale.reshard.search import Path, Problem, cheapest
+from einscale.reshard.search import NEVER, NOWHERE, Path, Problem
 from einscale.reshard.timed import Links, solve_timed
 
 if TYPE_CHECKING:
@@ -27,12 +28,6 @@ OBJECTIVES = ("bytes", "time")
 
 MERGED = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER)
 """Kinds of which two in a row are one fused move of the same bytes."""
-
-REMEMBERED = 100_000
-"""Answers kept; then all are forgotten."""
-
-_answers: dict[object, Path] = {}
-
 
 def reshard(
     tensor: Tensor,
@@ -120,35 +115,17 @@ def volume(tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], 
     return int(bytes_of(elements, tensor.dtype))
 
 
-def solve(source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int) -> Path:
-    """Cheapest path in digits, remembered whatever the digits are called."""
+def solve(
+    source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int, most: int = NEVER
+) -> Path:
+    """Cheapest path in digits, remembered whatever the digits are called; see `cheapest` for `most`."""
     if source == target:
-        return Path(0, (), exact=True, met=True, looked=0)
-    path, groups = _remembered(source, target, radices, room, devices, idle=False)
-    looked = path.looked
-    if not path.met:
-        path, groups = _remembered(source, target, radices, room, devices, idle=True)
-        looked += path.looked
-    steps = tuple(
-        (kind, tuple(old for digit in moved for old in groups[digit]), grown(state, groups))
-        for kind, moved, state in path.steps
-    )
-    return Path(path.cost, steps, exact=path.exact, met=path.met, looked=looked)
+        return NOWHERE
 
+    def problem(small: Small, groups: tuple[tuple[int, ...], ...]) -> Problem:
+        return Problem(small[0], small[1], small[2], room, devices)
 
-def _remembered(
-    source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int, *, idle: bool
-) -> tuple[Path, tuple[tuple[int, ...], ...]]:
-    """The cheapest path in the digits of the shrunken question, and what those stand for."""
-    small, groups = shrink(source, target, radices, idle=idle)
-    key = (small, room, devices)
-    path = _answers.get(key)
-    if path is None:
-        path = cheapest(Problem(small[0], small[1], small[2], room, devices))
-        if len(_answers) >= REMEMBERED:
-            _answers.clear()
-        _answers[key] = path
-    return path, groups
+    return answered(source, target, radices, most, (room, devices), problem)
 
 
 def emit(

@@ -13,10 +13,8 @@ FEW = 4
 Places = dict[int, tuple[int, int]]
 
 
-class Small(tuple[State, State, tuple[int, ...]]):
-    """(source, target, radices) in new digits."""
-
-    __slots__ = ()
+Small = tuple[State, State, tuple[tuple[int, ...], ...]]
+"""(source, target, per digit the radices of the digits it stands for), in new digits."""
 
 
 def shrink(
@@ -39,13 +37,8 @@ def shrink(
     )
     new = {old: k for k, old in enumerate(order)}
     groups = tuple(head[old] for old in order)
-    sizes = []
-    for run in groups:
-        size = 1
-        for digit in run:
-            size *= radices[digit]
-        sizes.append(size)
-    return Small((_renumbered(source, new), _renumbered(target, new), tuple(sizes))), groups
+    factors = tuple(tuple(radices[digit] for digit in run) for run in groups)
+    return (_renumbered(source, new), _renumbered(target, new), factors), groups
 
 
 def _renumbered(state: State, new: dict[int, int]) -> State:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from itertools import pairwise
+from math import prod
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, FREE, MASK, PERMUTE, SLICE
 from einscale.digits import overlap
@@ -21,20 +23,40 @@ EXPANSIONS = 400
 class Path:
     """A path and its cost in the search's own terms.
 
-    `exact` is False where the search hit its bound; `met` is True where the path moves no more than the placement
-    bound, so that no other moves could do better. `looked` counts the layouts looked at: the work that a budget
-    counts, the same whether the answer was remembered or not.
+    Args:
+        cost: what it costs; where the search was cut off, something not above what it must cost.
+        steps: its moves; none where the search was cut off.
+        exact: False where the search looked at as many layouts as it may and took the best path it knew.
+        met: the path moves no more than the placement bound, so no other moves could do better.
+        estimates: the least cost thought possible at each layout looked at, in order. It tells how far a search that
+            was cut off earlier would have gone, so that budgets count the same whether answers are remembered or not.
     """
 
-    __slots__ = ("cost", "exact", "looked", "met", "steps")
+    __slots__ = ("cost", "estimates", "exact", "met", "steps")
 
-    def __init__(self, cost: int, steps: tuple[Move, ...], *, exact: bool, met: bool, looked: int) -> None:
+    def __init__(
+        self, cost: int, steps: tuple[Move, ...], *, exact: bool = True, met: bool = False, estimates: tuple[int, ...] = ()
+    ) -> None:
         """Keep the five."""
         self.cost = cost
         self.steps = steps
         self.exact = exact
         self.met = met
-        self.looked = looked
+        self.estimates = estimates
+
+    def looked(self, most: int) -> int:
+        """How many layouts a search looks at that gives up where no path below `most` is left."""
+        for k, estimate in enumerate(self.estimates):
+            if estimate >= most:
+                return k
+        return len(self.estimates)
+
+
+NOWHERE = Path(0, (), met=True)
+"""The path from a layout to itself."""
+
+NEVER = 1 << 300
+"""More than any path costs."""
 
 
 class Problem:
@@ -42,61 +64,68 @@ class Problem:
 
     With V the tensor's bytes and P the devices, every cost of every move is a whole number of such units, so prices
     are exact ints that know no tensor.
+
+    Args:
+        source, target: (dims, owed).
+        factors: per digit, the radices of the prime digits it stands for.
+        room: per dim, what its shard count must divide.
+        devices: all devices of the mesh; digits not among these stay idle.
     """
 
-    __slots__ = ("devices", "goal", "radices", "replicas", "source", "volume")
+    __slots__ = ("_fine", "_target", "devices", "fine_radices", "goal", "radices", "replicas", "source", "volume", "wanted")
 
     def __init__(
-        self, source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int
+        self,
+        source: State,
+        target: State,
+        factors: tuple[tuple[int, ...], ...],
+        room: tuple[int, ...],
+        devices: int,
     ) -> None:
-        """`devices` counts all devices of the mesh; digits not in `radices` stay idle."""
+        """Number the prime digits."""
         self.source = source
-        self.radices = radices
+        self.radices = tuple(prod(primes) for primes in factors)
         self.devices = devices
         self.volume = devices * devices
-        self.goal = Goal(target[0], target[1], radices, room)
-        shards = 1
-        for dim in target[0]:
-            shards *= size_of(dim, radices)
-        self.replicas = devices // (shards * size_of(digits_in(target[1]), radices))
+        self.goal = Goal(target[0], target[1], self.radices, room)
+        self.fine_radices = tuple(prime for primes in factors for prime in primes)
+        starts = [0]
+        for primes in factors:
+            starts.append(starts[-1] + len(primes))
+        self._fine = tuple(tuple(range(a, b)) for a, b in pairwise(starts))
+        self._target = self.fine(target[0])
+        self.wanted = shards_of(target[0], self.radices)
+        self.replicas = devices // (self.wanted * size_of(digits_in(target[1]), self.radices))
+
+    def fine(self, dims: Dims) -> Dims:
+        """Dims in prime digits, which line up wherever they can."""
+        fine = self._fine
+        if len(fine) == len(self.fine_radices):
+            return dims
+        return tuple(tuple([prime for digit in dim for prime in fine[digit]]) for dim in dims)
 
     def bound(self, state: State) -> int:
-        """Units that a device must still receive, whatever the moves.
-
-        Without owed sums: its block of the target less what it holds of it. With u partial sums of every element on
-        their way to r replicas: u - 1 additions and r - 1 copies, and one more transfer where no device is both.
-        """
-        dims, owed = state
-        goal = self.goal
-        due = owed & ~goal.owed
-        try:
-            same, of = overlap(dims, goal.dims, self.radices)
-        except ArithmeticError:
-            same, of = 1, _largest(dims, goal.dims, self.radices)
-        if not due:
-            shards = 1
-            for dim in goal.dims:
-                shards *= size_of(dim, self.radices)
-            return max(0, self.volume // shards - self.volume * same // of)
-        parts = size_of(digits_in(due), self.radices)
-        both = self.devices * same / of
-        needed = (parts - 1) + (self.replicas - 1) + max(0.0, 1.0 - both) * (goal.owed == 0)
-        return int(self.volume / self.devices * needed * (1 - 1e-12))
+        """Units that a device must still receive, whatever the moves."""
+        parts = size_of(digits_in(state[1] & ~self.goal.owed), self.radices)
+        target = (self._target, self.goal.owed)
+        return least_units(self.fine(state[0]), target, parts, self.replicas, self.fine_radices, self.devices)
 
     def price(self, move: Move, dims: Dims) -> int:
-        """Cost of a move from given dims."""
+        """Cost of a move from given dims.
+
+        Raises:
+            ArithmeticError: a permute whose digits line up so badly that its blocks are too many to count.
+        """
         kind, digits, (after, _) = move
         if kind in FREE:
             return 1
-        local = self.volume
-        for dim in dims:
-            local //= size_of(dim, self.radices)
+        local = self.volume // shards_of(dims, self.radices)
         group = size_of(digits, self.radices)
         if kind == ALL_GATHER:
             units = local * (group - 1)
         elif kind == PERMUTE:
-            same, of = overlap(dims, after, self.radices)
-            units = local - local * (self.volume // local) * same // of
+            same, of = overlap(self.fine(dims), self.fine(after), self.fine_radices)
+            units = local - self.volume * same // of
         else:
             units = local * (group - 1) // group
             if kind == ALL_REDUCE:
@@ -104,10 +133,36 @@ class Problem:
         return units * UNIT + COLLECTIVE
 
 
-def _largest(one: Dims, other: Dims, radices: tuple[int, ...]) -> int:
+def least_units(
+    dims: Dims, target: State, parts: int, replicas: int, radices: tuple[int, ...], devices: int
+) -> int:
+    """Placement bound: units of V/P^2 that a device must receive at least, on its way from `dims` to a target.
+
+    Without owed sums: its block of the target less what it holds of it. With `parts` partial sums of every element on
+    their way to `replicas` devices: parts - 1 additions and replicas - 1 copies, and one transfer more where no device
+    both holds a part and wants the sum.
+    """
+    square = devices * devices
+    try:
+        same, of = overlap(dims, target[0], radices)
+    except ArithmeticError:
+        same, of = 1, 1
+        for one, other in zip(dims, target[0], strict=True):
+            of *= max(size_of(one, radices), size_of(other, radices))
+    if parts == 1:
+        return max(0, square // shards_of(target[0], radices) - square * same // of)
+    needed = devices * (parts + replicas - 2)
+    if not target[1]:
+        needed += max(0, devices - -(-square * same // of))
+    return needed
+
+
+def shards_of(dims: Dims, radices: tuple[int, ...]) -> int:
+    """Product of the shard counts of all dims."""
     result = 1
-    for a, b in zip(one, other, strict=True):
-        result *= max(size_of(a, radices), size_of(b, radices))
+    for dim in dims:
+        for digit in dim:
+            result *= radices[digit]
     return result
 
 
@@ -143,50 +198,59 @@ def plain_path(problem: Problem) -> Path:
     masked = goal.owed & ~state[1]
     if masked:
         take(MASK, digits_in(masked), (goal.dims, goal.owed))
-    return Path(cost, tuple(steps), exact=True, met=False, looked=0)
+    return Path(cost, tuple(steps))
 
 
-def cheapest(problem: Problem, expansions: int = EXPANSIONS) -> Path:
-    """Cheapest path from source to target over the moves of `moves`, or the plain one if none is cheaper."""
-    source, target = problem.source, (problem.goal.dims, problem.goal.owed)
+def cheapest(problem: Problem, most: int = NEVER, expansions: int = EXPANSIONS) -> Path:
+    """Cheapest path from source to target over the moves of `moves`.
+
+    Args:
+        problem: what is asked.
+        most: a search is cut off where it is clear that no path costs less.
+        expansions: layouts looked at before the best path known is taken.
+    """
+    source, goal = problem.source, problem.goal
+    target = (goal.dims, goal.owed)
     if source == target:
-        return Path(0, (), exact=True, met=True, looked=0)
+        return NOWHERE
+    floor = problem.bound(source)
     best = plain_path(problem)
-    floor = (problem.bound(source) + 1) * UNIT
-    best.met = best.cost < floor
+    best.met = best.cost < (floor + 1) * UNIT
+    limit = min(most, best.cost)
     reached: dict[State, int] = {source: 0}
     came: dict[State, tuple[State, Move]] = {}
+    heap: list[tuple[int, int, int, State]] = [(floor * UNIT, 0, 0, source)]
     bounds: dict[State, int] = {}
-    heap: list[tuple[int, int, int, State]] = [(problem.bound(source) * UNIT, 0, 0, source)]
-    pushed = looked = 0
+    estimates: list[int] = []
     while heap:
         estimate, negative, _, state = heappop(heap)
-        if estimate >= best.cost:
+        if estimate >= limit:
             break
         if -negative > reached[state]:
             continue
+        estimates.append(estimate)
         if state == target:
-            return Path(-negative, _walk(came, state), exact=True, met=-negative < floor, looked=looked)
-        looked += 1
-        if looked > expansions:
-            return Path(best.cost, best.steps, exact=False, met=best.met, looked=looked)
-        for move in moves(state, problem.goal):
+            met = -negative < (floor + 1) * UNIT
+            return Path(-negative, _walk(came, state), met=met, estimates=tuple(estimates))
+        if len(estimates) > expansions:
+            return Path(best.cost, best.steps, exact=False, met=best.met, estimates=tuple(estimates))
+        for move in moves(state, goal):
             after = move[2]
             try:
                 cost = problem.price(move, state[0]) - negative
             except ArithmeticError:
                 continue
-            if cost >= reached.get(after, best.cost):
+            if cost >= reached.get(after, limit):
                 continue
             if after not in bounds:
                 bounds[after] = problem.bound(after) * UNIT
-            estimate = cost + bounds[after]
-            if estimate < best.cost:
+            if cost + bounds[after] < limit:
                 reached[after] = cost
                 came[after] = (state, move)
-                pushed += 1
-                heappush(heap, (estimate, -cost, pushed, after))
-    best.looked = looked
+                heappush(heap, (cost + bounds[after], -cost, len(came) + len(heap), after))
+    if limit < best.cost:
+        return Path(limit, (), estimates=tuple(estimates))
+    best.estimates = tuple(estimates)
     return best
 
 

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, FREE, PERMUTE, REDUCE_SCATTER
 from einscale.digits import Digits
-from einscale.reshard.glue import grown, shrink
+from einscale.reshard.answers import answered
+from einscale.reshard.glue import Small
 from einscale.reshard.moves import Dims, Move, State, digits_in, mask_of, size_of
-from einscale.reshard.search import COLLECTIVE, UNIT, Path, Problem, cheapest
+from einscale.reshard.search import COLLECTIVE, NEVER, NOWHERE, UNIT, Path, Problem, least_units, shards_of
 
 if TYPE_CHECKING:
     from einscale.topology import Network
 
 FEMTO = 1e15
-
-REMEMBERED = 100_000
-"""Answers kept; then all are forgotten."""
-
-_answers: dict[object, Path] = {}
-
 
 class Links:
     """What moves over sets of digits cost on a network.
@@ -77,6 +72,12 @@ class Links:
         return min(self.coefficients(kind, mask)[1] / share for kind, share in received.items())
 
 
+    def least(self, units: int, across: float, volume: int) -> int:
+        """Least femtoseconds to receive so many units of V/P^2, and such a share of V from beyond the fastest domain."""
+        seconds = volume * max(units / self.digits.mesh.devices**2 * self.fast, across * self.slow)
+        return int((seconds + (self.latency if units else 0.0)) * FEMTO * (1 - 1e-9))
+
+
 class TimedProblem(Problem):
     """A reshard priced in femtoseconds; its bounds are those of the bytes, at the rate of the fastest links.
 
@@ -84,57 +85,42 @@ class TimedProblem(Problem):
         links: what moves cost; `bytes_`: of the whole tensor; `groups`: the mesh's digits behind each of the problem's.
     """
 
-    __slots__ = ("_masks", "_slow", "bytes_", "links")
+    __slots__ = ("_masks", "_slow", "_slow_fine", "bytes_", "links")
 
     def __init__(
         self,
         source: State,
         target: State,
-        radices: tuple[int, ...],
+        factors: tuple[tuple[int, ...], ...],
         room: tuple[int, ...],
         links: Links,
         bytes_: int,
         groups: tuple[tuple[int, ...], ...],
     ) -> None:
         """Map the problem's digits to sets of the mesh's."""
-        super().__init__(source, target, radices, room, links.digits.mesh.devices)
+        super().__init__(source, target, factors, room, links.digits.mesh.devices)
         self.links = links
         self.bytes_ = bytes_
         self._masks = tuple(mask_of(group) for group in groups)
         slow = mask_of(k for k, mask in enumerate(self._masks) if mask & links.crossing)
         self._slow = slow
+        self._slow_fine = mask_of(prime for k in digits_in(slow) for prime in self._fine[k])
         if slow and slow != self.goal.every:
             self.goal.parts = (slow, self.goal.every & ~slow)
 
     def bound(self, state: State) -> int:
         """Least femtoseconds from a state to the target."""
-        units = super().bound(state)
-        links = self.links
-        share = self.bytes_ / self.volume
-        seconds = units * share * links.fast
-        if self._slow:
-            seconds = max(seconds, self._crossing(state) * self.bytes_ * links.slow)
-        if units:
-            seconds += links.latency
-        return int(seconds * FEMTO * (1 - 1e-9))
-
-    def _crossing(self, state: State) -> float:
-        """Share of the tensor that a device must receive from beyond its fastest domain, were that one device."""
         dims, owed = state
-        goal = self.goal
-        due = owed & ~goal.owed
-        domains = self.devices // self.links.inside
-        needed, joint = _domain_shares(dims, goal.dims, self._slow, self.radices)
-        if joint == 0:
-            return 0.0
-        parts = size_of(digits_in(due & self._slow), self.radices)
-        if parts == 1:
-            lacking = max(0.0, 1 / needed - 1 / joint)
-        elif goal.owed:
-            lacking = (parts - 1) / domains
-        else:
-            lacking = (parts - 1 + max(0.0, domains / needed - 1) + max(0.0, 1 - domains / joint)) / domains
-        return lacking / self.links.inside
+        due = owed & ~self.goal.owed
+        parts = size_of(digits_in(due), self.radices)
+        target = (self._target, self.goal.owed)
+        fine = self.fine(dims)
+        units = least_units(fine, target, parts, self.replicas, self.fine_radices, self.devices)
+        across = 0.0
+        if self._slow:
+            crossing = size_of(digits_in(due & self._slow), self.radices)
+            across = least_crossing(fine, target, crossing, self._slow_fine, self.fine_radices, self.links)
+        return self.links.least(units, across, self.bytes_)
 
     def price(self, move: Move, dims: Dims) -> int:
         """Cost of a move from given dims."""
@@ -145,11 +131,28 @@ class TimedProblem(Problem):
         for digit in moved:
             mask |= self._masks[digit]
         alpha, beta = self.links.coefficients(kind, mask)
-        local = self.bytes_
-        shards = 1
-        for dim in dims:
-            shards *= size_of(dim, self.radices)
-        return int((alpha + beta * local / shards) * FEMTO) * UNIT + COLLECTIVE
+        local = self.bytes_ / shards_of(dims, self.radices)
+        return int((alpha + beta * local) * FEMTO) * UNIT + COLLECTIVE
+
+
+def least_crossing(
+    dims: Dims, target: State, parts: int, slow: int, radices: tuple[int, ...], links: Links
+) -> float:
+    """Share of a tensor that a device must receive from beyond its fastest domain, the domain's devices sharing the work.
+
+    The placement bound once more, with a domain as one device. `parts` counts the partial sums in different domains.
+    """
+    domains = links.digits.mesh.devices // links.inside
+    needed, joint = _domain_shares(dims, target[0], slow, radices)
+    if joint == 0:
+        return 0.0
+    if parts == 1:
+        lacking = max(0.0, 1 / needed - 1 / joint)
+    elif target[1]:
+        lacking = (parts - 1) / domains
+    else:
+        lacking = (parts - 1 + max(0.0, domains / needed - 1) + max(0.0, 1 - domains / joint)) / domains
+    return lacking / links.inside
 
 
 def _domain_shares(one: Dims, other: Dims, slow: int, radices: tuple[int, ...]) -> tuple[int, int]:
@@ -183,31 +186,16 @@ def _domain_shares(one: Dims, other: Dims, slow: int, radices: tuple[int, ...]) 
     return needed, joint
 
 
-def solve_timed(source: State, target: State, room: tuple[int, ...], bytes_: int, links: Links) -> Path:
-    """Fastest path in the digits of the mesh, remembered."""
+def solve_timed(
+    source: State, target: State, room: tuple[int, ...], bytes_: int, links: Links, most: int = NEVER
+) -> Path:
+    """Fastest path in the digits of the mesh, remembered; see `cheapest` for `most`."""
     if source == target:
-        return Path(0, (), exact=True, met=True, looked=0)
-    radices = links.digits.radices
-    best: Path | None = None
-    looked = 0
-    for idle in (False, True):
-        small, groups = shrink(source, target, radices, idle=idle, apart=links.crossing)
-        key = (small, groups, room, bytes_, links.network)
-        path = _answers.get(key)
-        if path is None:
-            path = cheapest(TimedProblem(small[0], small[1], small[2], room, links, bytes_, groups))
-            if len(_answers) >= REMEMBERED:
-                _answers.clear()
-            _answers[key] = path
-        looked += path.looked
-        if best is None or path.cost < best.cost:
-            steps = tuple(
-                (kind, tuple(old for digit in moved for old in groups[digit]), grown(state, groups))
-                for kind, moved, state in path.steps
-            )
-            best = Path(path.cost, steps, exact=path.exact, met=path.met, looked=looked)
-        if path.met or not source[1] & ~target[1]:
-            break
-    assert best is not None
-    best.looked = looked
-    return best
+        return NOWHERE
+
+    def problem(small: Small, groups: tuple[tuple[int, ...], ...]) -> Problem:
+        return TimedProblem(small[0], small[1], small[2], room, links, bytes_, groups)
+
+    every = (1 << len(links.digits.radices)) - 1
+    terms = (room, bytes_, links.network)
+    return answered(source, target, links.digits.radices, most, terms, problem, links.crossing or every)

@@ -18,6 +18,10 @@ UNBOUNDED = 2**62
 """Stands for the domain size of a level that joins any number of devices."""
 
 
+LARGEST_DIVISOR = 1 << 20
+"""No torus is longer; larger divisors are not looked for."""
+
+
 class Place(Struct, frozen=True):
     """Where a mesh axis lies.
 
@@ -329,5 +333,5 @@ def even_factors(n: int, parts: int) -> tuple[int, ...]:
         return (n,)
     factor = 1
     while factor**parts < n or n % factor:
-        factor += 1
+        factor = factor + 1 if factor < LARGEST_DIVISOR else n
     return (factor, *even_factors(n // factor, parts - 1))

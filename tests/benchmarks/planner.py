@@ -13,13 +13,12 @@ import random
 import statistics
 import time
 
-from einscale import reshard
 from einscale.hardware import load_system
 from einscale.layout import Layout, Tensor, make_layout
 from einscale.mesh import Mesh, parse_mesh
 from einscale.planner import einsum
 from einscale.planner.einsum import PlannedEinsum, Wanted, plan_einsum
-from einscale.reshard import timed
+from einscale.reshard import answers
 from einscale.topology import bind
 
 SIZES = {"b": 64, "s": 4096, "t": 4096, "d": 8192, "f": 28672, "h": 8192, "n": 8, "g": 8, "k": 128, "v": 131072}
@@ -96,8 +95,7 @@ def plan(spec: str, mesh: Mesh, objective: str) -> PlannedEinsum:
 def forget() -> None:
     """Forget every answer, as a fresh process would."""
     einsum.forget()
-    reshard._answers.clear()
-    timed._answers.clear()
+    answers.forget()
 
 
 def seconds(spec: str, mesh: Mesh, objective: str) -> tuple[float, PlannedEinsum]:

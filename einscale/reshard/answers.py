@@ -1,0 +1,81 @@
+"""Answers remembered: a question is made small and nameless, asked once, and its answer written in the mesh's digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from einscale.reshard.glue import Small, grown, shrink
+from einscale.reshard.moves import State
+from einscale.reshard.search import Path, Problem, cheapest
+
+REMEMBERED = 50_000
+"""Answers kept; then all are forgotten."""
+
+_answers: dict[Hashable, Path] = {}
+
+Groups = tuple[tuple[int, ...], ...]
+
+
+def forget() -> None:
+    """Forget every answer, as a fresh process would."""
+    _answers.clear()
+
+
+def answered(
+    source: State,
+    target: State,
+    radices: tuple[int, ...],
+    most: int,
+    terms: Hashable,
+    make: Callable[[Small, Groups], Problem],
+    apart: int = 0,
+) -> Path:
+    """The cheapest path; first without the digits that are idle in both layouts, then, if that may gain, with them.
+
+    Args:
+        source, target: in digits of the mesh.
+        radices: of those.
+        most: see `cheapest`.
+        terms: whatever else the answer depends on.
+        make: the problem, from the shrunken question and what its digits stand for.
+        apart: digits that are not glued to others.
+    """
+    path, groups = _asked(source, target, radices, most, terms, make, apart, idle=False)
+    looked = path.looked(most)
+    estimates = path.estimates[:looked]
+    exact = path.exact or looked < len(path.estimates)
+    if not path.met and path.cost < most:
+        other, other_groups = _asked(source, target, radices, most, terms, make, apart, idle=True)
+        looked = other.looked(most)
+        estimates += other.estimates[:looked]
+        exact = exact and (other.exact or looked < len(other.estimates))
+        if other.cost < path.cost:
+            path, groups = other, other_groups
+    steps = tuple(
+        (kind, tuple(old for digit in moved for old in groups[digit]), grown(state, groups))
+        for kind, moved, state in path.steps
+    )
+    return Path(path.cost, steps, exact=exact, met=path.met, estimates=estimates)
+
+
+def _asked(
+    source: State,
+    target: State,
+    radices: tuple[int, ...],
+    most: int,
+    terms: Hashable,
+    make: Callable[[Small, Groups], Problem],
+    apart: int,
+    *,
+    idle: bool,
+) -> tuple[Path, Groups]:
+    small, groups = shrink(source, target, radices, idle=idle, apart=apart)
+    key = (small, terms, groups if apart else ())
+    path = _answers.get(key)
+    if path is None:
+        path = cheapest(make(small, groups), most)
+        if path.steps:  # an answer that was cut off serves no other cut
+            if len(_answers) >= REMEMBERED:
+                _answers.clear()
+            _answers[key] = path
+    return path, groups

@@ -14,10 +14,10 @@ from einscale.collectives import Collective
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh, join_parts, part_order, without_covered
 from einscale.plan import LocalEinsum, LocalMap
+from einscale.planner.direct import direct
 from einscale.planner.words import gather_cause, result_cause, statistic_cause
 from einscale.program.maps import rule, statistic_axes, statistics, summed_axes, whole_axes
 from einscale.program.values import Program, Statement, Value
-from einscale.reshard import reshard
 from einscale.strategy import Strategy, bind_strategy, place, stored_layout
 
 FORWARD = "forward"
@@ -267,7 +267,7 @@ class _Planner:
             tensor = Tensor(f"{reduction} of {statement.inputs[0]}", axes, "fp32")
             owing = Layout(tuple(placement[name] for name in axes), tuple(sorted(over)), reduction)
             cause = statistic_cause(statement, axis, over, reduction)
-            moves += reshard(tensor, owing, owing.reduced(), self.sizes, self.mesh, cause=cause)
+            moves += direct(tensor, owing, owing.reduced(), self.sizes, self.mesh, cause)
         return tuple(moves)
 
     def local_map(self, statement: Statement, layouts: tuple[Layout, ...], outputs: tuple[Layout, ...]) -> LocalMap:
@@ -309,7 +309,7 @@ class _Planner:
         best: tuple[Collective, ...] | None = None
         for layout in at_hand:
             cause = gather_cause(statement, self.table[name], layout, wanted, labels, self.strategy)
-            moves = reshard(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause=cause)
+            moves = direct(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause)
             if best is None or len(moves) < len(best):
                 best = moves
         at_hand.append(wanted)
@@ -331,7 +331,7 @@ class _Planner:
         if natural == resting:
             return ()
         cause = result_cause(self.table[name], natural, resting, labels, placement, self.strategy)
-        return reshard(self.tensor(name), natural, resting, self.sizes, self.mesh, cause=cause)
+        return direct(self.tensor(name), natural, resting, self.sizes, self.mesh, cause)
 
     def carry(self, name: str) -> Layout | None:
         """Layout, owing a sum, in which a value could go on into linear maps; None if it owes nothing."""

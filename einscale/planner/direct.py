@@ -1,0 +1,72 @@
+"""The move between two layouts that does not depend on sizes: one collective where one does it, else a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from einscale.collectives import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER, Collective, check_move
+from einscale.errors import LayoutError
+from einscale.layout import Layout, Tensor
+from einscale.mesh import Mesh, split_name
+from einscale.reshard import reshard
+
+
+def direct(
+    tensor: Tensor, before: Layout, after: Layout, sizes: Mapping[str, int], mesh: Mesh, cause: str
+) -> tuple[Collective, ...]:
+    """Moves of a tensor between two layouts of a program under a strategy.
+
+    A gather, a reduction or a reduce-scatter (and a reduction of what else is owed) is taken where it does the whole
+    move, though a detour over mesh axes that hold the tensor whole may move fewer bytes: that is what frameworks run, and
+    one structure then holds for every size. Everything else is the cheapest path.
+
+    >>> from einscale.layout import make_layout
+    >>> from einscale.mesh import make_mesh
+    >>> owing, resting = make_layout([()], ["data", "model"]), make_layout([("data",)])
+    >>> [str(m) for m in direct(Tensor("g", ("d",)), owing, resting, {"d": 64}, make_mesh("data=2,model=4"), "")]
+    ['reduce-scatter(data) g: d {U:data,model} -> d/data {U:model}', 'all-reduce(model) g: d/data {U:model} -> d/data']
+    """
+    lost, gained = _difference(before, after), _difference(after, before)
+    owed = tuple(axis for axis in before.unreduced if axis not in after.unreduced)
+    rest = tuple(axis for axis in owed if axis not in gained)
+    moves: list[tuple[str, tuple[str, ...], Layout]] = []
+    if lost and not gained and not owed:
+        moves = [(ALL_GATHER, lost, after)]
+    elif owed and not lost and not gained:
+        moves = [(ALL_REDUCE, owed, after)]
+    elif owed and not lost and set(gained) <= set(owed):
+        left = tuple(axis for axis in before.unreduced if axis not in gained)
+        scattered = Layout(after.dims, left, before.reduction if left else "sum")
+        moves = [(REDUCE_SCATTER, gained, scattered)]
+        moves += [(ALL_REDUCE, rest, after)] if rest else []
+    chain = _chain(tensor, before, moves, mesh, cause)
+    return chain or reshard(tensor, before, after, sizes, mesh, cause=cause)
+
+
+def _difference(one: Layout, other: Layout) -> tuple[str, ...]:
+    """Mesh axes that divide a dim of the first layout and not of the second, in the first's order."""
+    pairs = zip(one.dims, other.dims, strict=True)
+    return tuple(axis for mine, theirs in pairs for axis in mine if axis not in theirs)
+
+
+def _chain(
+    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: str
+) -> tuple[Collective, ...]:
+    """The moves as collectives, or nothing if one of them is none that a collective makes."""
+    steps = []
+    for kind, axes, after in moves:
+        ordered = tuple(sorted(axes, key=lambda axis: _place(axis, mesh)))
+        step = Collective(kind, tensor, ordered, before, after, cause)
+        try:
+            check_move(step, mesh)
+        except LayoutError:
+            return ()
+        steps.append(step)
+        before = after
+    return tuple(steps)
+
+
+def _place(axis: str, mesh: Mesh) -> tuple[int, int]:
+    """Where an axis or a part of one stands in the mesh, major to minor."""
+    name, before, _ = split_name(axis)
+    return mesh.names.index(name), before

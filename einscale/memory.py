@@ -70,9 +70,14 @@ def parameters_held(planned: PlannedProgram) -> tuple[Held, ...]:
 
 
 def gradient_bytes(planned: PlannedProgram) -> int:
-    """Bytes of the gradients of a program's parameters as they rest on one device."""
-    table = planned.program.table
-    gradients = [v.name for v in table.values() if v.of in table and table[v.of].kind == "parameter"]
+    """Bytes of the gradients of a program's parameters as they rest on one device.
+
+    Those of tied parameters are left out: they are added to the ones of the program the parameter lives in.
+    """
+    table, tied = planned.program.table, planned.program.tied
+    gradients = [
+        v.name for v in table.values() if v.of in table and table[v.of].kind == "parameter" and v.of not in tied
+    ]
     final = [name for name in gradients if name in planned.program.outputs]
     return sum(_held(planned, name, "gradient").bytes for name in final)
 

@@ -192,8 +192,8 @@ def test_unnamed_operands_never_have_the_name_of_an_index() -> None:
 
 def test_three_operands_are_planned_and_verified() -> None:
     result = ask("a/x b, b c/y, c/y d -> a/x d", "x=2,y=2", dict.fromkeys("abcd", 64))
-    assert len([kind for kind in kinds(result) if kind == "einsum"]) == 2
-    result.verify()
+    assert "einsum" in kinds(result)
+    assert result.verify().total_received > 0
     assert result.alternatives == ()
 
 

@@ -18,6 +18,25 @@ SPEC = "B/x D, D/x F -> B/x F"
 GATHER = ["plan", SPEC, "--mesh", "x=4", "--size", "B=4096,D=1024,F=1024"]
 REDUCE = ["B/d S F/t, F/t D -> B/d S D", "--mesh", "d=4,t=8", "-s", "B=64,S=4096", "-s", "D=8192,F=28672"]
 
+GOLDEN = Path(__file__).parent / "golden"
+MEGATRON = ["B/data S F/model, F/model D -> B/data S D", "--mesh", "data=2,model=3", "-s", "B=5,S=4096,F=12288,D=4096"]
+GOLDENS: dict[str, tuple[list[str], int | None]] = {
+    "plan-80.txt": (["plan", *MEGATRON, "--objective", "bytes"], 80),
+    "explain-100.txt": (["explain", *MEGATRON, "--objective", "bytes"], 100),
+    "explain-pipe.txt": (["explain", *MEGATRON, "--objective", "bytes"], None),
+    "plan.md": (["plan", *MEGATRON, "--objective", "bytes", "--format", "md"], None),
+    "plan.csv": (["plan", *MEGATRON, "--objective", "bytes", "--format", "csv"], None),
+}
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_reports_read_as_they_did(name: str) -> None:
+    arguments, terminal = GOLDENS[name]
+    outcome = run_command(*arguments, terminal=terminal, env={"NO_COLOR": "1"})
+    assert outcome.status == 0
+    assert outcome.err == ""
+    assert [line.rstrip() for line in outcome.out.splitlines()] == (GOLDEN / name).read_text("utf-8").splitlines()
+
 
 def test_the_answer_is_on_stdout_and_nothing_on_stderr() -> None:
     outcome = run_command(*GATHER)

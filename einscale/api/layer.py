@@ -15,6 +15,7 @@ from einscale.layer import LayerReport, batch_ways, default_strategy, layer_repo
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model, load_model
 from einscale.planner.program import BACKWARD, FORWARD
+from einscale.program.shapes import is_float
 from einscale.strategy import Strategy, load_strategy
 from einscale.units import check_size
 
@@ -98,6 +99,12 @@ def layer(
     devices = make_mesh(mesh)
     loaded = model if isinstance(model, Model) else load_model(model)
     system = hardware if isinstance(hardware, System) else load_system(str(hardware or DEFAULT_SYSTEM))
+    element = canonical_dtype(dtype)
+    if not is_float(element):
+        raise UsageError(
+            f"a model cannot be trained or run in `{element}` throughout",
+            expected="a floating-point dtype such as bf16",
+        )
     notes: list[str] = []
     chosen = strategy if isinstance(strategy, Strategy) else load_strategy(strategy or default_strategy(devices))
     if strict and chosen.expect is None:
@@ -117,7 +124,7 @@ def layer(
         system,
         batch=sequences,
         sequence=tokens,
-        dtype=canonical_dtype(dtype),
+        dtype=element,
         phases=phases,
         notes=(*notes, *loaded.notes),
     )

@@ -131,7 +131,7 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
         """What a report shows beside the prices."""
         from einscale.report.plan import PlanView
 
-        notes = tuple(note for note in (self.note, *notes) if note)
+        notes = (*([f"note: {self.note}"] if self.note else []), *notes)
         return PlanView(self.spec, self.objective, self.max_flops, self.exact, self.lower_bound, notes)
 
     def report(self, *, explain: bool = False, proof: Verification | None = None, units: str = "iec") -> Report:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from einscale.planner.counts import Counts, floor_units
+from einscale.planner.counts import Vector, floor_units
 from einscale.reshard.moves import size_of
 from einscale.reshard.search import UNIT
 
@@ -28,27 +28,31 @@ class Branches:
 
     Args:
         placer: the search this is part of; finished placements go there.
-        counts: shards per index.
-        floor: the least cost of the counts.
+        vector: shards per index, how many of them by slow digits, and the least cost of it.
     """
 
     __slots__ = (
         "_chosen",
         "_counts",
         "_every",
+        "_far",
         "_floor",
         "_homes",
         "_measures",
         "_order",
         "_placer",
+        "_slow",
         "_start",
         "_starts",
         "_used",
     )
 
-    def __init__(self, placer: Placer, counts: Counts, floor: int) -> None:
+    def __init__(self, placer: Placer, vector: Vector) -> None:
         """Collect, per index, the tensors it is in and what they have there."""
         question = placer.question
+        floor, counts, far = vector
+        self._far = far
+        self._slow = placer.pricing.objective.crossing
         self._placer = placer
         self._counts = counts
         self._floor = floor
@@ -119,8 +123,9 @@ class Branches:
             wanted, joint, due = self._measures[t]
             volume = placer.parts[t].volume
             new = factor * radices[digit]
-            rise += objective.floor(volume, floor_units(devices, wanted, joint * new, due))
-            rise -= objective.floor(volume, floor_units(devices, wanted, joint * factor, due))
+            across = 0.0 if self._far is None else placer.parts[t].across(self._far)
+            rise += objective.floor(volume, floor_units(devices, wanted, joint * new, due), across)
+            rise -= objective.floor(volume, floor_units(devices, wanted, joint * factor, due), across)
             after = (*after[:t], (new, (*pairs, (other, one))), *after[t + 1 :])
         return after, rise
 
@@ -145,8 +150,19 @@ class Branches:
                 if unused:
                     options[unused[0]] = None
                     options[_tail(unused, left, radices)] = None
-        used = self._used
-        return [d for d in options if d < len(radices) and not used >> d & 1 and left % radices[d] == 0]
+        used, slow = self._used, self._slow
+        near = left
+        beyond = 1
+        if self._far is not None:
+            beyond = self._far[k] // size_of(tuple(d for d in dim if slow >> d & 1), radices)
+            near = left // beyond
+        return [
+            d
+            for d in options
+            if d < len(radices)
+            and not used >> d & 1
+            and (beyond if self._far is not None and slow >> d & 1 else near) % radices[d] == 0
+        ]
 
 
 def _tail(unused: list[int], left: int, radices: tuple[int, ...]) -> int:

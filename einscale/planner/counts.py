@@ -10,7 +10,7 @@ from einscale.reshard.moves import digits_in, size_of
 
 Counts = tuple[int, ...]
 
-VECTORS = 12_000
+VECTORS = 6_000
 """Most vectors of counts one search looks at."""
 
 
@@ -32,16 +32,16 @@ def floor_units(devices: int, wanted: int, joint: int, due: int) -> int:
     return devices * (due + devices // wanted - 2) + max(0, devices + -square // joint)
 
 
-def capacities(question: Question, banned: int) -> list[tuple[int, int]]:
-    """(radix, how many digits of it the indices can use), for every radix of the mesh."""
+def capacities(question: Question, allowed: int, rooms: Counts) -> list[tuple[int, int]]:
+    """(radix, how many of the allowed digits of it the indices can use), for every radix of the mesh."""
     amounts: dict[int, int] = {}
     for digit, radix in enumerate(question.radices):
-        if not banned >> digit & 1:
+        if allowed >> digit & 1:
             amounts[radix] = amounts.get(radix, 0) + 1
     result = []
     for radix, amount in sorted(amounts.items()):
         usable = 0
-        for room in question.rooms:
+        for room in rooms:
             while room % radix == 0:
                 room //= radix
                 usable += 1
@@ -49,19 +49,29 @@ def capacities(question: Question, banned: int) -> list[tuple[int, int]]:
     return result
 
 
-def most_shards(question: Question, banned: int) -> int:
-    """Largest number of parts the iteration space can be divided into."""
+def most_shards(question: Question, allowed: int) -> int:
+    """Largest number of parts that the allowed digits can divide the iteration space into."""
     result = 1
-    for radix, usable in capacities(question, banned):
+    for radix, usable in capacities(question, allowed, question.rooms):
         result *= radix**usable
     return result
 
 
-def count_vectors(question: Question, banned: int, needed: int) -> Iterator[Counts]:
-    """Every way to give the indices numbers of shards whose product is at least `needed`, the largest products first."""
-    partial: list[Counts] = [(1,) * len(question.rooms)]
-    most = most_shards(question, banned)
-    for radix, usable in capacities(question, banned):
+def count_vectors(question: Question, allowed: int, needed: int, rooms: Counts) -> Iterator[Counts]:
+    """Every way to give the indices numbers of shards of a product of at least `needed`, the largest products first.
+
+    Args:
+        question: what is planned.
+        allowed: the digits to be given.
+        needed: least product.
+        rooms: per index what its count must divide.
+    """
+    partial: list[Counts] = [(1,) * len(rooms)]
+    every = capacities(question, allowed, rooms)
+    most = 1
+    for radix, usable in every:
+        most *= radix**usable
+    for radix, usable in every:
         spare = most // needed
         least = usable
         while least and radix <= spare:
@@ -69,7 +79,7 @@ def count_vectors(question: Question, banned: int, needed: int) -> Iterator[Coun
             least -= 1
         grown: list[Counts] = []
         for counts in partial:
-            _spread(grown, counts, question.rooms, radix, least, usable)
+            _spread(grown, counts, rooms, radix, least, usable)
         partial = grown
     for counts in partial:
         total = 1
@@ -111,108 +121,170 @@ class Part:
         volume: bytes of the tensor.
         labels: its indices.
         homes: per dim, the digits it has (an operand), or is wanted to have (the result).
-        due: partial sums it arrives with; those of contracted indices come on top where `contracted` names them.
+        due: digits of the partial sums it arrives with; those of contracted indices come on top.
+        question: for radices and devices.
+        slow: digits that lie between fast domains, whose bytes cost more.
         contracted: for the result, the indices that are summed.
         free: nothing is known of where it must go; only its sums cost.
     """
 
-    __slots__ = ("_known", "contracted", "due", "free", "homes", "labels", "sizes", "volume")
+    __slots__ = ("_due", "_far", "_near", "_sizes", "_wanted", "contracted", "devices", "free", "homes", "labels", "volume")
 
     def __init__(
         self,
         volume: int,
-        labels: tuple[int, ...],
+        labels: Counts,
         homes: tuple[tuple[int, ...], ...],
         due: int,
-        radices: tuple[int, ...],
-        contracted: tuple[int, ...] | None = None,
+        question: Question,
+        slow: int,
+        contracted: Counts | None = None,
         *,
         free: bool = False,
     ) -> None:
-        """Count the shards of every dim."""
+        """Count the shards of every dim, and those of its slow digits."""
+        radices = question.radices
         self.volume = volume
         self.labels = labels
         self.homes = homes
-        self.sizes = tuple(size_of(home, radices) for home in homes)
-        self.due = due
         self.contracted = contracted
         self.free = free
-        self._known: dict[Counts, int] = {}
+        inside = size_of(digits_in(~slow & (1 << len(radices)) - 1), radices)
+        self.devices = (question.devices, question.devices // inside)
+        every = tuple(size_of(home, radices) for home in homes)
+        far = tuple(size_of(tuple(d for d in home if slow >> d & 1), radices) for home in homes)
+        self._sizes = (every, far)
+        self._due = (size_of(digits_in(due), radices), size_of(digits_in(due & slow), radices))
+        self._near: dict[Counts, int] = {}
+        self._far: dict[Counts, int] = {}
+        self._wanted = inside
 
-    def measures(self, counts: Counts) -> tuple[int, int, int]:
-        """(shards wanted, joint shards, sums due) under given counts, as `floor_units` takes them."""
+    def measures(self, counts: Counts, level: int = 0) -> tuple[int, int, int]:
+        """(shards wanted, joint shards, sums due) under given counts, as `floor_units` takes them.
+
+        Level 0 is of devices, level 1 of fast domains, with the counts of slow digits.
+        """
         wanted = joint = 1
-        due = self.due
+        due = self._due[level]
+        sizes = self._sizes[level]
         if self.contracted is None:
-            for k, size in zip(self.labels, self.sizes, strict=True):
+            for k, size in zip(self.labels, sizes, strict=True):
                 count = counts[k]
                 wanted *= count
-                joint *= max(count, size)
+                joint *= count if count > size else size
             return wanted, joint, due
         for k in self.contracted:
             due *= counts[k]
-        for k, size in zip(self.labels, self.sizes, strict=True):
+        for k, size in zip(self.labels, sizes, strict=True):
             wanted *= size
             joint *= max(counts[k], size)
         return wanted, joint, due
 
-    def floor(self, counts: Counts, devices: int, objective: Objective) -> int:
-        """Least cost of this tensor under given counts."""
+    def units(self, counts: Counts, level: int) -> int:
+        """Units of V/P^2 that a device, or at level 1 a domain, must receive at least."""
+        known = self._far if level else self._near
         key = tuple([counts[k] for k in self.labels])
         if self.contracted is not None:
-            due = self.due
+            due = 1
             for k in self.contracted:
                 due *= counts[k]
             key = (*key, due)
-        found = self._known.get(key)
+        found = known.get(key)
         if found is None:
-            wanted, joint, due = self.measures(counts)
-            if self.free:
-                units = devices * (due - 1)
-            else:
-                units = floor_units(devices, wanted, joint, due)
-            found = self._known[key] = objective.floor(self.volume, units)
+            devices = self.devices[level]
+            wanted, joint, due = self.measures(counts, level)
+            found = devices * (due - 1) if self.free else floor_units(devices, wanted, joint, due)
+            known[key] = found
         return found
 
+    def floor(self, counts: Counts, far: Counts | None, objective: Objective) -> int:
+        """Least cost of this tensor under given counts; `far` are the counts of slow digits among them."""
+        near = self.units(counts, 0)
+        if far is None:
+            return objective.floor(self.volume, near, 0.0)
+        return objective.floor(self.volume, near, self.across(far))
 
-def parts_of(question: Question, kept: tuple[int, ...]) -> list[Part]:
+    def across(self, far: Counts) -> float:
+        """Share of the tensor that a device must receive from beyond its domain, the domain's devices sharing the work."""
+        return self.units(far, 1) / (self.devices[1] ** 2 * self._wanted)
+
+
+def parts_of(question: Question, kept: tuple[int, ...], slow: int) -> list[Part]:
     """The parts of a question, operands first; `kept` says over which digits each operand stays unreduced."""
-    radices = question.radices
     parts = [
-        Part(
-            operand.volume,
-            operand.labels,
-            operand.source[0],
-            size_of(digits_in(operand.source[1] & ~mask), radices),
-            radices,
-        )
+        Part(operand.volume, operand.labels, operand.source[0], operand.source[1] & ~mask, question, slow)
         for operand, mask in zip(question.operands, kept, strict=True)
     ]
-    due = size_of(digits_in(union(kept)), radices)
     homes = tuple(dim or () for dim in question.target)
     volume = question.out_volume
     if question.wanted.unreduced_open or question.owes:
         volume = 0  # what may stay owed costs nothing for sure
     free = question.open or bool(question.owes)
-    parts.append(Part(volume, question.out_labels, homes, due, radices, question.contracted, free=free))
+    parts.append(
+        Part(volume, question.out_labels, homes, union(kept), question, slow, question.contracted, free=free)
+    )
     return parts
+
+
+Vector = tuple[int, Counts, Counts | None]
+"""A bound, counts, and which part of them is of slow digits (None where no digit is told apart)."""
 
 
 def ordered_vectors(
     question: Question, parts: list[Part], banned: int, needed: int, most: int, objective: Objective
-) -> tuple[list[tuple[int, Counts]], bool]:
-    """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at."""
-    devices = question.devices
-    result = []
+) -> tuple[list[Vector], bool]:
+    """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at.
+
+    Where levels differ in speed the slow digits are handed out first: what crosses between domains is known then, and
+    most of their vectors need no second look.
+    """
+    every = (1 << len(question.radices)) - 1 & ~banned
+    slow = objective.crossing & every
+    result: list[Vector] = []
     looked = 0
-    for counts in count_vectors(question, banned, needed):
-        looked += 1
-        floor = objective.work(counts)
+    if not slow:
+        for counts in count_vectors(question, every, needed, question.rooms):
+            looked += 1
+            _keep(result, counts, None, parts, most, objective)
+        return sorted(result, key=_bound), looked < VECTORS
+    for far in count_vectors(question, slow, 1, question.rooms):
+        least = 0
         for part in parts:
-            if floor >= most:
-                break
-            floor += part.floor(counts, devices, objective)
-        if floor < most:
-            result.append((floor, counts))
-    result.sort()
-    return result, looked < VECTORS
+            least += objective.floor(part.volume, 0, part.across(far))
+        if least >= most:
+            looked += 1
+            continue
+        rooms = tuple([room // count for room, count in zip(question.rooms, far, strict=True)])
+        for near in count_vectors(question, every & ~slow, 1, rooms):
+            looked += 1
+            if looked > VECTORS:
+                return sorted(result, key=_bound), False
+            counts = tuple([a * b for a, b in zip(far, near, strict=True)])
+            if size(counts) >= needed:
+                _keep(result, counts, far, parts, most, objective)
+    return sorted(result, key=_bound), looked < VECTORS
+
+
+def size(counts: Counts) -> int:
+    """Product of the counts."""
+    result = 1
+    for count in counts:
+        result *= count
+    return result
+
+
+def _bound(vector: Vector) -> tuple[int, Counts, Counts]:
+    return vector[0], vector[1], vector[2] or ()
+
+
+def _keep(
+    result: list[Vector], counts: Counts, far: Counts | None, parts: list[Part], most: int, objective: Objective
+) -> None:
+    """Append a vector unless its bound reaches `most`."""
+    floor = objective.work(counts)
+    for part in parts:
+        if floor >= most:
+            return
+        floor += part.floor(counts, far, objective)
+    if floor < most:
+        result.append((floor, counts, far))

@@ -17,8 +17,8 @@ def direct(
     """Moves of a tensor between two layouts of a program under a strategy.
 
     A gather, a reduction or a reduce-scatter (and a reduction of what else is owed) is taken where it does the whole
-    move, though a detour over mesh axes that hold the tensor whole may move fewer bytes: that is what frameworks run, and
-    one structure then holds for every size. Everything else is the cheapest path.
+    move, though a detour over mesh axes that hold the tensor whole may move fewer bytes: that is what frameworks run,
+    and one structure then holds for every size. Everything else is the cheapest path.
 
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh

@@ -143,7 +143,7 @@ def _search(
     mesh: Mesh,
 ) -> Best:
     """The best placement over every choice of sums to keep."""
-    needed = most_shards(question, 0)
+    needed = most_shards(question, (1 << len(question.radices)) - 1)
     if max_flops is None and isinstance(objective, Seconds):
         needed = 1
     elif max_flops is not None:

@@ -31,7 +31,10 @@ class Bytes:
         """Judge the plans of a question."""
         self.question = question
 
-    def floor(self, volume: int, units: int) -> int:
+    crossing = 0
+    """Digits whose bytes cost more than others': none."""
+
+    def floor(self, volume: int, units: int, across: float) -> int:
         """Least cost of a tensor that must receive so many units of V/P^2."""
         return volume * units
 
@@ -73,12 +76,14 @@ class Seconds:
         self._rate = flop_rate
         self._known: dict[tuple[int, ...], int] = {}
 
-    def floor(self, volume: int, units: int) -> int:
-        """Least time of a tensor that must receive so many units of V/P^2: at the fastest links, once their latency."""
-        if not units:
-            return 0
-        share = units / self.question.devices**2
-        return int((volume * share * self.links.fast + self.links.latency) * FEMTO * (1 - 1e-9))
+    @property
+    def crossing(self) -> int:
+        """Digits that lie between the fastest domains, if there are others."""
+        return self.links.crossing if self.links.inside > 1 else 0
+
+    def floor(self, volume: int, units: int, across: float) -> int:
+        """Least time of a tensor that must receive so many units of V/P^2, and a share of V from beyond its domain."""
+        return self.links.least(units, across, volume)
 
     def work(self, counts: tuple[int, ...]) -> int:
         """Time of the local work under given numbers of shards."""

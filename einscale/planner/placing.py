@@ -12,10 +12,10 @@ from einscale.planner.question import Placement, Question
 from einscale.reshard.moves import mask_of, size_of
 from einscale.reshard.search import NEVER, UNIT
 
-NODES = 4000
+NODES = 2000
 """Most partial placements one plan looks at."""
 
-WORK = 1500
+WORK = 400
 """Most layouts that the reshard searches of one plan look at before no further placement is priced."""
 
 
@@ -63,7 +63,7 @@ class Placer:
         self.best = best
         self.avoid = avoid
         self.pricing = Pricing(question, kept, objective)
-        self.parts = parts_of(question, kept)
+        self.parts = parts_of(question, kept, objective.crossing)
 
     def run(self) -> None:
         """Improve on the best placement until none can be cheaper, or the work allowed is done."""
@@ -73,12 +73,10 @@ class Placer:
             self.question, self.parts, pricing.banned, self.needed, best.cost // UNIT + 1, pricing.objective
         )
         best.exact = best.exact and every
-        for floor, counts in vectors:
-            if floor * UNIT >= best.cost:
+        for vector in vectors:
+            if vector[0] * UNIT >= best.cost or not self.allowed():
                 break
-            if not self.allowed():
-                break
-            Branches(self, counts, floor).place(0, ())
+            Branches(self, vector).place(0, ())
         best.exact = best.exact and pricing.exact
         best.work += pricing.work
 
@@ -91,7 +89,7 @@ class Placer:
 
     def consider(self, placement: Placement) -> None:
         """Price a placement exactly and keep it if it is the cheapest."""
-        if placement in self.avoid:
+        if placement in self.avoid or (self.best.pricing is not None and not self.allowed()):
             return
         cost = self.pricing.cost(placement, self.best.cost)
         if cost < self.best.cost:
@@ -156,5 +154,5 @@ class Placer:
 
     def floor(self, counts: Counts) -> int:
         """Least cost of a vector of counts."""
-        objective, devices = self.pricing.objective, self.question.devices
-        return objective.work(counts) + sum(part.floor(counts, devices, objective) for part in self.parts)
+        objective = self.pricing.objective
+        return objective.work(counts) + sum(part.floor(counts, None, objective) for part in self.parts)

@@ -191,11 +191,8 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
         parts.append(f"optimizer {size(memory.optimizer)}")
     parts.append(f"working {size(memory.working)}")
     verdict = "fits" if memory.fits else "does not fit"
-    padding = [
-        f"padding: {100 * share:.2g} % of {name} ({kind.kind}) is padding"
-        for kind in report.kinds
-        for name, share in kind.padding
-    ]
+    shares = [f"{100 * share:.2g} % of {kind.kind} {name}" for kind in report.kinds for name, share in kind.padding]
+    padding = [f"padding: {', '.join(shares)}"] if shares else []
     unexpected = [f"not expected by {report.strategy.name}: {text}" for text in report.unexpected]
     return (
         model,

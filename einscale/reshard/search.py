@@ -16,7 +16,7 @@ COLLECTIVE = 1 << 12
 UNIT = 1 << 24
 """What one unit of bytes counts: more than any number of collectives."""
 
-EXPANSIONS = 400
+EXPANSIONS = 250
 """Most layouts one search looks at before it takes the best path known."""
 
 

@@ -1,0 +1,424 @@
+"""PyTorch's DTensor: one placement a mesh dim, `[Shard(0), Replicate(), Partial()]` or `S(0)RP(sum)`.
+
+The forms are those of `torch.distributed.tensor` (`Shard`, `Replicate`, `Partial`, the private `_StridedShard`) and of the
+strings its specs print, in which a number in brackets says which of the mesh dims that divide one dim comes first. torch
+is never imported.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from msgspec import Struct
+
+from einscale.errors import NotationError, did_you_mean
+from einscale.notation.foreign import (
+    MOST_DIMS,
+    DimLayout,
+    Dims,
+    MeshAxes,
+    Reading,
+    Scanner,
+    lay_out,
+    owed_axes,
+    owing,
+    stored_dims,
+    whole_axes,
+)
+from einscale.notation.syntax import REDUCTIONS, Group, Shard, Span, TensorSpec
+from einscale.notation.tokens import Token, shorten
+
+NAME = "DTensor"
+_LONG = ("Shard", "Replicate", "Partial", "_StridedShard")
+_WORDS = {"S": "Shard", "R": "Replicate", "P": "Partial", "_S": "_StridedShard", "_Partial": "Partial"}
+_EXPECTED = "`[Shard(0), Replicate(), Partial()]`, one placement a mesh dim"
+_UNKNOWN_OPS = {"avg": "an average", "product": "a product"}
+
+
+class Placement(Struct, frozen=True):
+    """What is done over one mesh dim.
+
+    Args:
+        kind: `Shard`, `Replicate`, `Partial` or `_StridedShard`.
+        dim: the tensor dim that is divided.
+        reduction: what a `Partial` owes.
+        split: how many shards a `_StridedShard` finds there already.
+        marks: the numbers in brackets behind it.
+        span: where it stands.
+    """
+
+    kind: str
+    dim: int = 0
+    reduction: str = "sum"
+    split: int = 1
+    marks: tuple[int, ...] = ()
+    span: Span = (0, 0)
+
+    @property
+    def shards(self) -> bool:
+        """Whether it divides a dim."""
+        return self.kind in {"Shard", "_StridedShard"}
+
+
+def at_dtensor(scanner: Scanner) -> bool:
+    """Whether placements come next."""
+    ahead = 1 if scanner.peek().kind in {"[", "("} else 0
+    token, following = scanner.peek(ahead), scanner.peek(ahead + 1)
+    if token.text in _LONG:
+        return following.kind == "("
+    return (token.text in {"S", "_S"} and following.kind == "(") or _short_run(token.text)
+
+
+def _short_run(word: str) -> bool:
+    """Whether a name is placements written without anything between them: `R`, `RRP`, `RS`."""
+    return bool(word) and set(word) <= {"R", "P", "S"}
+
+
+def read_dtensor(scanner: Scanner, dims: Dims | None = None, mesh: MeshAxes | None = None) -> Reading:
+    """Placements, one a mesh dim in mesh order; they say nothing of the tensor's rank beyond the dims they divide.
+
+    >>> mesh = (("dp", 2), ("tp", 4))
+    >>> print(read_dtensor(Scanner("[Shard(0), Partial()]"), None, mesh).tensor)
+    i/dp {U:tp}
+    >>> print(read_dtensor(Scanner("[_StridedShard(dim=0, sf=4), Shard(dim=0)]"), None, mesh).tensor)
+    i/tp/dp
+    >>> print(read_dtensor(Scanner("S(0)[1]S(0)[0]"), None, mesh).tensor)
+    i/tp/dp
+
+    Args:
+        scanner: where they stand; left behind them.
+        dims: dims of the tensor, whose names it takes.
+        mesh: the mesh; sizes count for `_StridedShard` only.
+
+    Raises:
+        NotationError: they are malformed, fit neither the mesh nor the dims, or say what no layout can.
+    """
+    if mesh is None:
+        expected = "a mesh: its dims in order"
+        raise scanner.fail("placements are listed by mesh dim, and the mesh is not known", expected=expected)
+    start = scanner.peek()
+    placements = _placements(scanner)
+    given = _shard_order(scanner)
+    span = scanner.since(start)
+    rank = _rank(scanner, placements, dims, span)
+    placements = [_counted(scanner, placement, rank) for placement in placements]
+    orders = _by_dim(scanner, placements, mesh, span)
+    if given is not None:
+        orders = _reordered(scanner, orders, given, rank, len(mesh), span)
+    names = [name for name, _ in mesh]
+    spans = _spans(placements, len(mesh))
+    layouts = [
+        DimLayout(tuple(Shard(names[k], spans[k] or span) for k in orders.get(dim, ())), span=span) for dim in range(rank)
+    ]
+    owed, reduction = _owed(scanner, placements, orders, len(mesh))
+    laid = lay_out(scanner, layouts, dims, span, exact=False, what="divided dims")
+    partial = owing([Shard(names[k], spans[k] or span) for k in owed], reduction, span)
+    return Reading(TensorSpec(laid, partial=partial, span=span))
+
+
+def _placements(scanner: Scanner) -> list[Placement]:
+    """The list, in brackets or written one after the other."""
+    bracket = scanner.accept("[", "(")
+    found: list[Placement] = []
+    while True:
+        token = scanner.peek()
+        if bracket and scanner.accept("]" if bracket.kind == "[" else ")"):
+            return found
+        if token.kind != "name" and not bracket:
+            break
+        found += _one(scanner)
+        if len(found) > MOST_DIMS:
+            raise scanner.fail("an absurd number of placements", expected=f"at most {MOST_DIMS}")
+        if bracket and not scanner.accept(",") and scanner.peek().kind == "end":
+            raise scanner.fail(f"`{bracket.kind}` is never closed", bracket, expected=_EXPECTED)
+    if not found:
+        raise scanner.fail("placements are missing", expected=_EXPECTED)
+    return found
+
+
+def _one(scanner: Scanner) -> list[Placement]:
+    """One placement, or several written as one word: `RRS(0)`."""
+    token = scanner.need("name", "where a placement should stand", _EXPECTED)
+    word = token.text
+    if _short_run(word) and len(word) > 1:
+        before = [_bare(scanner, letter, (token.start + k, token.start + k + 1)) for k, letter in enumerate(word[:-1])]
+        last = Token("name", word[-1], token.stop - 1, token.stop)
+        return [*before, _called(scanner, last)]
+    return [_called(scanner, token)]
+
+
+def _bare(scanner: Scanner, letter: str, span: Span) -> Placement:
+    """`R` or `P` without parentheses."""
+    if letter == "S":
+        raise scanner.fail("`S` without a dim", span, expected="`S(0)`")
+    return Placement(_WORDS[letter], span=span)
+
+
+def _called(scanner: Scanner, token: Token) -> Placement:
+    """A placement by its name, its arguments and the numbers in brackets to come."""
+    kind = _WORDS.get(token.text, token.text)
+    if kind not in _LONG:
+        hint = did_you_mean(token.text, _LONG, "placements are")
+        if "Mask" in token.text:
+            hint = "the partial sum of an embedding's lookup is `Partial()`"
+        raise scanner.fail(f"unknown placement `{shorten(token.text)}`", token, expected=_EXPECTED, hint=hint)
+    if scanner.peek().kind != "(":
+        placement = _bare(scanner, token.text[0], token.span) if token.text in {"R", "P", "S"} else None
+        if placement is None:
+            raise scanner.fail(f"`(` is missing after `{token.text}`", token, expected=_EXPECTED)
+        return placement
+    dim, reduction, split = _arguments(scanner, token, kind)
+    marks: list[int] = []
+    if kind not in {"Replicate"} and scanner.follows("[", "number"):
+        scanner.take()
+        while True:
+            marks.append(scanner.index("in the order of mesh dims")[0])
+            if not scanner.accept(","):
+                break
+        scanner.need("]", "after the order of mesh dims")
+    return Placement(kind, dim, reduction, split, tuple(marks), scanner.since(token))
+
+
+def _arguments(scanner: Scanner, token: Token, kind: str) -> tuple[int, str, int]:
+    """(dim, reduction, split factor) in the parentheses of a placement."""
+    scanner.take()
+    dim, reduction, split = None, "sum", None
+    while not scanner.accept(")"):
+        key = scanner.take().text if scanner.follows("name", "=") else None
+        if key is not None:
+            scanner.take()
+        if kind == "Partial" and key in {None, "reduce_op"}:
+            reduction = _reduction(scanner)
+        elif kind in {"Shard", "_StridedShard"} and (key == "dim" or (key is None and dim is None)):
+            sign = -1 if scanner.accept("-") else 1
+            dim = sign * scanner.index("where a dim should stand")[0]
+        elif kind == "_StridedShard" and key in {None, "sf", "split_factor"}:
+            split = scanner.number("split factor")
+        else:
+            what = f"`{key}`" if key else f"`{shorten(scanner.peek().text)}`"
+            raise scanner.fail(f"`{token.text}` takes no {what}", expected=_EXPECTED)
+        if not scanner.accept(",") and scanner.peek().kind != ")":
+            raise scanner.fail(f"`{token.text}(` is never closed", token, expected="`)`")
+    if kind in {"Shard", "_StridedShard"} and dim is None:
+        raise scanner.fail(f"`{token.text}` without a dim", scanner.since(token), expected="`Shard(0)`")
+    if kind == "_StridedShard" and split is None:
+        raise scanner.fail(f"`{token.text}` without a split factor", scanner.since(token), expected=f"`{kind}(0, sf=2)`")
+    return dim or 0, reduction, split or 1
+
+
+def _reduction(scanner: Scanner) -> str:
+    token = scanner.take()
+    word = token.text.strip("'\"")
+    if word in _UNKNOWN_OPS:
+        message = f"a tensor that owes {_UNKNOWN_OPS[word]} has no layout here"
+        raise scanner.fail(message, token, expected="`sum`, `max` or `min`")
+    if word not in REDUCTIONS:
+        hint = did_you_mean(word, REDUCTIONS, "reductions")
+        raise scanner.fail(f"unknown reduction `{shorten(word)}`", token, hint=hint)
+    return word
+
+
+def _shard_order(scanner: Scanner) -> dict[int, tuple[int, ...]] | None:
+    """`shard_order=(ShardOrderEntry(tensor_dim=0, mesh_dims=(1, 0)),)`, `((0, (1, 0)),)` or `{0: [1, 0]}`."""
+    if not scanner.follows("shard_order", "=") and not scanner.follows(",", "shard_order", "="):
+        return None
+    scanner.accept(",")
+    scanner.at += 2
+    bracket = scanner.need("{", "after `shard_order=`") if scanner.peek().kind == "{" else None
+    opened = bracket or scanner.need("(", "after `shard_order=`", "`(ShardOrderEntry(tensor_dim=0, mesh_dims=(1, 0)),)`")
+    closing = "}" if bracket else ")"
+    found: dict[int, tuple[int, ...]] = {}
+    while not scanner.accept(closing):
+        inner = None if bracket else (scanner.accept("ShardOrderEntry"), scanner.need("(", "in `shard_order=`"))
+        if scanner.accept("tensor_dim"):
+            scanner.need("=", "after `tensor_dim`")
+        dim, token = scanner.index()
+        scanner.need(":" if bracket else ",", "in `shard_order=`")
+        if scanner.accept("mesh_dims"):
+            scanner.need("=", "after `mesh_dims`")
+        if dim in found:
+            raise scanner.fail(f"two orders for dim {dim}", token)
+        found[dim] = _numbers(scanner)
+        if inner:
+            scanner.accept(",")
+            scanner.need(")", "in `shard_order=`")
+        if not scanner.accept(",") and scanner.peek().kind != closing:
+            raise scanner.fail("`shard_order=` is never closed", opened, expected=f"`{closing}`")
+    return found
+
+
+def _numbers(scanner: Scanner) -> tuple[int, ...]:
+    bracket = scanner.accept("[") or scanner.need("(", "where mesh dims should stand", "`(1, 0)`")
+    closing = "]" if bracket.kind == "[" else ")"
+    found = []
+    while not scanner.accept(closing):
+        found.append(scanner.index()[0])
+        if not scanner.accept(",") and scanner.peek().kind != closing:
+            raise scanner.fail(f"`{bracket.kind}` is never closed", bracket, expected=f"`{closing}`")
+    return tuple(found)
+
+
+def _rank(scanner: Scanner, placements: list[Placement], dims: Dims | None, span: Span) -> int:
+    """Dims of the tensor: those given, or as many as are divided."""
+    if dims is not None:
+        return len(dims)
+    if any(placement.dim < 0 for placement in placements):
+        raise scanner.fail("a dim counted from the end of a tensor of unknown rank", span, expected="the indices")
+    rank = max([placement.dim + 1 for placement in placements if placement.shards], default=0)
+    if rank > MOST_DIMS:
+        raise scanner.fail(f"a tensor of {rank} dims", span, expected=f"at most {MOST_DIMS}")
+    return rank
+
+
+def _counted(scanner: Scanner, placement: Placement, rank: int) -> Placement:
+    """The placement with its dim counted from the front."""
+    dim = placement.dim + rank if placement.dim < 0 else placement.dim
+    if placement.shards and not 0 <= dim < rank:
+        raise scanner.fail(f"dim {placement.dim} of a tensor of {rank} dims", placement.span)
+    return Placement(placement.kind, dim, placement.reduction, placement.split, placement.marks, placement.span)
+
+
+def _spans(placements: list[Placement], rank: int) -> list[Span | None]:
+    """Where each mesh dim's placement stands, if there is one for each."""
+    return [placement.span for placement in placements] if len(placements) == rank else [None] * rank
+
+
+def _by_dim(
+    scanner: Scanner, placements: list[Placement], mesh: MeshAxes, span: Span
+) -> dict[int, tuple[int, ...]]:
+    """Tensor dim -> mesh dims that divide it, major to minor."""
+    by_dim: dict[int, list[tuple[int, Placement]]] = {}
+    for position, placement in enumerate(placements):
+        if placement.shards:
+            by_dim.setdefault(placement.dim, []).append((position, placement))
+    marked = any(placement.marks for placement in placements)
+    if marked and (len(placements) != len(mesh) or not all(map(_ranked, by_dim.values()))):
+        return _by_marks(scanner, placements, len(mesh))
+    if len(placements) != len(mesh):
+        names = ", ".join(name for name, _ in mesh)
+        message = f"{len(placements)} placements on a mesh of {len(mesh)} dims"
+        raise scanner.fail(message, span, expected=f"one for each of: {names}")
+    return {dim: _ordered(scanner, found, mesh) for dim, found in by_dim.items()}
+
+
+def _ranked(found: list[tuple[int, Placement]]) -> bool:
+    """Whether the numbers in brackets are places in the order of the mesh dims that divide one dim."""
+    marks = [placement.marks for _, placement in found]
+    return not any(marks) or sorted(marks) == [(k,) for k in range(len(marks))]
+
+
+def _ordered(scanner: Scanner, found: list[tuple[int, Placement]], mesh: MeshAxes) -> tuple[int, ...]:
+    """The mesh dims that divide one dim, major to minor."""
+    if any(placement.marks for _, placement in found):
+        return tuple(position for position, _ in sorted(found, key=lambda pair: pair[1].marks))
+    order: list[int] = []
+    for position, placement in reversed(found):  # a strided shard stands behind as many shards as it finds
+        before = [prod(mesh[k][1] for k in order[:count]) for count in range(len(order) + 1)]
+        if placement.split not in before:
+            raise scanner.fail(
+                f"a split factor of {placement.split}, which no order of the mesh dims has",
+                placement.span,
+                expected=f"one of {', '.join(map(str, dict.fromkeys(before)))}",
+                hint="such blocks are strided, and no layout here says so",
+            )
+        order.insert(before.index(placement.split), position)
+    return tuple(order)
+
+
+def _by_marks(scanner: Scanner, placements: list[Placement], rank: int) -> dict[int, tuple[int, ...]]:
+    """The form in which the numbers in brackets are mesh dims, `S(0)[0,1]P(sum)R`; others take the dims left, in order."""
+    taken = [mark for placement in placements for mark in placement.marks]
+    for placement in placements:
+        for mark in placement.marks:
+            if mark >= rank or taken.count(mark) > 1:
+                what = "is there twice" if mark < rank else f"on a mesh of {rank} dims"
+                raise scanner.fail(f"mesh dim {mark} {what}", placement.span)
+        if placement.shards and not placement.marks:
+            raise scanner.fail("a shard without its mesh dims beside others with theirs", placement.span)
+    return {placement.dim: placement.marks for placement in placements if placement.shards}
+
+
+def _owed(
+    scanner: Scanner, placements: list[Placement], orders: dict[int, tuple[int, ...]], rank: int
+) -> tuple[list[int], str]:
+    """Mesh dims over which a reduction is owed, and which."""
+    used = {k for order in orders.values() for k in order}
+    marked = {mark for placement in placements if placement.kind == "Partial" for mark in placement.marks}
+    free = [k for k in range(rank) if k not in used | marked]
+    owed: list[int] = []
+    reductions: list[str] = []
+    by_position = len(placements) == rank and not marked
+    for position, placement in enumerate(placements):
+        if placement.shards:
+            continue
+        place = [position] if by_position and position not in used else list(placement.marks) or free[:1]
+        free = [k for k in free if k not in place]
+        if placement.kind == "Partial":
+            if not place:
+                raise scanner.fail("more placements than mesh dims", placement.span)
+            owed += place
+            reductions.append(placement.reduction)
+            if placement.reduction != reductions[0]:
+                message = f"one tensor owes both a {reductions[0]} and a {placement.reduction}"
+                raise scanner.fail(message, placement.span, expected="one reduction per tensor")
+    return owed, reductions[0] if reductions else "sum"
+
+
+def _reordered(
+    scanner: Scanner, orders: dict[int, tuple[int, ...]], given: dict[int, tuple[int, ...]], rank: int, mesh: int, span: Span
+) -> dict[int, tuple[int, ...]]:
+    """The orders with those given in their place."""
+    for dim, order in given.items():
+        if sorted(order) != sorted(orders.get(dim, ())):
+            message = f"`shard_order` says mesh dims {list(order)} for dim {dim}"
+            raise scanner.fail(message, span, expected=f"those of the placements: {sorted(orders.get(dim, ()))}")
+    return {**orders, **given}
+
+
+def write_dtensor(tensor: TensorSpec, mesh: MeshAxes) -> str:
+    """A tensor's layout as placements, with the order of mesh dims where it is not that of the mesh.
+
+    >>> from einscale.notation import parse_tensor
+    >>> mesh = (("dp", 2), ("tp", 4))
+    >>> write_dtensor(parse_tensor("B/dp S D {U:tp}"), mesh)
+    '[Shard(0), Partial()]'
+    >>> write_dtensor(parse_tensor("B/tp/dp"), mesh)
+    '[Shard(0), Shard(0)], shard_order=(ShardOrderEntry(tensor_dim=0, mesh_dims=(1, 0)),)'
+
+    Raises:
+        NotationError: placements cannot say it.
+    """
+    names = [name for name, _ in mesh]
+    words = ["Replicate()"] * len(names)
+    orders = []
+    for dim, layout in enumerate(stored_dims(tensor, NAME, mesh)):
+        if layout.open:
+            raise NotationError("placements are settled: DTensor has no open dims")
+        places = [_place(name, names) for name in whole_axes([shard.name for shard in layout.shards], NAME)]
+        for place in places:
+            words[place] = f"Shard({dim})"
+        if places != sorted(places):
+            orders.append(f"ShardOrderEntry(tensor_dim={dim}, mesh_dims=({', '.join(map(str, places))})),")
+    for name in whole_axes(owed_axes(tensor, NAME, mesh), NAME):
+        words[_place(name, names)] = "Partial()" if tensor.reduction == "sum" else f'Partial("{tensor.reduction}")'
+    order = f", shard_order=({' '.join(orders)})" if orders else ""
+    return f"[{', '.join(words)}]{order}"
+
+
+def _place(name: str, names: list[str]) -> int:
+    if name not in names:
+        raise NotationError(f"unknown mesh axis `{name}`", hint=did_you_mean(name, names, "the mesh has"))
+    return names.index(name)
+
+
+def dims_named(tensor: TensorSpec) -> int:
+    """Stored dims up to the last one that placements would mention.
+
+    >>> from einscale.notation import parse_tensor
+    >>> dims_named(parse_tensor("B/x S D"))
+    1
+    """
+    divided = [
+        any(axis.shards for axis in (dim.axes if isinstance(dim, Group) else (dim,))) for dim in tensor.dims
+    ]
+    return max((position + 1 for position, one in enumerate(divided) if one), default=0)

@@ -8,7 +8,7 @@ that divide it while it rests: the residual stream along the sequence (Megatron-
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,9 +20,10 @@ from einscale.mesh import Mesh, split_name, sub_axis
 from einscale.numeric import ceil_div, gcd, product
 
 ROLES: dict[str, tuple[str, ...]] = {
-    "data": ("data", "dp", "fsdp", "batch", "replica"),
+    "data": ("data", "dp", "fsdp", "batch", "shard"),
     "model": ("model", "tp", "tensor"),
     "context": ("context", "cp", "seq", "sequence"),
+    "pod": ("pod", "dcn", "replicate"),
     "expert": ("expert", "ep"),
     "pipe": ("pipe", "pp", "stage"),
 }
@@ -45,11 +46,16 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True):
         fuse: statement groups run as one kernel: their interior is neither written to memory nor saved.
         recompute: statement groups whose interior is not saved but computed again in the backward pass; `full` stands
             for everything but a layer's input.
+        stream: statement groups whose operands are gathered, and results scattered, block by block around a ring while
+            the group computes (ring attention): two blocks are held instead of all.
+        auto: groups, sections or single results whose einsums are placed by the free planner, not by the compute table.
     """
 
     reshard_after_forward: bool = True
     fuse: tuple[str, ...] = ("attention",)
     recompute: tuple[str, ...] = ()
+    stream: tuple[str, ...] = ()
+    auto: tuple[str, ...] = ()
 
 
 class Rule(Struct, frozen=True):
@@ -58,16 +64,16 @@ class Rule(Struct, frozen=True):
     Args:
         index: axis name, composite name (`h`), or `*`.
         axes: roles or mesh axes, major to minor.
-        section: the rule holds in this section only; "" is everywhere.
+        scope: the rule holds in this statement group only, or section if no group has the name; "" is everywhere.
     """
 
     index: str
     axes: tuple[str, ...]
-    section: str = ""
+    scope: str = ""
 
     def __str__(self) -> str:
-        scope = f"{self.section}:" if self.section else ""
-        return f"{scope}{self.index} -> {'/'.join(self.axes)}"
+        within = f"{self.scope}:" if self.scope else ""
+        return f"{within}{self.index} -> {'/'.join(self.axes)}"
 
 
 class Strategy(Struct, frozen=True):
@@ -117,15 +123,31 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     policy: Policy = Policy()
 
 
+ORDER = (
+    "dp",
+    "fsdp",
+    "hsdp",
+    "megatron",
+    "megatron-sp",
+    "fsdp+tp",
+    "2d",
+    "weight-gathered",
+    "context",
+    "ring",
+    "ulysses",
+    "megatron-sp+context",
+)
+"""Named strategies in the order they are best read."""
+
+
 def list_strategies() -> tuple[Strategy, ...]:
     """The named strategies, in the order they are best read.
 
-    >>> [strategy.name for strategy in list_strategies()]
-    ['dp', 'fsdp', 'megatron', 'megatron-sp', 'fsdp+tp']
+    >>> [strategy.name for strategy in list_strategies()][:5]
+    ['dp', 'fsdp', 'hsdp', 'megatron', 'megatron-sp']
     """
-    order = ("dp", "fsdp", "megatron", "megatron-sp", "fsdp+tp")
     folder = Path(__file__).parent / "strategies"
-    return tuple(parse_strategy((folder / f"{name}.toml").read_text("utf-8"), f"{name}.toml") for name in order)
+    return tuple(parse_strategy((folder / f"{name}.toml").read_text("utf-8"), f"{name}.toml") for name in ORDER)
 
 
 def load_strategy(name: str) -> Strategy:
@@ -207,14 +229,14 @@ def parse_strategy(text: str, where: str = "strategy") -> Strategy:
 def _rules(table: Mapping[str, str | list[str]], where: str) -> tuple[Rule, ...]:
     rules = []
     for key, value in table.items():
-        section, _, index = key.rpartition(":")
+        scope, _, index = key.rpartition(":")
         axes = tuple(value) if isinstance(value, list) else tuple(value.split("/"))
         if not index.strip() or not all(axis and axis.isidentifier() for axis in axes):
             raise StrategyError(
                 f"cannot read the rule `{key} = {value!r}` in {where}",
                 expected='INDEX = "AXIS", "AXIS/AXIS" or ["AXIS", ...], major to minor',
             )
-        rules.append(Rule(index.strip(), axes, section.strip()))
+        rules.append(Rule(index.strip(), axes, scope.strip()))
     return tuple(rules)
 
 
@@ -257,7 +279,7 @@ def _player(role: str, mesh: Mesh) -> str | None:
 
 
 def _bound(rules: Iterable[Rule], live: Mapping[str, str]) -> tuple[Rule, ...]:
-    bound = (Rule(r.index, tuple(live[a] for a in r.axes if a in live), r.section) for r in rules)
+    bound = (Rule(r.index, tuple(live[a] for a in r.axes if a in live), r.scope) for r in rules)
     return tuple(rule for rule in bound if rule.axes)
 
 
@@ -267,12 +289,20 @@ def place(
     sizes: Mapping[str, int],
     mesh: Mesh,
     composites: Mapping[str, tuple[str, ...]],
-    section: str = "",
+    scopes: Collection[str] = (),
 ) -> dict[str, tuple[str, ...]]:
     """Mesh axes of every index of an iteration space, by the first rules that match.
 
     A composite (query heads `h` = kv heads `n` x group `g`) is divided over its first index as far as that divides, the
     rest over the next; where only the first index occurs (keys and values), the rest of the mesh axis repeats it.
+
+    Args:
+        indices: the indices of the iteration space.
+        rules: bound to the mesh.
+        sizes: index -> size.
+        mesh: the devices.
+        composites: name -> the indices it is made of, major to minor.
+        scopes: groups and sections the work belongs to.
 
     Raises:
         StrategyError: an index is divided into more parts than it has elements.
@@ -281,7 +311,7 @@ def place(
     used: set[str] = set()
     for rule in rules:
         parts = composites.get(rule.index, (rule.index,))
-        if (rule.section and rule.section != section) or not any(part in placed for part in parts):
+        if (rule.scope and rule.scope not in scopes) or not any(part in placed for part in parts):
             continue
         axes = tuple(axis for axis in rule.axes if axis not in used)
         divided = divide_composite(parts, axes, sizes, mesh, rule)

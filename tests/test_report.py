@@ -106,7 +106,7 @@ def test_markdown() -> None:
     assert "| statement | received | time | cause |" in text
     assert "|---|---:|---:|---|" in text
     assert "| **attention** | **3 MiB** | **1.52 ms** |  |" in text
-    assert r"because d \| of wq is divided over \`x\`" in text
+    assert r"because d \| of wq is divided over `x`" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
     assert text.endswith("- 1 FLOP is half a multiply-add\n")

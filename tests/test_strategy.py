@@ -77,8 +77,8 @@ def test_a_rule_whose_axes_are_partly_used_applies_the_rest() -> None:
 def test_a_scoped_rule_holds_in_its_section_alone() -> None:
     strategy = parse_strategy('[compute]\n"attention:h" = "model"\n')
     mesh = parse_mesh("model=4")
-    inside = place(("n", "g"), strategy.compute, SIZES, mesh, HEADS, "attention")
-    outside = place(("n", "g"), strategy.compute, SIZES, mesh, HEADS, "mlp")
+    inside = place(("n", "g"), strategy.compute, SIZES, mesh, HEADS, ("attention",))
+    outside = place(("n", "g"), strategy.compute, SIZES, mesh, HEADS, ("mlp",))
     assert (inside["n"], outside["n"]) == (("model",), ())
 
 

@@ -29,7 +29,7 @@ LARGEST_NAME = 4096
 
 
 def load_system(name_or_path: str | Path) -> System:
-    """A system by name or alias (any case), or from a TOML file by path.
+    """A system by name or alias (any case; blanks, `_` and brackets read as `-`), or from a TOML file by path.
 
     A path is a `Path`, or text that ends in `.toml` or has a separator. The file is a full description, or names
     another system as `base` and overrides parts of it: see docs/hardware.md.
@@ -89,7 +89,7 @@ def _load_named(name: str) -> System:
 
 def _stem(name: str) -> str:
     """File stem of a named system; aliases are read from the files' own headers."""
-    folded = re.sub(r"[\s_]+", "-", name.strip().casefold()) if len(name) <= LARGEST_NAME else ""
+    folded = re.sub(r"[\s_()-]+", "-", name.casefold()).strip("-") if len(name) <= LARGEST_NAME else ""
     stems = sorted(path.stem for path in SYSTEMS.glob("*.toml"))
     if folded in stems:
         return folded

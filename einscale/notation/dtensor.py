@@ -25,13 +25,14 @@ from einscale.notation.foreign import (
     stored_dims,
     whole_axes,
 )
-from einscale.notation.syntax import REDUCTIONS, Group, Shard, Span, TensorSpec
+from einscale.notation.syntax import REDUCTIONS, Shard, Span, TensorSpec
 from einscale.notation.tokens import Token, shorten
 
 NAME = "DTensor"
 _LONG = ("Shard", "Replicate", "Partial", "_StridedShard")
 _WORDS = {"S": "Shard", "R": "Replicate", "P": "Partial", "_S": "_StridedShard", "_Partial": "Partial"}
 _EXPECTED = "`[Shard(0), Replicate(), Partial()]`, one placement a mesh dim"
+UNKNOWN_RANK = "placements do not say how many dims the tensor has: more may follow"
 _UNKNOWN_OPS = {"avg": "an average", "product": "a product"}
 
 
@@ -58,15 +59,6 @@ class Placement(Struct, frozen=True):
     def shards(self) -> bool:
         """Whether it divides a dim."""
         return self.kind in {"Shard", "_StridedShard"}
-
-
-def at_dtensor(scanner: Scanner) -> bool:
-    """Whether placements come next."""
-    ahead = 1 if scanner.peek().kind in {"[", "("} else 0
-    token, following = scanner.peek(ahead), scanner.peek(ahead + 1)
-    if token.text in _LONG:
-        return following.kind == "("
-    return (token.text in {"S", "_S"} and following.kind == "(") or _short_run(token.text)
 
 
 def _short_run(word: str) -> bool:
@@ -102,18 +94,20 @@ def read_dtensor(scanner: Scanner, dims: Dims | None = None, mesh: MeshAxes | No
     span = scanner.since(start)
     rank = _rank(scanner, placements, dims, span)
     placements = [_counted(scanner, placement, rank) for placement in placements]
-    orders = _by_dim(scanner, placements, mesh, span)
+    by_mesh_dim = _one_a_mesh_dim(placements, mesh)
+    orders = _by_dim(scanner, placements, mesh, span) if by_mesh_dim else _by_marks(scanner, placements, len(mesh))
     if given is not None:
         orders = _reordered(scanner, orders, given, rank, len(mesh), span)
     names = [name for name, _ in mesh]
-    spans = _spans(placements, len(mesh))
+    spans = [placement.span for placement in placements] if by_mesh_dim else [span] * len(mesh)
     layouts = [
-        DimLayout(tuple(Shard(names[k], spans[k] or span) for k in orders.get(dim, ())), span=span) for dim in range(rank)
+        DimLayout(tuple(Shard(names[k], spans[k]) for k in orders.get(dim, ())), span=span) for dim in range(rank)
     ]
-    owed, reduction = _owed(scanner, placements, orders, len(mesh))
+    places = None if by_mesh_dim else _left(orders, placements, len(mesh))
+    owed, reduction = _owed(scanner, placements, places)
     laid = lay_out(scanner, layouts, dims, span, exact=False, what="divided dims")
-    partial = owing([Shard(names[k], spans[k] or span) for k in owed], reduction, span)
-    return Reading(TensorSpec(laid, partial=partial, span=span))
+    partial = owing([Shard(names[k], spans[k]) for k in owed], reduction, span)
+    return Reading(TensorSpec(laid, partial=partial, span=span), () if dims is not None else (UNKNOWN_RANK,))
 
 
 def _placements(scanner: Scanner) -> list[Placement]:
@@ -278,33 +272,36 @@ def _counted(scanner: Scanner, placement: Placement, rank: int) -> Placement:
     return Placement(placement.kind, dim, placement.reduction, placement.split, placement.marks, placement.span)
 
 
-def _spans(placements: list[Placement], rank: int) -> list[Span | None]:
-    """Where each mesh dim's placement stands, if there is one for each."""
-    return [placement.span for placement in placements] if len(placements) == rank else [None] * rank
+def _one_a_mesh_dim(placements: list[Placement], mesh: MeshAxes) -> bool:
+    """Whether there is a placement for each mesh dim, so that numbers in brackets are places in an order.
 
-
-def _by_dim(
-    scanner: Scanner, placements: list[Placement], mesh: MeshAxes, span: Span
-) -> dict[int, tuple[int, ...]]:
-    """Tensor dim -> mesh dims that divide it, major to minor."""
-    by_dim: dict[int, list[tuple[int, Placement]]] = {}
-    for position, placement in enumerate(placements):
+    The other form has the mesh dims in brackets: `S(0)[0,1]`.
+    """
+    if not any(placement.marks for placement in placements):
+        return True
+    by_dim: dict[int, list[tuple[int, ...]]] = {}
+    for placement in placements:
         if placement.shards:
-            by_dim.setdefault(placement.dim, []).append((position, placement))
-    marked = any(placement.marks for placement in placements)
-    if marked and (len(placements) != len(mesh) or not all(map(_ranked, by_dim.values()))):
-        return _by_marks(scanner, placements, len(mesh))
+            by_dim.setdefault(placement.dim, []).append(placement.marks)
+    return len(placements) == len(mesh) and all(map(_ranked, by_dim.values()))
+
+
+def _ranked(marks: list[tuple[int, ...]]) -> bool:
+    """Whether the numbers in brackets are places in the order of the mesh dims that divide one dim."""
+    return not any(marks) or sorted(marks) == [(k,) for k in range(len(marks))]
+
+
+def _by_dim(scanner: Scanner, placements: list[Placement], mesh: MeshAxes, span: Span) -> dict[int, tuple[int, ...]]:
+    """Tensor dim -> mesh dims that divide it, major to minor."""
     if len(placements) != len(mesh):
         names = ", ".join(name for name, _ in mesh)
         message = f"{len(placements)} placements on a mesh of {len(mesh)} dims"
         raise scanner.fail(message, span, expected=f"one for each of: {names}")
+    by_dim: dict[int, list[tuple[int, Placement]]] = {}
+    for position, placement in enumerate(placements):
+        if placement.shards:
+            by_dim.setdefault(placement.dim, []).append((position, placement))
     return {dim: _ordered(scanner, found, mesh) for dim, found in by_dim.items()}
-
-
-def _ranked(found: list[tuple[int, Placement]]) -> bool:
-    """Whether the numbers in brackets are places in the order of the mesh dims that divide one dim."""
-    marks = [placement.marks for _, placement in found]
-    return not any(marks) or sorted(marks) == [(k,) for k in range(len(marks))]
 
 
 def _ordered(scanner: Scanner, found: list[tuple[int, Placement]], mesh: MeshAxes) -> tuple[int, ...]:
@@ -338,30 +335,37 @@ def _by_marks(scanner: Scanner, placements: list[Placement], rank: int) -> dict[
     return {placement.dim: placement.marks for placement in placements if placement.shards}
 
 
-def _owed(
-    scanner: Scanner, placements: list[Placement], orders: dict[int, tuple[int, ...]], rank: int
-) -> tuple[list[int], str]:
-    """Mesh dims over which a reduction is owed, and which."""
-    used = {k for order in orders.values() for k in order}
-    marked = {mark for placement in placements if placement.kind == "Partial" for mark in placement.marks}
-    free = [k for k in range(rank) if k not in used | marked]
+def _left(orders: dict[int, tuple[int, ...]], placements: list[Placement], rank: int) -> list[int]:
+    """The mesh dims that no bracket names, in order."""
+    named = {mark for placement in placements for mark in placement.marks}
+    return [k for k in range(rank) if k not in named]
+
+
+def _owed(scanner: Scanner, placements: list[Placement], places: list[int] | None) -> tuple[list[int], str]:
+    """Mesh dims over which a reduction is owed, and which it is.
+
+    Args:
+        scanner: for errors.
+        placements: as read.
+        places: mesh dims of the placements without numbers in brackets, in order; None if each has its own.
+    """
     owed: list[int] = []
-    reductions: list[str] = []
-    by_position = len(placements) == rank and not marked
+    reduction = None
     for position, placement in enumerate(placements):
         if placement.shards:
             continue
-        place = [position] if by_position and position not in used else list(placement.marks) or free[:1]
-        free = [k for k in free if k not in place]
+        at = list(placement.marks) or ([position] if places is None else places[:1])
+        if not at:
+            raise scanner.fail("more placements than mesh dims", placement.span)
+        if places is not None and not placement.marks:
+            places = places[1:]
         if placement.kind == "Partial":
-            if not place:
-                raise scanner.fail("more placements than mesh dims", placement.span)
-            owed += place
-            reductions.append(placement.reduction)
-            if placement.reduction != reductions[0]:
-                message = f"one tensor owes both a {reductions[0]} and a {placement.reduction}"
+            owed += at
+            reduction = reduction or placement.reduction
+            if placement.reduction != reduction:
+                message = f"one tensor owes both a {reduction} and a {placement.reduction}"
                 raise scanner.fail(message, placement.span, expected="one reduction per tensor")
-    return owed, reductions[0] if reductions else "sum"
+    return owed, reduction or "sum"
 
 
 def _reordered(
@@ -409,16 +413,3 @@ def _place(name: str, names: list[str]) -> int:
     if name not in names:
         raise NotationError(f"unknown mesh axis `{name}`", hint=did_you_mean(name, names, "the mesh has"))
     return names.index(name)
-
-
-def dims_named(tensor: TensorSpec) -> int:
-    """Stored dims up to the last one that placements would mention.
-
-    >>> from einscale.notation import parse_tensor
-    >>> dims_named(parse_tensor("B/x S D"))
-    1
-    """
-    divided = [
-        any(axis.shards for axis in (dim.axes if isinstance(dim, Group) else (dim,))) for dim in tensor.dims
-    ]
-    return max((position + 1 for position, one in enumerate(divided) if one), default=0)

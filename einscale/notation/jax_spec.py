@@ -37,17 +37,6 @@ _ENTRY = "`None`, `'x'` or `('x', 'y')`"
 _KEYWORDS = ("unreduced", "reduced", "unreduced_kind")
 
 
-def at_jax(scanner: Scanner) -> bool:
-    """Whether a PartitionSpec or a type of JAX comes next."""
-    ahead = 0
-    while scanner.peek(ahead + 1).kind == "." and scanner.peek(ahead).kind == "name":
-        ahead += 2
-    token, following = scanner.peek(ahead), scanner.peek(ahead + 1)
-    if token.kind != "name":
-        return token.kind == "[" and following.kind in {"number", "."}
-    return (token.text in SPEC_NAMES and following.kind == "(") or following.kind in {"[", "<"}
-
-
 def read_jax(scanner: Scanner, dims: Dims | None = None) -> Reading:
     """A PartitionSpec or a type of JAX.
 

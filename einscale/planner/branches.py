@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from einscale.planner.counts import Vector, floor_units
-from einscale.reshard.moves import size_of
+from einscale.reshard.moves import mask_of, size_of
 from einscale.reshard.search import UNIT
 
 if TYPE_CHECKING:
     from einscale.planner.placing import Placer
 
 EVERY = 4
-"""With no more digits than this every order of every digit is tried."""
+"""With no more atoms than this every order of every one is tried."""
 
 Agreement = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
 """Per tensor, the factor that mismatched places have cost its overlap, and the digits so identified."""
@@ -32,6 +32,7 @@ class Branches:
     """
 
     __slots__ = (
+        "_atoms",
         "_chosen",
         "_counts",
         "_every",
@@ -57,7 +58,8 @@ class Branches:
         self._counts = counts
         self._floor = floor
         self._used = placer.pricing.banned
-        self._every = len(question.radices) - self._used.bit_count() <= EVERY
+        self._atoms = {atom[0]: atom for atom in placer.atoms if not mask_of(atom) & self._used}
+        self._every = len(self._atoms) <= EVERY
         self._chosen: list[tuple[int, ...]] = [()] * len(counts)
         self._measures = [part.measures(counts) for part in placer.parts]
         self._homes: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in counts]
@@ -93,16 +95,21 @@ class Branches:
         if step == len(counts):
             placer.consider(tuple(self._chosen))
             return
-        for digit in self._options(k, dim, left):
+        for atom in self._options(k, dim, left):
             placer.best.nodes += 1
             if not placer.allowed():
                 return
-            after, more = self._charge(k, dim, digit, agreement)
-            if (self._floor + rise + more) * UNIT >= placer.best.cost:
+            after, more, grown = agreement, rise, dim
+            for digit in atom:
+                after, extra = self._charge(k, grown, digit, after)
+                more += extra
+                grown = (*grown, digit)
+            if (self._floor + more) * UNIT >= placer.best.cost:
                 continue
-            self._used |= 1 << digit
-            self.place(step, (*dim, digit), after, rise + more)
-            self._used &= ~(1 << digit)
+            mask = mask_of(atom)
+            self._used |= mask
+            self.place(step, grown, after, more)
+            self._used &= ~mask
 
     def _charge(self, k: int, dim: tuple[int, ...], digit: int, agreement: Agreement) -> tuple[Agreement, int]:
         """What putting a digit in the next place costs the tensors that have another digit there."""
@@ -129,14 +136,14 @@ class Branches:
             after = (*after[:t], (new, (*pairs, (other, one))), *after[t + 1 :])
         return after, rise
 
-    def _options(self, k: int, dim: tuple[int, ...], left: int) -> list[int]:
-        """Digits worth trying in the next place of an index, those that some tensor has there first."""
+    def _options(self, k: int, dim: tuple[int, ...], left: int) -> list[tuple[int, ...]]:
+        """Atoms worth trying in the next place of an index, those that some tensor has there first."""
         question = self._placer.question
         radices = question.radices
         place = len(dim)
         options = {home[place]: None for home in question.homes[k] if place < len(home)}
         if self._every:
-            options.update(dict.fromkeys(range(len(radices))))
+            options.update(dict.fromkeys(self._atoms))
         else:
             if dim:
                 options[dim[-1] + 1] = None
@@ -150,19 +157,18 @@ class Branches:
                 if unused:
                     options[unused[0]] = None
                     options[_tail(unused, left, radices)] = None
-        used, slow = self._used, self._slow
-        near = left
-        beyond = 1
+        near, beyond = left, 1
         if self._far is not None:
-            beyond = self._far[k] // size_of(tuple(d for d in dim if slow >> d & 1), radices)
+            beyond = self._far[k] // size_of(tuple(d for d in dim if self._slow >> d & 1), radices)
             near = left // beyond
-        return [
-            d
-            for d in options
-            if d < len(radices)
-            and not used >> d & 1
-            and (beyond if self._far is not None and slow >> d & 1 else near) % radices[d] == 0
-        ]
+        result = []
+        for digit in options:
+            atom = self._atoms.get(digit)
+            if atom is None or self._used >> digit & 1:
+                continue
+            if (beyond if self._far is not None and self._slow >> digit & 1 else near) % size_of(atom, radices) == 0:
+                result.append(atom)
+        return result
 
 
 def _tail(unused: list[int], left: int, radices: tuple[int, ...]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from einscale.planner.objective import Objective
 from einscale.planner.question import Question, union
-from einscale.reshard.moves import digits_in, size_of
+from einscale.reshard.moves import State, digits_in, mask_of, size_of
 
 Counts = tuple[int, ...]
 
@@ -32,64 +32,115 @@ def floor_units(devices: int, wanted: int, joint: int, due: int) -> int:
     return devices * (due + devices // wanted - 2) + max(0, devices + -square // joint)
 
 
-def capacities(question: Question, allowed: int, rooms: Counts) -> list[tuple[int, int]]:
-    """(radix, how many of the allowed digits of it the indices can use), for every radix of the mesh."""
+Atoms = tuple[tuple[int, ...], ...]
+"""Runs of digits that are handed out whole."""
+
+Class = tuple[int, int]
+"""(size, how many atoms of that size)."""
+
+
+def single_digits(question: Question) -> Atoms:
+    """Every digit by itself."""
+    return tuple((digit,) for digit in range(len(question.radices)))
+
+
+def coarse_atoms(question: Question, slow: int, limit: int) -> Atoms:
+    """At most `limit` atoms, or more if the given layouts cut the axes into more; the largest are split first.
+
+    Digits of one axis stay together unless a layout separates them or one lies on a slower level than the other.
+    """
+    states = [operand.source for operand in question.operands]
+    states.append((tuple(dim or () for dim in question.target), question.owes))
+    runs: list[tuple[int, ...]] = []
+    for axis in question.digits.whole.values():
+        for digit in axis:
+            if runs and runs[-1][-1] == digit - 1 and digit - 1 in axis and _together(digit, states, slow):
+                runs[-1] = (*runs[-1], digit)
+            else:
+                runs.append((digit,))
+    while len(runs) < limit:
+        largest = max(runs, key=lambda run: (size_of(run, question.radices) if len(run) > 1 else 0, -run[0]), default=())
+        if len(largest) < 2:
+            break
+        k = runs.index(largest)
+        half = len(largest) // 2
+        runs[k : k + 1] = [largest[:half], largest[half:]]
+    return tuple(runs)
+
+
+def _together(digit: int, states: list[State], slow: int) -> bool:
+    """Whether a digit comes right after the one before it wherever either is."""
+    before = digit - 1
+    if (slow >> digit & 1) != (slow >> before & 1):
+        return False
+    for dims, owed in states:
+        if (owed >> digit & 1) != (owed >> before & 1):
+            return False
+        for dim in dims:
+            if (digit in dim) != (before in dim):
+                return False
+            if digit in dim and dim.index(digit) != dim.index(before) + 1:
+                return False
+    return True
+
+
+def classes_of(question: Question, atoms: Atoms, allowed: int) -> list[Class]:
+    """Sizes of the allowed atoms, and how many there are of each."""
     amounts: dict[int, int] = {}
-    for digit, radix in enumerate(question.radices):
-        if allowed >> digit & 1:
-            amounts[radix] = amounts.get(radix, 0) + 1
-    result = []
-    for radix, amount in sorted(amounts.items()):
-        usable = 0
-        for room in rooms:
-            while room % radix == 0:
-                room //= radix
-                usable += 1
-        result.append((radix, min(amount, usable)))
-    return result
+    for atom in atoms:
+        if not mask_of(atom) & ~allowed:
+            size = size_of(atom, question.radices)
+            amounts[size] = amounts.get(size, 0) + 1
+    return sorted(amounts.items(), reverse=True)
 
 
 def most_shards(question: Question, allowed: int) -> int:
     """Largest number of parts that the allowed digits can divide the iteration space into."""
     result = 1
-    for radix, usable in capacities(question, allowed, question.rooms):
-        result *= radix**usable
+    for radix, amount in classes_of(question, single_digits(question), allowed):
+        result *= radix ** min(amount, _usable(radix, question.rooms))
     return result
 
 
-def count_vectors(question: Question, allowed: int, needed: int, rooms: Counts) -> Iterator[Counts]:
+def _usable(size: int, rooms: Counts) -> int:
+    """How many atoms of a size the indices can use, no others being there."""
+    usable = 0
+    for room in rooms:
+        while room % size == 0:
+            room //= size
+            usable += 1
+    return usable
+
+
+def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[Counts]:
     """Every way to give the indices numbers of shards of a product of at least `needed`, the largest products first.
 
     Args:
-        question: what is planned.
-        allowed: the digits to be given.
+        classes: the atoms to be given.
         needed: least product.
         rooms: per index what its count must divide.
     """
     partial: list[Counts] = [(1,) * len(rooms)]
-    every = capacities(question, allowed, rooms)
     most = 1
-    for radix, usable in every:
-        most *= radix**usable
-    for radix, usable in every:
+    amounts = [(size, min(amount, _usable(size, rooms))) for size, amount in classes]
+    for size, amount in amounts:
+        most *= size**amount
+    for size, amount in amounts:
         spare = most // needed
-        least = usable
-        while least and radix <= spare:
-            spare //= radix
+        least = amount
+        while least and size <= spare:
+            spare //= size
             least -= 1
-        grown: list[Counts] = []
+        grown: dict[Counts, None] = {}
         for counts in partial:
-            _spread(grown, counts, rooms, radix, least, usable)
-        partial = grown
+            _spread(grown, counts, rooms, size, least, amount)
+        partial = list(grown)
     for counts in partial:
-        total = 1
-        for count in counts:
-            total *= count
-        if total >= needed:
+        if product_of(counts) >= needed:
             yield counts
 
 
-def _spread(result: list[Counts], counts: Counts, rooms: Counts, radix: int, least: int, most: int) -> None:
+def _spread(result: dict[Counts, None], counts: Counts, rooms: Counts, radix: int, least: int, most: int) -> None:
     """Every way to multiply the counts by `radix`, from `most` down to `least` times in all."""
     reach = [0] * (len(counts) + 1)
     for k in range(len(counts) - 1, -1, -1):
@@ -103,7 +154,7 @@ def _spread(result: list[Counts], counts: Counts, rooms: Counts, radix: int, lea
         if len(result) >= VECTORS:
             return
         if k == len(counts):
-            result.append(current)
+            result[current] = None
             return
         powers = reach[k] - reach[k + 1]
         for power in range(min(powers, most - done), -1, -1):
@@ -231,7 +282,7 @@ Vector = tuple[int, Counts, Counts | None]
 
 
 def ordered_vectors(
-    question: Question, parts: list[Part], banned: int, needed: int, most: int, objective: Objective
+    question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
 ) -> tuple[list[Vector], bool]:
     """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at.
 
@@ -243,11 +294,12 @@ def ordered_vectors(
     result: list[Vector] = []
     looked = 0
     if not slow:
-        for counts in count_vectors(question, every, needed, question.rooms):
+        for counts in count_vectors(classes_of(question, atoms, every), needed, question.rooms):
             looked += 1
             _keep(result, counts, None, parts, most, objective)
         return sorted(result, key=_bound), looked < VECTORS
-    for far in count_vectors(question, slow, 1, question.rooms):
+    inside = classes_of(question, atoms, every & ~slow)
+    for far in count_vectors(classes_of(question, atoms, slow), 1, question.rooms):
         least = 0
         for part in parts:
             least += objective.floor(part.volume, 0, part.across(far))
@@ -255,17 +307,17 @@ def ordered_vectors(
             looked += 1
             continue
         rooms = tuple([room // count for room, count in zip(question.rooms, far, strict=True)])
-        for near in count_vectors(question, every & ~slow, 1, rooms):
+        for near in count_vectors(inside, 1, rooms):
             looked += 1
             if looked > VECTORS:
                 return sorted(result, key=_bound), False
             counts = tuple([a * b for a, b in zip(far, near, strict=True)])
-            if size(counts) >= needed:
+            if product_of(counts) >= needed:
                 _keep(result, counts, far, parts, most, objective)
     return sorted(result, key=_bound), looked < VECTORS
 
 
-def size(counts: Counts) -> int:
+def product_of(counts: Counts) -> int:
     """Product of the counts."""
     result = 1
     for count in counts:

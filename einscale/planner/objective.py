@@ -34,6 +34,12 @@ class Bytes:
     crossing = 0
     """Digits whose bytes cost more than others': none."""
 
+    fine = True
+    """Bounds are strong enough to search single digits of a large mesh."""
+
+    nodes, tried = 2000, 20_000
+    """Most partial placements, and most moves in the reshards around them, that one plan tries."""
+
     def floor(self, volume: int, units: int, across: float) -> int:
         """Least cost of a tensor that must receive so many units of V/P^2."""
         return volume * units
@@ -48,7 +54,7 @@ class Bytes:
         path = solve(source, target, self.question.radices, room, self.question.devices, limit)
         units, low = divmod(path.cost, UNIT)
         cost = units * volume * UNIT + low
-        return Path(cost, path.steps, exact=path.exact, met=path.met, estimates=path.estimates)
+        return Path(cost, path.steps, exact=path.exact, met=path.met, looked=path.looked)
 
     def bound(self, source: State, target: State, volume: int) -> int:
         """Least cost of bringing a tensor from one layout to another."""
@@ -68,6 +74,12 @@ class Seconds:
 
     merged = FREE
     """Kinds of which two in a row are one move: other moves are priced as they are fused."""
+
+    fine = False
+    """Latencies and whole permutes keep bounds too weak to search single digits of a large mesh."""
+
+    nodes, tried = 600, 4_000
+    """Most partial placements, and most moves in the reshards around them, that one plan tries."""
 
     def __init__(self, question: Question, network: Network, flop_rate: float | None) -> None:
         """Bind the network's links to the question's digits."""

@@ -5,18 +5,15 @@ from __future__ import annotations
 from itertools import permutations
 
 from einscale.planner.branches import Branches
-from einscale.planner.counts import Counts, ordered_vectors, parts_of
+from einscale.planner.counts import Atoms, Counts, coarse_atoms, ordered_vectors, parts_of, single_digits
 from einscale.planner.objective import Objective
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question
 from einscale.reshard.moves import mask_of, size_of
 from einscale.reshard.search import NEVER, UNIT
 
-NODES = 2000
-"""Most partial placements one plan looks at."""
-
-WORK = 400
-"""Most layouts that the reshard searches of one plan look at before no further placement is priced."""
+ATOMS = 5
+"""Most runs of digits that the first search hands out, unless the given layouts cut the axes into more."""
 
 
 class Best:
@@ -46,7 +43,7 @@ class Placer:
         avoid: placements that do not count.
     """
 
-    __slots__ = ("avoid", "best", "needed", "parts", "pricing", "question")
+    __slots__ = ("atoms", "avoid", "best", "needed", "parts", "pricing", "question")
 
     def __init__(
         self,
@@ -63,26 +60,47 @@ class Placer:
         self.best = best
         self.avoid = avoid
         self.pricing = Pricing(question, kept, objective)
+        self.atoms: Atoms = ()
         self.parts = parts_of(question, kept, objective.crossing)
 
     def run(self) -> None:
-        """Improve on the best placement until none can be cheaper, or the work allowed is done."""
+        """Improve on the best placement until none can be cheaper, or the work allowed is done.
+
+        Whole axes come first. By bytes single digits follow; by time, where bounds are weaker, a few parts of axes.
+        """
         best, pricing = self.best, self.pricing
+        slow = pricing.objective.crossing
         self._seed()
+        fine = single_digits(self.question)
+        whole = coarse_atoms(self.question, slow, 0)
+        last = fine
+        if not pricing.objective.fine and len(fine) > ATOMS:
+            last = coarse_atoms(self.question, slow, ATOMS)
+            best.exact = False
+        if len(whole) < len(last):
+            self._search(whole)
+        self._search(last)
+        best.exact = best.exact and pricing.exact
+        best.work += pricing.work
+        pricing.work = 0
+
+    def _search(self, atoms: Atoms) -> None:
+        """Every placement of given atoms, cut by bounds."""
+        best, pricing = self.best, self.pricing
+        self.atoms = atoms
         vectors, every = ordered_vectors(
-            self.question, self.parts, pricing.banned, self.needed, best.cost // UNIT + 1, pricing.objective
+            self.question, self.parts, atoms, pricing.banned, self.needed, best.cost // UNIT + 1, pricing.objective
         )
         best.exact = best.exact and every
         for vector in vectors:
             if vector[0] * UNIT >= best.cost or not self.allowed():
                 break
             Branches(self, vector).place(0, ())
-        best.exact = best.exact and pricing.exact
-        best.work += pricing.work
 
     def allowed(self) -> bool:
         """Whether more may be looked at; the answer is exact no longer once not."""
-        if self.best.nodes > NODES or self.best.work + self.pricing.work > WORK:
+        objective = self.pricing.objective
+        if self.best.nodes > objective.nodes or self.best.work + self.pricing.work > objective.tried:
             self.best.exact = False
             return False
         return True

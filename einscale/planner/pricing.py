@@ -18,7 +18,7 @@ class Pricing:
         question: what is planned.
         kept: per operand, the digits over which it stays unreduced through the einsum.
         objective: bytes or seconds.
-        work: counts the layouts that the reshard searches looked at.
+        work: counts the moves that the reshard searches tried.
     """
 
     __slots__ = ("_operands", "_outputs", "_target", "banned", "exact", "kept", "objective", "question", "work")
@@ -64,7 +64,7 @@ class Pricing:
         if source == target:
             return NOWHERE
         path = self.objective.path(source, target, room, volume, most)
-        self.work += len(path.estimates)
+        self.work += path.work
         self.exact = self.exact and path.exact
         return path
 

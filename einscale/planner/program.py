@@ -124,7 +124,8 @@ class _Planner:
         for statement in program.statements:
             for name in statement.inputs:
                 self.readers.setdefault(name, []).append(statement)
-        self.sections = self._sections()
+        self.groups = {statement.group for statement in program.statements}
+        self.scopes = self._scopes()
         self.resting: dict[str, Layout] = {}
         self.carried: dict[str, Layout | None] = {}
         self.at_hand: dict[tuple[str, str], list[Layout]] = {}
@@ -136,16 +137,22 @@ class _Planner:
         planned = tuple(self.plan(statement) for statement in self.program.statements)
         return PlannedProgram(self.program, self.strategy, self.mesh, self.sizes, planned, self.resting)
 
-    def _sections(self) -> dict[str, str]:
-        """Value -> the section it belongs to: its producer's, or for what is fed in its first reader's."""
-        sections = {name: statement.section for name, statement in self.producer.items()}
-        for name, readers in self.readers.items():
-            sections.setdefault(name, readers[0].section)
-        return sections
+    def scopes_of(self, statement: Statement) -> tuple[str, ...]:
+        """What scoped rules may call a statement: its group, and its section unless a group has that name."""
+        return tuple(
+            name for name in (statement.group, statement.section) if name == statement.group or name not in self.groups
+        )
 
-    def placed(self, indices: Sequence[str], section: str) -> dict[str, tuple[str, ...]]:
+    def _scopes(self) -> dict[str, tuple[str, ...]]:
+        """Value -> the scopes it belongs to: its producer's, or for what is fed in its first reader's."""
+        scopes = {name: self.scopes_of(statement) for name, statement in self.producer.items()}
+        for name, readers in self.readers.items():
+            scopes.setdefault(name, self.scopes_of(readers[0]))
+        return scopes
+
+    def placed(self, indices: Sequence[str], scopes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """Compute placement of an iteration space."""
-        return place(indices, self.strategy.compute, self.sizes, self.mesh, self.composites, section)
+        return place(indices, self.strategy.compute, self.sizes, self.mesh, self.composites, scopes)
 
     def rest(self, value: Value) -> Layout:
         """Layout a value rests in: the compute rules on its axes, then the store rules of its class."""
@@ -153,7 +160,7 @@ class _Planner:
         if root.name in self.pinned:
             return self.pinned[root.name]
         kind = self.class_of(value, root)
-        placement = self.placed(value.axes, self.sections.get(root.name, ""))
+        placement = self.placed(value.axes, self.scopes.get(root.name, ()))
         rules = self.strategy.store_rules(kind) if kind else ()
         return stored_layout(value.axes, placement, rules, self.sizes, self.mesh)
 
@@ -195,7 +202,7 @@ class _Planner:
     ) -> dict[str, tuple[str, ...]]:
         """Mesh axes of each label of an einsum's iteration space."""
         indices = tuple(dict.fromkeys(label for operand in labels for label in operand))
-        return self.placed(indices, statement.section)
+        return self.placed(indices, self.scopes_of(statement))
 
     def contraction_result(
         self, labels: tuple[tuple[str, ...], ...], placement: Mapping[str, tuple[str, ...]]

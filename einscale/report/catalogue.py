@@ -220,7 +220,7 @@ def strategy_report(strategy: Strategy) -> Report:
 
 
 def _rules(table: str, rules: Iterable[Rule]) -> list[Row]:
-    return [Row((table, rule.section, rule.index, "/".join(rule.axes))) for rule in rules]
+    return [Row((table, rule.scope, rule.index, "/".join(rule.axes))) for rule in rules]
 
 
 def _listed(words: Iterable[str]) -> str:
@@ -255,4 +255,4 @@ def strategy_document(strategy: Strategy) -> dict[str, Any]:
 
 
 def _rule(rule: Rule) -> dict[str, Cell | list[str]]:
-    return {"index": rule.index, "axes": list(rule.axes), "section": rule.section}
+    return {"index": rule.index, "axes": list(rule.axes), "scope": rule.scope}

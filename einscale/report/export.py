@@ -30,7 +30,7 @@ def _paragraph(text: str) -> str:
 
 def _escape(text: str) -> str:
     """Text that Markdown shows as it is written, inside and outside tables."""
-    for sign in "\\|*_<>`[]":
+    for sign in "\\|*<":
         text = text.replace(sign, f"\\{sign}")
     return text.replace("\n", "<br>")
 

@@ -41,21 +41,20 @@ def answered(
         apart: digits that are not glued to others.
     """
     path, groups = _asked(source, target, radices, most, terms, make, apart, idle=False)
-    looked = path.looked(most)
-    estimates = path.estimates[:looked]
-    exact = path.exact or looked < len(path.estimates)
+    looked = path.until(most)
+    exact = path.exact or len(looked) < len(path.looked)
     if not path.met and path.cost < most:
         other, other_groups = _asked(source, target, radices, most, terms, make, apart, idle=True)
-        looked = other.looked(most)
-        estimates += other.estimates[:looked]
-        exact = exact and (other.exact or looked < len(other.estimates))
+        further = other.until(most)
+        looked += further
+        exact = exact and (other.exact or len(further) < len(other.looked))
         if other.cost < path.cost:
             path, groups = other, other_groups
     steps = tuple(
         (kind, tuple(old for digit in moved for old in groups[digit]), grown(state, groups))
         for kind, moved, state in path.steps
     )
-    return Path(path.cost, steps, exact=exact, met=path.met, estimates=estimates)
+    return Path(path.cost, steps, exact=exact, met=path.met, looked=looked)
 
 
 def _asked(

@@ -16,8 +16,11 @@ COLLECTIVE = 1 << 12
 UNIT = 1 << 24
 """What one unit of bytes counts: more than any number of collectives."""
 
-EXPANSIONS = 250
-"""Most layouts one search looks at before it takes the best path known."""
+TRIED = 8_000
+"""Most moves one search tries before it takes the best path known."""
+
+
+Looked = tuple[tuple[int, int], ...]
 
 
 class Path:
@@ -26,30 +29,36 @@ class Path:
     Args:
         cost: what it costs; where the search was cut off, something not above what it must cost.
         steps: its moves; none where the search was cut off.
-        exact: False where the search looked at as many layouts as it may and took the best path it knew.
+        exact: False where the search tried as many moves as it may and took the best path it knew.
         met: the path moves no more than the placement bound, so no other moves could do better.
-        estimates: the least cost thought possible at each layout looked at, in order. It tells how far a search that
-            was cut off earlier would have gone, so that budgets count the same whether answers are remembered or not.
+        looked: per layout looked at, in order, the least cost thought possible there and the moves tried from it. It
+            tells how far a search that was cut off earlier would have gone, so that budgets count the same whether
+            answers are remembered or not.
     """
 
-    __slots__ = ("cost", "estimates", "exact", "met", "steps")
+    __slots__ = ("cost", "exact", "looked", "met", "steps")
 
     def __init__(
-        self, cost: int, steps: tuple[Move, ...], *, exact: bool = True, met: bool = False, estimates: tuple[int, ...] = ()
+        self, cost: int, steps: tuple[Move, ...], *, exact: bool = True, met: bool = False, looked: Looked = ()
     ) -> None:
         """Keep the five."""
         self.cost = cost
         self.steps = steps
         self.exact = exact
         self.met = met
-        self.estimates = estimates
+        self.looked = looked
 
-    def looked(self, most: int) -> int:
-        """How many layouts a search looks at that gives up where no path below `most` is left."""
-        for k, estimate in enumerate(self.estimates):
+    def until(self, most: int) -> Looked:
+        """What a search looks at that gives up where no path below `most` is left."""
+        for k, (estimate, _) in enumerate(self.looked):
             if estimate >= most:
-                return k
-        return len(self.estimates)
+                return self.looked[:k]
+        return self.looked
+
+    @property
+    def work(self) -> int:
+        """Moves tried."""
+        return sum(tried for _, tried in self.looked)
 
 
 NOWHERE = Path(0, (), met=True)
@@ -201,13 +210,12 @@ def plain_path(problem: Problem) -> Path:
     return Path(cost, tuple(steps))
 
 
-def cheapest(problem: Problem, most: int = NEVER, expansions: int = EXPANSIONS) -> Path:
+def cheapest(problem: Problem, most: int = NEVER) -> Path:
     """Cheapest path from source to target over the moves of `moves`.
 
     Args:
         problem: what is asked.
         most: a search is cut off where it is clear that no path costs less.
-        expansions: layouts looked at before the best path known is taken.
     """
     source, goal = problem.source, problem.goal
     target = (goal.dims, goal.owed)
@@ -221,20 +229,23 @@ def cheapest(problem: Problem, most: int = NEVER, expansions: int = EXPANSIONS) 
     came: dict[State, tuple[State, Move]] = {}
     heap: list[tuple[int, int, int, State]] = [(floor * UNIT, 0, 0, source)]
     bounds: dict[State, int] = {}
-    estimates: list[int] = []
+    looked: list[tuple[int, int]] = []
+    tried = 0
     while heap:
         estimate, negative, _, state = heappop(heap)
         if estimate >= limit:
             break
         if -negative > reached[state]:
             continue
-        estimates.append(estimate)
         if state == target:
             met = -negative < (floor + 1) * UNIT
-            return Path(-negative, _walk(came, state), met=met, estimates=tuple(estimates))
-        if len(estimates) > expansions:
-            return Path(best.cost, best.steps, exact=False, met=best.met, estimates=tuple(estimates))
-        for move in moves(state, goal):
+            return Path(-negative, _walk(came, state), met=met, looked=tuple(looked))
+        if tried > TRIED:
+            return Path(best.cost, best.steps, exact=False, met=best.met, looked=tuple(looked))
+        ways = moves(state, goal)
+        looked.append((estimate, len(ways)))
+        tried += len(ways)
+        for move in ways:
             after = move[2]
             try:
                 cost = problem.price(move, state[0]) - negative
@@ -249,8 +260,8 @@ def cheapest(problem: Problem, most: int = NEVER, expansions: int = EXPANSIONS) 
                 came[after] = (state, move)
                 heappush(heap, (cost + bounds[after], -cost, len(came) + len(heap), after))
     if limit < best.cost:
-        return Path(limit, (), estimates=tuple(estimates))
-    best.estimates = tuple(estimates)
+        return Path(limit, (), looked=tuple(looked))
+    best.looked = tuple(looked)
     return best
 
 

@@ -43,6 +43,8 @@ class Collective(Struct, frozen=True):
         before: layout before the move.
         after: layout after it.
         cause: in words, which index, axis and rule made it necessary.
+        streamed: it goes around a ring block by block while the work that needs it runs: the same bytes in n - 1 steps,
+            two blocks alive.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Collective(Struct, frozen=True):
     before: Layout
     after: Layout
     cause: str = ""
+    streamed: bool = False
 
     def __str__(self) -> str:
         indices = self.tensor.indices

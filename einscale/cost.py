@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from einscale.bounds import placement_bound
 from einscale.collectives import Collective, received
+from einscale.layout import shards
+from einscale.mesh import Mesh
 from einscale.plan import LocalEinsum, Plan, work_flops, work_traffic
 from einscale.planner.fusion import never_written
 from einscale.planner.program import PlannedProgram, PlannedStatement
@@ -24,12 +26,14 @@ class PricedCollective(Struct, frozen=True):
         bytes: bytes a device receives.
         seconds: time on the network.
         bound_bytes: bytes a device must receive however the move is done.
+        exposed_seconds: what of the time no local work hides; all of it unless the move is streamed.
     """
 
     step: Collective
     bytes: int
     seconds: float
     bound_bytes: int
+    exposed_seconds: float
 
     @property
     def bound_ratio(self) -> float:
@@ -56,8 +60,8 @@ class PricedStatement(Struct, frozen=True):
 
     @property
     def communication_seconds(self) -> float:
-        """Time of its collectives, one after the other."""
-        return sum((priced.seconds for priced in self.collectives), 0.0)
+        """Time of its collectives that nothing hides, one after the other."""
+        return sum((priced.exposed_seconds for priced in self.collectives), 0.0)
 
     @property
     def seconds(self) -> float:
@@ -71,7 +75,7 @@ class PricedStatement(Struct, frozen=True):
 
 
 class Totals(Struct, frozen=True):
-    """Sums over statements, per device; seconds assume that nothing overlaps."""
+    """Sums over statements, per device; nothing overlaps but streamed collectives with the work that needs them."""
 
     flops: int
     traffic: int
@@ -132,7 +136,8 @@ def price_program(planned: PlannedProgram, network: Network, dtype: str) -> tupl
     fuse = planned.strategy.policy.fuse
     done: list[PricedStatement] = []
     for key, group in _runs(rows):
-        done += _fused(group, network, dtype) if key and key in fuse else group
+        kernel = _fused(group, network, dtype) if key and key in fuse else group
+        done += _hidden(kernel, planned.mesh)
     return tuple(done)
 
 
@@ -153,12 +158,10 @@ def price_collectives(
     """Price moves, one after the other."""
     for step in steps:
         alone = Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
-        yield PricedCollective(
-            step,
-            int(received(step, planned.sizes, planned.mesh)),
-            step_seconds(step, planned.sizes, network),
-            int(placement_bound(alone, planned.sizes, planned.mesh)),
-        )
+        seconds = step_seconds(step, planned.sizes, network)
+        moved = int(received(step, planned.sizes, planned.mesh))
+        bound = int(placement_bound(alone, planned.sizes, planned.mesh))
+        yield PricedCollective(step, moved, seconds, bound, seconds)
 
 
 def _runs(rows: list[PricedStatement]) -> Iterable[tuple[str, list[PricedStatement]]]:
@@ -193,3 +196,28 @@ def _fused(rows: list[PricedStatement], network: Network, dtype: str) -> list[Pr
         )
         shared.append(PricedStatement(row.planned, row.flops, row.traffic, local, row.collectives))
     return shared
+
+
+def _hidden(rows: list[PricedStatement], mesh: Mesh) -> list[PricedStatement]:
+    """Statements of one group; what is streamed is hidden by their local work.
+
+    A ring of n devices computes n blocks and passes n - 1 of them on meanwhile, so (n - 1)/n of the work can hide the
+    moves (Liu et al. 2023, Ring Attention, arXiv 2310.01889).
+    """
+    streamed = [priced for row in rows for priced in row.collectives if priced.step.streamed]
+    moving = sum(priced.seconds for priced in streamed)
+    if not moving:
+        return rows
+    ways = max(int(shards(priced.step.axes, mesh.degrees)) for priced in streamed)
+    window = sum(float(row.local.seconds) for row in rows) * (ways - 1) / ways
+    exposed = max(0.0, moving - window) / moving
+    return [
+        replace(
+            row,
+            collectives=tuple(
+                replace(priced, exposed_seconds=priced.seconds * exposed) if priced.step.streamed else priced
+                for priced in row.collectives
+            ),
+        )
+        for row in rows
+    ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from einscale.collectives import ALL_GATHER
 from einscale.dtypes import bytes_of
-from einscale.layout import Layout, Tensor, local_bytes
+from einscale.layout import Layout, Tensor, local_bytes, shards
 from einscale.planner.fusion import interior, never_written
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram
 from einscale.program.backward import WHOLE
@@ -152,10 +154,19 @@ def peak(planned: PlannedProgram) -> Peak:
 
     Parameters at rest are left out: they are held all the time. Gathered copies of them count while they are needed.
     """
-    lifetimes = _lifetimes(planned)
+    lifetimes, degrees = _lifetimes(planned), planned.mesh.degrees
     fused = never_written(planned)
     best = Peak(0, "", "", ())
-    sizes = {key: _held(planned, key[0], key[2], key[1]) for key in lifetimes if key[0] not in fused}
+    streamed = {
+        (step.tensor.name, step.after if step.kind == ALL_GATHER else step.before): int(shards(step.axes, degrees))
+        for step in planned.collectives
+        if step.streamed
+    }
+    sizes = {
+        key: _two_blocks(_held(planned, key[0], key[2], key[1]), streamed.get(key[:2], 1))
+        for key in lifetimes
+        if key[0] not in fused
+    }
     for moment, statement in enumerate(planned.statements):
         alive = [held for key, held in sizes.items() if lifetimes[key][0] <= moment <= lifetimes[key][1]]
         total = sum(held.bytes for held in alive)
@@ -163,6 +174,11 @@ def peak(planned: PlannedProgram) -> Peak:
             largest = tuple(sorted(alive, key=lambda held: -held.bytes))
             best = Peak(total, statement.statement.output, statement.statement.phase, largest)
     return best
+
+
+def _two_blocks(held: Held, ways: int) -> Held:
+    """A tensor that goes around a ring of so many devices: two blocks of it are held, not all."""
+    return replace(held, bytes=held.bytes * 2 // ways, reason="streamed: two blocks") if ways > 2 else held
 
 
 def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:

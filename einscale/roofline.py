@@ -1,10 +1,12 @@
-"""One local operation on one chip: compute time, memory time, and which of them bounds it."""
+"""One local operation on one chip: compute time, memory time, and which of them bounds it; a system's roofline."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from einscale.hardware import Chip, flop_rate, peak
+from einscale.dtypes import bytes_of
+from einscale.errors import HardwareError, did_you_mean
+from einscale.hardware import Chip, System, flop_rate, peak
 from einscale.numeric import Number, is_array, maximum, where
 
 
@@ -70,3 +72,126 @@ def ridge_intensity(chip: Chip, dtype: str) -> float:
 def ridge_points(chip: Chip) -> tuple[tuple[str, float], ...]:
     """(dtype, FLOPs per byte) of every element type the chip multiplies."""
     return tuple((dtype, ridge_intensity(chip, dtype)) for dtype in chip.dtypes)
+
+
+def matmul_seconds(m: Number, k: Number, n: Number, dtype: str, chip: Chip) -> LocalTime:
+    """Roofline time of `m k, k n -> m n` in one dtype: 2mkn FLOPs, each operand read once, the result written once.
+
+    >>> from einscale.hardware import load_system
+    >>> time = matmul_seconds(64, 8192, 8192, "bf16", load_system("h100").ideal().chip)
+    >>> time.bound, round(time.seconds * 1e6, 1)
+    ('memory', 40.7)
+
+    Raises:
+        HardwareError: the chip has no FLOP/s figure for the dtype.
+    """
+    moved = bytes_of(m * k, dtype) + bytes_of(k * n, dtype) + bytes_of(m * n, dtype)
+    return local_seconds(2 * m * k * n, moved, dtype, chip)
+
+
+CUBES = (4096, 8192)
+"""Square matmuls that a roofline is shown by."""
+
+
+class RatePoint(Struct, frozen=True):
+    """One element type on a roofline.
+
+    Args:
+        dtype: the element type.
+        flops_per_second: dense FLOP/s that pricing uses.
+        datasheet: dense FLOP/s of the datasheet.
+        ridge: FLOPs per HBM byte from which an operation is compute-bound, by the figures that pricing uses.
+        datasheet_ridge: the same by the datasheet's.
+        cubes: size n and time of the matmul of two n x n matrices, for each of `CUBES`.
+    """
+
+    dtype: str
+    flops_per_second: float
+    datasheet: float
+    ridge: float
+    datasheet_ridge: float
+    cubes: tuple[tuple[int, LocalTime], ...]
+
+
+class Channel(Struct, frozen=True):
+    """One way for bytes to reach a chip: its HBM, its host, or a network level.
+
+    Args:
+        name: `hbm`, `host`, or the level's name.
+        links: links that work at once.
+        link_bandwidth: one-way bytes/s of one link.
+    """
+
+    name: str
+    links: int
+    link_bandwidth: float
+
+    @property
+    def bandwidth(self) -> float:
+        """One-way bytes/s over all links at once."""
+        return self.links * self.link_bandwidth
+
+    def seconds(self, moved: Number) -> Number:
+        """Seconds to move bytes over all links at once, without latency."""
+        return moved / self.bandwidth
+
+    def intensity(self, flops_per_second: float) -> float:
+        """FLOPs that a chip of that speed does while one byte arrives: below it, work that needs the byte waits."""
+        return flops_per_second / self.bandwidth
+
+
+class Roofline(Struct, frozen=True):
+    """What a system can do at most: rates, and the channels that feed them."""
+
+    system: System
+    rates: tuple[RatePoint, ...]
+    channels: tuple[Channel, ...]
+
+    @property
+    def usual(self) -> RatePoint:
+        """The rate most work runs at: bf16 where the chip has it, else its first."""
+        return next((rate for rate in self.rates if rate.dtype == "bf16"), self.rates[0])
+
+    def channel(self, name: str) -> Channel:
+        """A channel by its name.
+
+        Raises:
+            HardwareError: the system has none of that name.
+        """
+        for channel in self.channels:
+            if channel.name == name:
+                return channel
+        names = [channel.name for channel in self.channels]
+        raise HardwareError(
+            f"{self.system.name} has no channel `{name}`", hint=did_you_mean(name, names, f"{self.system.name} has")
+        )
+
+
+def roofline(system: System) -> Roofline:
+    """The roofline of a system: ridge points of every dtype, times of two square matmuls, and its channels.
+
+    >>> from einscale.hardware import load_system
+    >>> line = roofline(load_system("tpu-v5p").ideal())
+    >>> line.usual.dtype, round(line.usual.ridge), [channel.name for channel in line.channels]
+    ('bf16', 164, ['hbm', 'host', 'ici', 'dcn'])
+    >>> round(line.channel("ici").intensity(line.usual.flops_per_second))  # six links of 90 GB/s
+    850
+    """
+    chip = system.chip
+    sheet = system.ideal().chip
+    rates = tuple(
+        RatePoint(
+            dtype,
+            flop_rate(chip, dtype),
+            flop_rate(sheet, dtype),
+            ridge_intensity(chip, dtype),
+            ridge_intensity(sheet, dtype),
+            tuple((n, matmul_seconds(n, n, n, dtype, chip)) for n in CUBES),
+        )
+        for dtype in chip.dtypes
+    )
+    channels = [Channel("hbm", 1, chip.memory_bandwidth.used)]
+    if chip.host_bandwidth is not None:
+        channels.append(Channel("host", 1, chip.host_bandwidth.used))
+    channels += [Channel(level.name, level.links, level.bandwidth.used) for level in system.levels]
+    return Roofline(system, rates, tuple(channels))

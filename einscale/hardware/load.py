@@ -71,7 +71,7 @@ def one_line(system: System) -> str:
     rate = next((peak for peak in chip.peaks if peak.dtype == "bf16"), chip.peaks[0])
     parts = [
         f"{rate.dtype} {rate.datasheet / 1e12:g} TFLOP/s",
-        f"{chip.memory_bytes / 1e9:g} GB at {chip.memory_bandwidth.datasheet / 1e9:g} GB/s",
+        f"{chip.memory.value:g} {chip.memory.unit} at {chip.memory_bandwidth.datasheet / 1e9:g} GB/s",
     ]
     for level in system.levels:
         each = "" if level.kind == "switch" else " per link"

@@ -219,6 +219,15 @@ class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache
     in_network_reduction: bool = False
     note: str = ""
 
+    @property
+    def links(self) -> int:
+        """Links that one device can send over at once: two for each torus dim, one for each other device if `full`."""
+        if self.kind == "switch":
+            return 1
+        if self.kind == "full":
+            return max((self.domain or 2) - 1, 1)
+        return 2 * max(len(self.shape), 1)
+
 
 class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where figures come from: title, place (repository, file, commit or page), and the day they were taken from it."""

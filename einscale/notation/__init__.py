@@ -23,8 +23,12 @@ from einscale.notation.slash import parse_slash, parse_slash_tensor
 from einscale.notation.syntax import Axis, Group, Partial, Shard, Spec, TensorSpec
 from einscale.notation.tokens import check_text
 
+LAYOUTS = ("jax", "dtensor", "shardy", "hlo")
+"""Dialects that lay out one tensor; a whole einsum in them is `EQUATION; LAYOUT, LAYOUT -> LAYOUT`."""
+
 __all__ = [
     "DIALECTS",
+    "LAYOUTS",
     "Axis",
     "Group",
     "Partial",
@@ -45,6 +49,7 @@ def parse_spec(
     *,
     syntax: str | None = None,
     mesh_axes: Sequence[str] | None = None,
+    mesh_sizes: Sequence[int] | None = None,
     rules: str | Mapping[str, str | Iterable[str] | None] | Iterable[tuple[str, Iterable[str]]] | None = None,
 ) -> Spec:
     """Read an einsum with layouts.
@@ -54,6 +59,7 @@ def parse_spec(
         syntax: the dialect, one of `DIALECTS`; without it, slash notation unless the text is unmistakably another.
         mesh_axes: names of the mesh's axes, if the mesh is known: others are refused, and the book's subscripts are
             resolved against them.
+        mesh_sizes: their sizes, in the same order: an HloSharding or a `_StridedShard` cannot be read without.
         rules: mesh axes for axes written without a slash, as `parse_rules` reads them.
 
     Returns:
@@ -74,10 +80,21 @@ def parse_spec(
         from einscale.notation.book import parse_book
 
         spec = expand(parse_book(text, mesh_axes), pairs)
+    elif dialect in LAYOUTS:
+        from einscale.notation.layouts import parse_with_layouts
+
+        spec = expand(parse_with_layouts(text, dialect, _mesh(mesh_axes, mesh_sizes)), pairs)
     else:
         spec = expand(parse_slash(text), pairs)
     check_spec(spec, mesh_axes)
     return spec
+
+
+def _mesh(names: Sequence[str] | None, sizes: Sequence[int] | None) -> tuple[tuple[str, int], ...] | None:
+    """(name, size) of every mesh axis, a size of 0 where it is not known; None where the mesh is not known."""
+    if names is None:
+        return None
+    return tuple(zip(names, sizes if sizes is not None else [0] * len(names), strict=True))
 
 
 def parse_tensor(text: str, *, mesh_axes: Sequence[str] | None = None) -> TensorSpec:

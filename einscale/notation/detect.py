@@ -8,8 +8,27 @@ from collections.abc import Sequence
 from einscale.dtypes import ALIASES, BITS, is_dtype
 from einscale.errors import NotationError, UsageError, did_you_mean, near_miss
 
-DIALECTS = ("slash", "numpy", "book")
+DIALECTS = ("slash", "numpy", "book", "jax", "dtensor", "shardy", "hlo")
 """The dialects that can be read, the primary one first."""
+
+_OWED = r"P\((?:sum|max|min|avg|product)\)"
+_HEADS = {
+    "jax": (
+        r"(?:\w+\.)*(?:PartitionSpec\(|P\(\s*(?:\)|['\"(]|None\b|(?:\w+\.)*UNCONSTRAINED\b|unreduced\b|reduced\b))"
+        r"|(?:\w+(?:<\w+>)?)?\[\s*\d+\s*[@,]"
+        r"|\w+(?:<\w+>)?\[[\d\s]*\]\s*\{[UVR]"
+    ),
+    "dtensor": (
+        r"[\[(]?\s*(?:Shard|_StridedShard|Replicate|_?Partial)\("
+        rf"|[\[(]?\s*(?:(?:R|P|{_OWED})\s*,?\s*)*(?:_?S\(\s*-?\d+\s*[,)]|{_OWED})"
+    ),
+    "shardy": r"(?:sdy\.sharding\s*=\s*)?(?:#sdy\.)?sharding\s*<|<\s*@|\[\s*\{",
+    "hlo": (
+        r"(?:sharding\s*=\s*)?\{\s*(?:devices\s*=|replicated\b|maximal\b|maximal_mesh|manual\b|unknown\b|unreduced\b"
+        r"|mesh\[|\{)"
+    ),
+}
+"""How a layout in a notation that lays out one tensor begins, where it can be nothing else."""
 
 _BOOK = re.compile(r"\s*([^\W\d_]\w*)\s*\[([^\[\]]*)")
 _WORD = re.compile(r"(?:[^\W\d_]|\.\.\.)*")
@@ -30,6 +49,11 @@ def detect(text: str, syntax: str | None = None, rule_indices: Sequence[str] = (
         if syntax not in DIALECTS:
             raise UsageError(f"unknown syntax `{syntax}`", hint=did_you_mean(str(syntax), DIALECTS, "dialects"))
         return syntax
+    equation, semicolon, layouts = text.partition(";")
+    if semicolon and equation.strip():
+        notation = detect_layout(layouts) or ("dtensor" if re.match(r"\s*[\[(]?\s*[RP]+\b", layouts) else None)
+        if notation is not None:
+            return notation
     if _looks_like_book(text):
         return "book"
     if not looks_like_numpy(text):
@@ -43,6 +67,18 @@ def detect(text: str, syntax: str | None = None, rule_indices: Sequence[str] = (
     if any(character.isspace() for character in text.strip()) or len(_SEPARATOR.split(text)) == 1:
         return "slash"
     raise _ambiguous(text)
+
+
+def detect_layout(text: str) -> str | None:
+    """The notation of a text that begins with the layout of one tensor, None where it might be another.
+
+    >>> detect_layout("P('x', None)"), detect_layout("bf16[8@x,16]"), detect_layout("S(0)R"), detect_layout("[{}, {}]")
+    ('jax', 'jax', 'dtensor', 'shardy')
+    >>> detect_layout("{replicated}"), detect_layout("B/x D")
+    ('hlo', None)
+    """
+    text = text.strip()
+    return next((notation for notation, head in _HEADS.items() if re.match(head, text)), None)
 
 
 def looks_like_numpy(text: str) -> bool:

@@ -1,8 +1,8 @@
 """PyTorch's DTensor: one placement a mesh dim, `[Shard(0), Replicate(), Partial()]` or `S(0)RP(sum)`.
 
-The forms are those of `torch.distributed.tensor` (`Shard`, `Replicate`, `Partial`, the private `_StridedShard`) and of the
-strings its specs print, in which a number in brackets says which of the mesh dims that divide one dim comes first. torch
-is never imported.
+The forms are those of `torch.distributed.tensor` (`Shard`, `Replicate`, `Partial`, the private `_StridedShard`) and of
+the strings its specs print, in which a number in brackets says which of the mesh dims that divide one dim comes first.
+torch is never imported.
 """
 
 from __future__ import annotations
@@ -97,13 +97,13 @@ def read_dtensor(scanner: Scanner, dims: Dims | None = None, mesh: MeshAxes | No
     by_mesh_dim = _one_a_mesh_dim(placements, mesh)
     orders = _by_dim(scanner, placements, mesh, span) if by_mesh_dim else _by_marks(scanner, placements, len(mesh))
     if given is not None:
-        orders = _reordered(scanner, orders, given, rank, len(mesh), span)
+        orders = _reordered(scanner, orders, given, span)
     names = [name for name, _ in mesh]
     spans = [placement.span for placement in placements] if by_mesh_dim else [span] * len(mesh)
     layouts = [
         DimLayout(tuple(Shard(names[k], spans[k]) for k in orders.get(dim, ())), span=span) for dim in range(rank)
     ]
-    places = None if by_mesh_dim else _left(orders, placements, len(mesh))
+    places = None if by_mesh_dim else _left(placements, len(mesh))
     owed, reduction = _owed(scanner, placements, places)
     laid = lay_out(scanner, layouts, dims, span, exact=False, what="divided dims")
     partial = owing([Shard(names[k], spans[k]) for k in owed], reduction, span)
@@ -196,7 +196,7 @@ def _arguments(scanner: Scanner, token: Token, kind: str) -> tuple[int, str, int
     if kind in {"Shard", "_StridedShard"} and dim is None:
         raise scanner.fail(f"`{token.text}` without a dim", scanner.since(token), expected="`Shard(0)`")
     if kind == "_StridedShard" and split is None:
-        raise scanner.fail(f"`{token.text}` without a split factor", scanner.since(token), expected=f"`{kind}(0, sf=2)`")
+        raise scanner.fail(f"`{kind}` without a split factor", scanner.since(token), expected=f"`{kind}(0, sf=2)`")
     return dim or 0, reduction, split or 1
 
 
@@ -219,7 +219,8 @@ def _shard_order(scanner: Scanner) -> dict[int, tuple[int, ...]] | None:
     scanner.accept(",")
     scanner.at += 2
     bracket = scanner.need("{", "after `shard_order=`") if scanner.peek().kind == "{" else None
-    opened = bracket or scanner.need("(", "after `shard_order=`", "`(ShardOrderEntry(tensor_dim=0, mesh_dims=(1, 0)),)`")
+    expected = "`(ShardOrderEntry(tensor_dim=0, mesh_dims=(1, 0)),)`"
+    opened = bracket or scanner.need("(", "after `shard_order=`", expected)
     closing = "}" if bracket else ")"
     found: dict[int, tuple[int, ...]] = {}
     while not scanner.accept(closing):
@@ -323,7 +324,7 @@ def _ordered(scanner: Scanner, found: list[tuple[int, Placement]], mesh: MeshAxe
 
 
 def _by_marks(scanner: Scanner, placements: list[Placement], rank: int) -> dict[int, tuple[int, ...]]:
-    """The form in which the numbers in brackets are mesh dims, `S(0)[0,1]P(sum)R`; others take the dims left, in order."""
+    """Tensor dim -> mesh dims, where the numbers in brackets are mesh dims: `S(0)[0,1]P(sum)R`."""
     taken = [mark for placement in placements for mark in placement.marks]
     for placement in placements:
         for mark in placement.marks:
@@ -335,7 +336,7 @@ def _by_marks(scanner: Scanner, placements: list[Placement], rank: int) -> dict[
     return {placement.dim: placement.marks for placement in placements if placement.shards}
 
 
-def _left(orders: dict[int, tuple[int, ...]], placements: list[Placement], rank: int) -> list[int]:
+def _left(placements: list[Placement], rank: int) -> list[int]:
     """The mesh dims that no bracket names, in order."""
     named = {mark for placement in placements for mark in placement.marks}
     return [k for k in range(rank) if k not in named]
@@ -369,7 +370,7 @@ def _owed(scanner: Scanner, placements: list[Placement], places: list[int] | Non
 
 
 def _reordered(
-    scanner: Scanner, orders: dict[int, tuple[int, ...]], given: dict[int, tuple[int, ...]], rank: int, mesh: int, span: Span
+    scanner: Scanner, orders: dict[int, tuple[int, ...]], given: dict[int, tuple[int, ...]], span: Span
 ) -> dict[int, tuple[int, ...]]:
     """The orders with those given in their place."""
     for dim, order in given.items():

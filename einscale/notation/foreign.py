@@ -1,6 +1,7 @@
 """What the notations of other systems share: how their text is read, and what they see of a tensor.
 
-They lay out the dims of one tensor and know no index names: a tensor is a list of `DimLayout`s for them, one a stored dim.
+They lay out the dims of one tensor and know no index names: for them a tensor is a list of `DimLayout`s, one a stored
+dim.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Scanner:
     def follows(self, *words: str) -> bool:
         """Whether these marks, names or kinds come next, one after the other."""
         ahead = [self.peek(k) for k in range(len(words))]
-        return all(token.kind == word or token.text == word for token, word in zip(ahead, words, strict=True))
+        return all(word in (token.kind, token.text) for token, word in zip(ahead, words, strict=True))
 
     def need(self, kind: str, where: str, expected: str | None = None) -> Token:
         """The token to come, passed.
@@ -249,9 +250,9 @@ def owing(shards: Sequence[Shard], reduction: str, span: Span) -> Partial | None
 def stored_dims(tensor: TensorSpec, notation: str, mesh: MeshAxes | None = None) -> tuple[DimLayout, ...]:
     """The stored dims of a tensor as other notations see them.
 
-    A group is one dim there, so only its blocks that lie together can be said: mesh axes on its first factor, or on
-    later ones if the factors before are divided down to one element each. Parts of a mesh axis that follow on each other
-    are joined where the mesh is known.
+    A group is one dim there, so only blocks that lie together can be said: mesh axes on its first factor, or on later
+    ones if the factors before are divided down to one element each. Parts of a mesh axis that follow on each other are
+    joined where the mesh is known.
 
     >>> from einscale.notation import parse_tensor
     >>> [[str(shard) for shard in dim.shards] for dim in stored_dims(parse_tensor("B/x (H/t K)"), "JAX")]
@@ -274,7 +275,7 @@ def stored_dims(tensor: TensorSpec, notation: str, mesh: MeshAxes | None = None)
             if names and not whole:
                 raise NotationError(f"the blocks of `{dim}` are strided: {notation} divides a dim as a whole")
             shards += tuple(names)
-            whole = axis.size is not None and bool(sizes) and prod(shard_size(n, sizes or {}) for n in names) == axis.size
+            whole = sizes is not None and axis.size == prod(shard_size(name, sizes) for name in names)
         size = None if any(axis.size is None for axis in axes) else prod(axis.size or 1 for axis in axes)
         is_open = any(axis.open for axis in axes) or (open_tensor and not shards)
         found.append(DimLayout(tuple(map(Shard, join_parts(shards, sizes))), is_open, size, dim.span))
@@ -339,7 +340,7 @@ def whole_axes(names: Sequence[str], notation: str) -> tuple[str, ...]:
         NotationError: one is.
     """
     for name in names:
-        axis, before, size = split_shard(name)
+        axis, _, size = split_shard(name)
         if size is not None:
             raise NotationError(
                 f"{notation} names whole mesh axes, and `{name}` is a part of `{axis}`",

@@ -3,10 +3,10 @@
 What is read is what `HloSharding::ToString` of XLA prints (xla/hlo/ir/hlo_sharding.cc, tile_assignment.cc and
 named_sharding.cc in openxla/xla): device lists (V1), iota tilings (V2), and shardings by a mesh (V3).
 
-A tiling is an array of device numbers, a coordinate for each tile of the tensor; tile dims behind those of the tensor hold
-the devices that share a tile. With the mesh's devices numbered in its own order, last axis fastest, a tiling that a layout
-can have is a rearrangement of digits of the device number: each tile dim is made of digits, and each digit is a mesh axis
-or a part of one.
+A tiling is an array of device numbers, a coordinate for each tile of the tensor; tile dims behind those of the tensor
+hold the devices that share a tile. With the mesh's devices numbered in its own order, last axis fastest, a tiling that a
+layout can have is a rearrangement of digits of the device number: each tile dim is made of digits, and each digit is a
+mesh axis or a part of one.
 """
 
 from __future__ import annotations
@@ -334,8 +334,8 @@ def _per_tile_dim(scanner: Scanner, tiling: Tiling, mesh: MeshAxes, span: Span) 
     ladder = _ladder(mesh)
     left = [piece for digit in tiling.digits for piece in _cut(scanner, digit, ladder, span)]
     found: list[list[str]] = []
-    for tile in tiling.tiles:
-        names = []
+    for size in tiling.tiles:
+        names, tile = [], size
         while tile > 1:
             digit = left.pop(0)
             if tile % digit.size:  # a tile dim ends within this digit: its major part belongs here
@@ -355,7 +355,8 @@ def _per_tile_dim(scanner: Scanner, tiling: Tiling, mesh: MeshAxes, span: Span) 
 
 def _ladder(mesh: MeshAxes) -> list[tuple[str, int, int]]:
     """(name, stride, size) of every mesh axis, major to minor."""
-    found, stride = [], 1
+    found: list[tuple[str, int, int]] = []
+    stride = 1
     for name, size in reversed(mesh):
         found.insert(0, (name, stride, size))
         stride *= size
@@ -373,8 +374,9 @@ def _cut(scanner: Scanner, digit: Digit, ladder: list[tuple[str, int, int]], spa
         bottom, end = max(low, stride), min(high, top)
         if bottom % stride or top % end or end % bottom:
             shown = ",".join(f"{axis}={count}" for axis, _, count in ladder)
+            what = f"its {digit.size} shards that are {digit.stride} devices apart"
             raise scanner.fail(
-                f"its {digit.size} shards that are {digit.stride} devices apart are no part of axis `{name}` of mesh {shown}",
+                f"{what} are no part of axis `{name}` of the mesh {shown}",
                 span,
                 hint="it was made on another mesh, or one whose devices are in another order",
             )

@@ -120,7 +120,8 @@ def _entry(scanner: Scanner) -> DimLayout:
     if token.kind == "name" and token.text == "UNCONSTRAINED":
         return DimLayout(open=True, span=token.span)
     if token.kind == "name":
-        raise scanner.fail(f"`{shorten(token.text)}` is not quoted", token, expected=_ENTRY, hint=f"write `'{token.text}'`")
+        hint = f"write `'{token.text}'`"
+        raise scanner.fail(f"`{shorten(token.text)}` is not quoted", token, expected=_ENTRY, hint=hint)
     found = f"`{shorten(token.text)}`" if token.text else "the end"
     raise scanner.fail(f"{found} in a PartitionSpec", token, expected=_ENTRY)
 

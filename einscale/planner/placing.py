@@ -16,6 +16,10 @@ ATOMS = 5
 """Most runs of digits that the first search hands out, unless the given layouts cut the axes into more."""
 
 
+FIRST = 0.15
+"""Share of the work allowed after which a search turns to whole axes."""
+
+
 class Best:
     """The cheapest placement found, and whether the search ended by itself."""
 
@@ -43,7 +47,7 @@ class Placer:
         avoid: placements that do not count.
     """
 
-    __slots__ = ("atoms", "avoid", "best", "needed", "parts", "pricing", "question")
+    __slots__ = ("_share", "atoms", "avoid", "best", "needed", "parts", "pricing", "question")
 
     def __init__(
         self,
@@ -61,49 +65,54 @@ class Placer:
         self.avoid = avoid
         self.pricing = Pricing(question, kept, objective)
         self.atoms: Atoms = ()
+        self._share = 1.0
         self.parts = parts_of(question, kept, objective.crossing)
 
     def run(self) -> None:
         """Improve on the best placement until none can be cheaper, or the work allowed is done.
 
-        Whole axes come first. By bytes single digits follow; by time, where bounds are weaker, a few parts of axes.
+        By bytes single digits are handed out; by time, where bounds are weaker, a few parts of axes. Most questions
+        are answered within a fraction of the work allowed. The others go on with whole axes, which are few, before
+        the rest of the work is spent on parts.
         """
         best, pricing = self.best, self.pricing
         slow = pricing.objective.crossing
         self._seed()
-        fine = single_digits(self.question)
-        whole = coarse_atoms(self.question, slow, 0)
-        last = fine
-        if not pricing.objective.fine and len(fine) > ATOMS:
-            last = coarse_atoms(self.question, slow, ATOMS)
+        parts = single_digits(self.question)
+        if not pricing.objective.fine and len(parts) > ATOMS:
+            parts = coarse_atoms(self.question, slow, ATOMS)
             best.exact = False
-        if len(whole) < len(last):
-            self._search(whole)
-        self._search(last)
-        best.exact = best.exact and pricing.exact
+        done = self._search(parts, FIRST)
+        if not done:
+            whole = coarse_atoms(self.question, slow, 0)
+            if len(whole) < len(parts):
+                self._search(whole, 2 * FIRST)
+            done = self._search(parts, 1.0)
+        best.exact = best.exact and done and pricing.exact
         best.work += pricing.work
         pricing.work = 0
 
-    def _search(self, atoms: Atoms) -> None:
-        """Every placement of given atoms, cut by bounds."""
+    def _search(self, atoms: Atoms, share: float) -> bool:
+        """Every placement of given atoms, cut by bounds, with a share of the work allowed; whether it was enough."""
         best, pricing = self.best, self.pricing
         self.atoms = atoms
+        self._share = share
         vectors, every = ordered_vectors(
             self.question, self.parts, atoms, pricing.banned, self.needed, best.cost // UNIT + 1, pricing.objective
         )
-        best.exact = best.exact and every
         for vector in vectors:
-            if vector[0] * UNIT >= best.cost or not self.allowed():
-                break
+            if vector[0] * UNIT >= best.cost:
+                return every
+            if not self.allowed():
+                return False
             Branches(self, vector).place(0, ())
+        return every and self.allowed()
 
     def allowed(self) -> bool:
-        """Whether more may be looked at; the answer is exact no longer once not."""
+        """Whether more may be looked at."""
         objective = self.pricing.objective
-        if self.best.nodes > objective.nodes or self.best.work + self.pricing.work > objective.tried:
-            self.best.exact = False
-            return False
-        return True
+        work = self.best.work + self.pricing.work
+        return self.best.nodes <= objective.nodes * self._share and work <= objective.tried * self._share
 
     def consider(self, placement: Placement) -> None:
         """Price a placement exactly and keep it if it is the cheapest."""

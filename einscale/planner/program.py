@@ -7,18 +7,24 @@ divided, the store table how values rest between statements, and the collectives
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from einscale.collectives import Collective
+from einscale.collectives import ALL_GATHER, REDUCE_SCATTER, Collective
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh, join_parts, part_order, without_covered
 from einscale.plan import LocalEinsum, LocalMap
 from einscale.planner.direct import direct
+from einscale.planner.free import plan_statement_freely
 from einscale.planner.words import gather_cause, result_cause, statistic_cause
-from einscale.program.maps import rule, statistic_axes, statistics, summed_axes, whole_axes
+from einscale.program.maps import reduced_axes, rule, statistic_axes, statistics, summed_axes, whole_axes
 from einscale.program.values import Program, Statement, Value
 from einscale.strategy import Strategy, bind_strategy, place, stored_layout
+
+if TYPE_CHECKING:
+    from einscale.topology import Network
 
 FORWARD = "forward"
 BACKWARD = "backward"
@@ -86,6 +92,7 @@ def plan_program(
     mesh: Mesh,
     sizes: Mapping[str, int],
     pinned: Mapping[str, Layout] | None = None,
+    network: Network | None = None,
 ) -> PlannedProgram:
     """Derive the layouts and collectives of a program under a strategy.
 
@@ -95,6 +102,7 @@ def plan_program(
         mesh: the devices.
         sizes: a size for every axis of the program.
         pinned: value name -> the layout it rests in, whatever the store table says; a gradient rests as what it is of.
+        network: links to price statements with that the strategy leaves to the free planner; without it, by bytes.
 
     Raises:
         LayoutError: a pinned layout is not one of the mesh.
@@ -102,20 +110,28 @@ def plan_program(
     """
     for name, layout in (pinned or {}).items():
         check_layout(layout, mesh, f"`{name}`")
-    return _Planner(program, bind_strategy(strategy, mesh), mesh, dict(sizes), dict(pinned or {})).run()
+    return _Planner(program, bind_strategy(strategy, mesh), mesh, dict(sizes), dict(pinned or {}), network).run()
 
 
 class _Planner:
     """Walks the statements once; what is remembered is where each value rests and which layouts of it are at hand."""
 
     def __init__(
-        self, program: Program, strategy: Strategy, mesh: Mesh, sizes: dict[str, int], pinned: dict[str, Layout]
+        self,
+        program: Program,
+        strategy: Strategy,
+        mesh: Mesh,
+        sizes: dict[str, int],
+        pinned: dict[str, Layout],
+        network: Network | None,
     ) -> None:
         self.program = program
         self.strategy = strategy
         self.mesh = mesh
         self.sizes = sizes
         self.pinned = pinned
+        self.network = network
+        self.free: dict[str, dict[str, tuple[str, ...]]] = {}
         self.table = program.table
         self.composites = dict(program.composites)
         self.stream = stream_axes(program)
@@ -183,9 +199,9 @@ class _Planner:
         """An einsum or a lookup (one with a one-hot operand): the compute table divides its iteration space."""
         placement = self.contraction_placement(statement, labels)
         layouts = tuple(Layout(tuple(placement[label] for label in operand)) for operand in labels[:-1])
-        before = self.fetch_all(statement, layouts, labels[:-1])
+        before = self.streaming(statement, self.fetch_all(statement, layouts, labels[:-1]))
         natural = self.contraction_result(labels, placement)
-        after = self.bring_to_rest(statement, natural, labels[-1], placement)
+        after = self.streaming(statement, self.bring_to_rest(statement, natural, labels[-1], placement))
         inputs = tuple(
             Tensor(name, operand, self.table[name].dtype)
             for name, operand in zip(statement.inputs, labels[:-1], strict=True)
@@ -197,12 +213,34 @@ class _Planner:
             work = self.local_map(statement, layouts, (natural,))
         return PlannedStatement(statement, work, before, (), after)
 
+    def streaming(self, statement: Statement, steps: tuple[Collective, ...]) -> tuple[Collective, ...]:
+        """The gathers and scatters of a streamed group, marked so."""
+        if not statement.group or statement.group not in self.strategy.policy.stream:
+            return steps
+        ring = (ALL_GATHER, REDUCE_SCATTER)
+        return tuple(replace(step, streamed=True) if step.kind in ring else step for step in steps)
+
     def contraction_placement(
         self, statement: Statement, labels: tuple[tuple[str, ...], ...]
     ) -> dict[str, tuple[str, ...]]:
         """Mesh axes of each label of an einsum's iteration space."""
+        called = {statement.output, statement.group, statement.section} - {""}
+        if statement.op == "einsum" and called & set(self.strategy.policy.auto):
+            return self.free_placement(statement)
         indices = tuple(dict.fromkeys(label for operand in labels for label in operand))
         return self.placed(indices, self.scopes_of(statement))
+
+    def free_placement(self, statement: Statement) -> dict[str, tuple[str, ...]]:
+        """Placement the free planner chooses for an einsum, from where its operands rest to where its result does."""
+        name = statement.output
+        if name not in self.free:
+            best = plan_statement_freely(statement, self.table, self.resting, self.sizes, self.mesh, self.network)
+            chosen = {}
+            for step in best.plan.steps:
+                chosen |= step.placement if isinstance(step, LocalEinsum) else {}
+            labels = dict.fromkeys(label for operand in statement.labels for label in operand)
+            self.free[name] = {label: chosen.get(label, ()) for label in labels}
+        return self.free[name]
 
     def contraction_result(
         self, labels: tuple[tuple[str, ...], ...], placement: Mapping[str, tuple[str, ...]]
@@ -264,8 +302,8 @@ class _Planner:
     def statistic_moves(self, statement: Statement, placement: Mapping[str, tuple[str, ...]]) -> tuple[Collective, ...]:
         """All-reduces of a map's statistics where the axis it reduces is divided: reduce, all-reduce, apply."""
         needed = statistics(statement)
-        axis = str(statement.option("axis"))
-        over = placement.get(axis, ()) if needed else ()
+        axis = " ".join(name for name in reduced_axes(statement) if placement.get(name))
+        over = tuple(part for name in axis.split() for part in placement[name])
         if not over:
             return ()
         axes = statistic_axes(statement, self.table)

@@ -286,11 +286,12 @@ def _dropout(writer: _Transposer, statement: Statement, gradient: str) -> None:
 
 
 def _norm(writer: _Transposer, statement: Statement, gradient: str) -> None:
-    x, weight, *bias = statement.inputs
+    x, *scale_and_bias = statement.inputs
     options = dict(statement.options)
-    writer.emit("norm_backward", (gradient, x, weight), x, options)
-    writer.emit("norm_scale_backward", (gradient, x), weight, options)
-    for name in bias:
+    writer.emit("norm_backward", (gradient, *statement.inputs[:2]), x, options)
+    for weight in scale_and_bias[:1]:
+        writer.emit("norm_scale_backward", (gradient, x), weight, options)
+    for name in scale_and_bias[1:]:
         writer.reduce_to(gradient, name)
 
 
@@ -331,6 +332,8 @@ RULES: dict[str, _Rule] = {
     "sum": _sum,
     "broadcast": _broadcast,
     "mask": _mask,
+    "softcap": _same_options("softcap_backward", output=True),
+    "clamp": _same_options("clamp_backward", output=True),
     "softmax": _same_options("softmax_backward", output=True),
     "dropout": _dropout,
     "norm": _norm,
@@ -405,6 +408,7 @@ def differentiate(
         program.sizes,
         program.composites,
         program.tied,
+        program.repeat,
     )
     return Gradients(check_program(result), gradients)
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from einscale.errors import ProgramError, did_you_mean
 from einscale.numeric import Number, maximum, minimum
-from einscale.program.values import Statement, Value
+from einscale.program.values import Option, Statement, Value
 
 
 class MapRule(Struct, frozen=True):
@@ -28,8 +28,8 @@ class MapRule(Struct, frozen=True):
         needs: options that must be given.
         takes: options that may be given.
         linear: passes an owed sum through: of all operands for `add`, else of the first with the others held fixed.
-        statistic: reductions over the axis named by option `axis`, needed where that axis is sharded. Each has the
-            first input's axes without `axis` and is fp32.
+        statistic: reductions over the axes named by option `axis` (one, or several in brackets: a norm over all heads),
+            needed where one of them is sharded. Each has the first input's axes without those and is fp32.
         whole: options whose axes must not be sharded.
         saves_inputs: positions of the inputs that the backward pass reads.
         saves_outputs: positions of the outputs that the backward pass reads.
@@ -74,7 +74,8 @@ MANY = 64
 
 _NORM = ("axis", "variant")
 _ROPE = ("axis", "sequence")
-_MASK = ("causal", "factor", "key", "query", "window")
+_ROPE_MAY = ("rotary", "theta")
+_MASK = ("alibi", "causal", "factor", "heads", "key", "query", "window")
 
 _FORWARD = (
     MapRule("add", 1, "one addition for each further operand, most have two", (2, MANY), linear=True),
@@ -84,6 +85,15 @@ _FORWARD = (
     MapRule("sum", 1, "one addition for each element summed", shape="sum", needs=("axes",), linear=True),
     MapRule("broadcast", 0, "copies", shape="broadcast", needs=("axes",), linear=True),
     MapRule("mask", 2, "one multiplication by the factor, one selection", takes=_MASK),
+    MapRule(
+        "softcap",
+        4,
+        "cap tanh(factor x / cap): two multiplications, tanh; one division",
+        needs=("cap",),
+        takes=("factor",),
+        saves_outputs=(0,),
+    ),
+    MapRule("clamp", 2, "two comparisons", needs=("limit",), saves_outputs=(0,)),
     MapRule(
         "softmax",
         5,
@@ -105,7 +115,7 @@ _FORWARD = (
         "norm.rms",
         4,
         "square, sum, times the reciprocal root, times the scale",
-        (2, 2),
+        (1, 2),
         "first",
         needs=_NORM,
         takes=("eps",),
@@ -116,7 +126,7 @@ _FORWARD = (
         "norm.layer",
         7,
         "sum, subtraction of the mean, square, sum, times the reciprocal root, times the scale, plus the bias",
-        (2, 3),
+        (1, 3),
         "first",
         needs=_NORM,
         takes=("eps",),
@@ -139,7 +149,7 @@ _FORWARD = (
         3,
         "x cos + rotated x sin: two multiplications and an addition",
         needs=_ROPE,
-        takes=("theta",),
+        takes=_ROPE_MAY,
         linear=True,
         whole=("axis",),
     ),
@@ -172,6 +182,15 @@ _FORWARD = (
 _BACKWARD = (
     MapRule("mask_backward", 2, "one multiplication by the factor, one selection", takes=_MASK),
     MapRule(
+        "softcap_backward",
+        5,
+        "y over cap, its square, one minus it, times g, times the factor",
+        (2, 2),
+        needs=("cap",),
+        takes=("factor",),
+    ),
+    MapRule("clamp_backward", 2, "one comparison of the magnitude, one selection", (2, 2), needs=("limit",)),
+    MapRule(
         "softmax_backward",
         4,
         "y(g - sum(g y)): multiplication, sum, subtraction, multiplication",
@@ -192,7 +211,7 @@ _BACKWARD = (
         "norm_backward.rms",
         9,
         "the root of x again (2), g times scale, times x, sum, then r g - x c: 4",
-        (3, 3),
+        (2, 3),
         "first",
         needs=_NORM,
         takes=("eps",),
@@ -202,7 +221,7 @@ _BACKWARD = (
         "norm_backward.layer",
         14,
         "mean and root of x again (4), normalised x (2), g times scale, its sum, times x and sum (3), the result (4)",
-        (3, 3),
+        (2, 3),
         "first",
         needs=_NORM,
         takes=("eps",),
@@ -248,7 +267,7 @@ _BACKWARD = (
         3,
         "the rotation back: two multiplications and an addition",
         needs=_ROPE,
-        takes=("theta",),
+        takes=_ROPE_MAY,
         linear=True,
         whole=("axis",),
     ),
@@ -316,7 +335,7 @@ def rule(statement: Statement) -> MapRule:
 
 
 def statistics(statement: Statement) -> tuple[str, ...]:
-    """Reductions over option `axis` that a statement needs where that axis is sharded; none for an einsum.
+    """Reductions over option `axis` that a statement needs where an axis it names is sharded; none for an einsum.
 
     >>> statistics(Statement("softmax", ("x",), ("y",), options=(("axis", "t"),)))
     ('max', 'sum')
@@ -324,10 +343,28 @@ def statistics(statement: Statement) -> tuple[str, ...]:
     return () if statement.op == "einsum" else rule(statement).statistic
 
 
+def option_axes(option: Option) -> tuple[str, ...]:
+    """Axes that an option names: one word, or several in brackets.
+
+    >>> option_axes("k"), option_axes(("n", "k")), option_axes("")
+    (('k',), ('n', 'k'), ())
+    """
+    return option if isinstance(option, tuple) else (str(option),) if option else ()
+
+
+def reduced_axes(statement: Statement) -> tuple[str, ...]:
+    """Axes that a statement's statistics reduce; none if it has no statistic.
+
+    >>> reduced_axes(Statement("softmax", ("x",), ("y",), options=(("axis", "t"),)))
+    ('t',)
+    """
+    return option_axes(statement.option("axis")) if statistics(statement) else ()
+
+
 def statistic_axes(statement: Statement, table: Mapping[str, Value]) -> tuple[str, ...]:
     """Axes of one statistic: those of the first input that are not normalised over."""
-    axis = statement.option("axis")
-    return tuple(name for name in table[statement.inputs[0]].axes if name != axis)
+    gone = option_axes(statement.option("axis"))
+    return tuple(name for name in table[statement.inputs[0]].axes if name not in gone)
 
 
 def whole_axes(statement: Statement) -> tuple[str, ...]:
@@ -363,8 +400,7 @@ def summed_axes(statement: Statement, table: Mapping[str, Value]) -> tuple[str, 
     ('b', 's')
     """
     made = {axis for name in statement.outputs for axis in table[name].axes}
-    if statistics(statement):
-        made.add(str(statement.option("axis")))
+    made.update(reduced_axes(statement))
     read = dict.fromkeys(axis for name in statement.inputs for axis in table[name].axes)
     return tuple(axis for axis in read if axis not in made)
 

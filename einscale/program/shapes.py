@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from einscale.dtypes import BITS
 from einscale.errors import ProgramError, SizeError, did_you_mean
-from einscale.program.maps import MapRule, find_rule
+from einscale.program.maps import MapRule, find_rule, option_axes
 from einscale.program.values import Option, Program, Statement, Value
 from einscale.units import check_size
 
@@ -101,6 +101,10 @@ def _sum_shape(inputs: Sequence[Value], options: Mapping[str, Option]) -> Shape:
     return tuple(axis for axis in inputs[0].axes if axis not in axes), inputs[0].dtype
 
 
+def _quoted(axes: Iterable[str]) -> str:
+    return ", ".join(f"`{axis}`" for axis in axes)
+
+
 def _need_axes(op: str, value: Value, axes: Iterable[str]) -> None:
     for axis in axes:
         if axis not in value.axes:
@@ -110,10 +114,10 @@ def _need_axes(op: str, value: Value, axes: Iterable[str]) -> None:
             )
 
 
-def _norm_shape(op: str, inputs: Sequence[Value], axis: str) -> Shape:
+def _norm_shape(op: str, inputs: Sequence[Value], axes: tuple[str, ...]) -> Shape:
     for value in inputs[1:]:
-        if value.axes not in ((axis,), inputs[0].axes):
-            raise ProgramError(f"{op} along `{axis}` takes scale and bias of axes [{axis}], not {value}")
+        if value.axes not in (axes, inputs[0].axes):
+            raise ProgramError(f"{op} along {_quoted(axes)} takes scale and bias of axes {words(axes)}, not {value}")
     return inputs[0].axes, inputs[0].dtype
 
 
@@ -164,22 +168,35 @@ def _check_option(op: str, name: str, value: object) -> None:
 def _check_options(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> None:
     for name, value in options.items():
         _check_option(op, name, value)
-    for name in ("factor", "rate", "eps", "theta", "causal", "window"):
-        number = options.get(name, 0)
-        if isinstance(number, (str, tuple)):
-            raise ProgramError(f"option `{name}` of {op} must be a number, not {_shown(number)}")
-        if name == "rate" and not 0 <= number < 1:
-            raise ProgramError(f"option `rate` of {op} must lie in [0, 1), not {number}")
-        if name == "window" and (number != int(number) or number < 0):
-            raise ProgramError(f"option `window` of {op} must be a whole number, not {number}")
-    for name in ("axis", "sequence", "query", "key"):
+    for name in NUMBERS:
+        if name in options:
+            _check_number(op, name, options[name])
+    for name in ("axis", "sequence", "query", "key", "heads"):
         if name not in options:
             continue
         axis = options[name]
-        if not isinstance(axis, str):
+        several = name == "heads" or (name == "axis" and op.startswith("norm"))
+        if not isinstance(axis, (str, tuple)) or (isinstance(axis, tuple) and not (several and axis)):
             raise ProgramError(f"option `{name}` of {op} must be one axis name, not {_shown(axis)}")
         if op != "lookup_backward":
-            _need_axes(op, inputs[0], (axis,))
+            _need_axes(op, inputs[0], option_axes(axis))
+    if options.get("alibi", 0) and "heads" not in options:
+        raise ProgramError(f"option `alibi` of {op} needs the option `heads`", expected="for example heads=(n g)")
+
+
+NUMBERS = ("factor", "rate", "eps", "theta", "causal", "window", "cap", "limit", "alibi", "rotary")
+"""Options that are numbers."""
+
+
+def _check_number(op: str, name: str, number: Option) -> None:
+    if isinstance(number, (str, tuple)):
+        raise ProgramError(f"option `{name}` of {op} must be a number, not {_shown(number)}")
+    if name == "rate" and not 0 <= number < 1:
+        raise ProgramError(f"option `rate` of {op} must lie in [0, 1), not {number}")
+    if name in ("window", "rotary") and (number != int(number) or number < 0):
+        raise ProgramError(f"option `{name}` of {op} must be a whole number, not {number}")
+    if name in ("cap", "limit") and number <= 0:
+        raise ProgramError(f"option `{name}` of {op} must be larger than 0, not {number}")
 
 
 def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> tuple[Shape, ...]:
@@ -194,12 +211,13 @@ def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -
     rule = find_rule(op, options.get("variant", ""))
     _check_operands(rule, op, inputs, options)
     _check_options(op, inputs, options)
-    axis = str(options.get("axis", ""))
+    axes_named = option_axes(options.get("axis", ""))
+    axis = axes_named[0] if axes_named else ""
     first = inputs[0]
     if rule.shape == "elementwise":
         shape = _broadcast_shape(op, inputs)
     elif rule.shape == "first":
-        shape = _norm_shape(op, inputs, axis) if op == "norm" else (first.axes, first.dtype)
+        shape = _norm_shape(op, inputs, axes_named) if op == "norm" else (first.axes, first.dtype)
     elif rule.shape == "sum":
         shape = _sum_shape(inputs, options)
     elif rule.shape == "broadcast":
@@ -218,7 +236,7 @@ def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -
         _need_axes(op, first, inputs[1].axes)
         shape = tuple(name for name in first.axes if name != axis), "fp32"
     elif rule.shape == "axis":
-        shape = (axis,), first.dtype
+        shape = axes_named, first.dtype
     elif rule.shape == "table":
         shape = (axis, *(name for name in first.axes if name not in inputs[1].axes)), first.dtype
     else:
@@ -425,6 +443,7 @@ def check_program(program: Program) -> Program:
             raise ProgramError(f"output `{name}` is never made", hint=did_you_mean(name, known, "values"))
     if not program.outputs:
         raise ProgramError(f"program `{program.name}` returns nothing")
+    check_size(program.repeat, f"repeat of program `{program.name}`")
     return program
 
 

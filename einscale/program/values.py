@@ -89,6 +89,7 @@ class Program(Struct, frozen=True):
         composites: name of a composite -> the axes it is made of, major to minor: query heads `h` = (`n`, `g`), kv
             heads by group. A rule that names the composite divides its first axis as far as it goes, then the next.
         tied: parameters that live in another program of the model and are counted there.
+        repeat: how many layers of the model run it, each with parameters of its own.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Program(Struct, frozen=True):
     sizes: tuple[tuple[str, int], ...] = ()
     composites: tuple[tuple[str, tuple[str, ...]], ...] = ()
     tied: tuple[str, ...] = ()
+    repeat: int = 1
 
     @property
     def table(self) -> dict[str, Value]:

@@ -151,11 +151,16 @@ def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
             priced.bytes,
             priced.seconds,
             "network",
-            f"{format_ratio(priced.bound_ratio)} x bound: {step.cause}",
+            f"{format_ratio(priced.bound_ratio)} x bound{_streamed(priced)}: {step.cause}",
         ),
         2,
         "collective",
     )
+
+
+def _streamed(priced: PricedCollective) -> str:
+    """What of a streamed collective's time nothing hides."""
+    return f", streamed, {format_seconds(priced.exposed_seconds)} exposed" if priced.step.streamed else ""
 
 
 def _held_table(kind: KindReport) -> Table:

@@ -124,6 +124,8 @@ def _collective(priced: PricedCollective) -> dict[str, Any]:
         "received_bytes": priced.bytes,
         "bound_bytes": priced.bound_bytes,
         "seconds": priced.seconds,
+        "exposed_seconds": priced.exposed_seconds,
+        "streamed": step.streamed,
         "cause": step.cause,
     }
 

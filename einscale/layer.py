@@ -219,7 +219,7 @@ def _kind_report(
     typed = retyped(program, dtype)
     policy = strategy.policy
     whole = backward(typed, frozenset(policy.recompute), frozenset(policy.fuse)) if BACKWARD in phases else typed
-    planned = plan_program(whole, strategy, mesh, sizes)
+    planned = plan_program(whole, strategy, mesh, sizes, network=network)
     rows = tuple(row for row in price_program(planned, network, dtype) if row.planned.phase in phases)
     trains = BACKWARD in phases
     return KindReport(

@@ -140,8 +140,11 @@ def degree(name: str, degrees: Mapping[str, Number]) -> Number:
     return degrees[axis]
 
 
-def make_mesh(mesh: Mesh | str | Mapping[str, int]) -> Mesh:
+def make_mesh(mesh: Mesh | str | Mapping[str, int] | object) -> Mesh:
     """A mesh from its text, from a mapping of axis names to sizes (major first), or as it is.
+
+    A mesh of JAX (`Mesh`, `AbstractMesh`) or of PyTorch (`DeviceMesh`), or anything that looks like one, is read too:
+    neither library is imported.
 
     >>> str(make_mesh({"x": 2, "y": 4}))
     'x=2,y=4'
@@ -153,10 +156,28 @@ def make_mesh(mesh: Mesh | str | Mapping[str, int]) -> Mesh:
         return mesh
     if isinstance(mesh, str):
         return parse_mesh(mesh)
+    if not isinstance(mesh, Mapping):
+        mesh = _named_sizes(mesh)
     for name, size in mesh.items():
         if not isinstance(size, int) or isinstance(size, bool):
             raise MeshError(f"mesh axis `{name}` needs a whole number of devices, not {size!r}")
     return parse_mesh(",".join(f"{name}={size}" for name, size in mesh.items()))
+
+
+def _named_sizes(mesh: object) -> dict[str, int]:
+    """Axis name -> size of a mesh of another library: `axis_names` is JAX's word, `mesh_dim_names` PyTorch's."""
+    names = getattr(mesh, "axis_names", None) or getattr(mesh, "mesh_dim_names", None)
+    shape = getattr(mesh, "axis_sizes", None) or getattr(mesh, "shape", None)
+    if names is None or not isinstance(shape, Iterable):
+        raise MeshError(
+            f"`{type(mesh).__name__}` is no mesh with names",
+            expected="text such as `data=8,model=8`, a mapping, or a mesh of JAX or PyTorch whose dims have names",
+        )
+    sizes = shape.values() if isinstance(shape, Mapping) else shape
+    pairs = [(str(name), int(size)) for name, size in zip(names, sizes, strict=False)]
+    if len(dict(pairs)) != len(tuple(names)):
+        raise MeshError(f"`{type(mesh).__name__}` has not a size for each of its names")
+    return dict(pairs)
 
 
 def parse_mesh(text: str) -> Mesh:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from einscale.dtypes import bytes_of
+from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import HardwareError, did_you_mean
 from einscale.hardware import Chip, System, flop_rate, peak
 from einscale.numeric import Number, is_array, maximum, where
@@ -85,7 +86,8 @@ def matmul_seconds(m: Number, k: Number, n: Number, dtype: str, chip: Chip) -> L
     Raises:
         HardwareError: the chip has no FLOP/s figure for the dtype.
     """
-    moved = bytes_of(m * k, dtype) + bytes_of(k * n, dtype) + bytes_of(m * n, dtype)
+    element = canonical_dtype(dtype)
+    moved = bytes_of(m * k, element) + bytes_of(k * n, element) + bytes_of(m * n, element)
     return local_seconds(2 * m * k * n, moved, dtype, chip)
 
 

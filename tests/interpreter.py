@@ -61,6 +61,12 @@ def scale_bias(inputs, axes, made):
     return [align(x, a, made[0]) for x, a in zip(inputs, axes, strict=True)]
 
 
+def reduced(axes, options):
+    """Positions of the axes that a statement reduces."""
+    names = options["axis"] if isinstance(options["axis"], tuple) else (options["axis"],)
+    return tuple(axes.index(name) for name in names)
+
+
 def normalised(x, position, options):
     """x normalised, and one over its root."""
     if options["variant"] == "layer":
@@ -70,16 +76,17 @@ def normalised(x, position, options):
 
 
 def norm(inputs, axes, made, options, context):
-    x, weight, *bias = scale_bias(inputs, axes, made)
-    result = normalised(x, made[0].index(options["axis"]), options)[0] * weight
-    return (result + bias[0] if bias else result,)
+    x, *scale = scale_bias(inputs, axes, made)
+    result = normalised(x, reduced(made[0], options), options)[0]
+    result = result * scale[0] if scale else result
+    return (result + scale[1] if len(scale) > 1 else result,)
 
 
 def norm_backward(inputs, axes, made, options, context):
-    g, x, weight = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
-    position = made[0].index(options["axis"])
+    g, x, *scale = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+    position = reduced(made[0], options)
     hat, root = normalised(x, position, options)
-    g = g * weight
+    g = g * scale[0] if scale else g
     result = g - hat * (g * hat).mean(position, keepdims=True)
     if options["variant"] == "layer":
         result = result - g.mean(position, keepdims=True)
@@ -88,9 +95,11 @@ def norm_backward(inputs, axes, made, options, context):
 
 def norm_scale_backward(inputs, axes, made, options, context):
     g, x = align(inputs[0], axes[0], axes[1]), inputs[1]
-    position = axes[1].index(options["axis"])
+    position = reduced(axes[1], options)
     hat, _ = normalised(x, position, options)
-    return ((g * hat).sum(tuple(k for k in range(x.ndim) if k != position)),)
+    kept = [axes[1][k] for k in range(x.ndim) if k in position]
+    summed = (g * hat).sum(tuple(k for k in range(x.ndim) if k not in position))
+    return (align(summed, tuple(kept), made[0]),)
 
 
 def softmax(inputs, axes, made, options, context):
@@ -114,10 +123,24 @@ def allowed(axes, shape, options):
     return result & (k > q - options["window"]) if options.get("window") else result
 
 
+def alibi(axes, shape, options):
+    """The bias of each score: its key's distance from the last times the slope of its head."""
+    heads = options["heads"] if isinstance(options["heads"], tuple) else (options["heads"],)
+    count = math.prod(shape[axes.index(name)] for name in heads)
+    slopes = (2.0 ** (-options["alibi"] * np.arange(1, count + 1) / count)).reshape(
+        [shape[axes.index(name)] for name in heads]
+    )
+    keys = np.arange(1 - shape[axes.index(options["key"])], 1)
+    return align(np.multiply.outer(slopes, keys), (*heads, options["key"]), axes)
+
+
 def mask(inputs, axes, made, options, context):
     keep = allowed(axes[0], inputs[0].shape, options)
+    scores = inputs[0] * options.get("factor", 1.0)
+    if options.get("alibi"):
+        scores = scores + alibi(axes[0], inputs[0].shape, options)
     # A large negative number for minus infinity, so that finite differences through it are zero and not undefined.
-    return (np.where(keep, inputs[0] * options.get("factor", 1.0), -1e9),)
+    return (np.where(keep, scores, -1e9),)
 
 
 def mask_backward(inputs, axes, made, options, context):
@@ -162,12 +185,14 @@ def gated_backward(value, slope):
 
 def rotate(inputs, axes, made, options, direction):
     x = np.moveaxis(inputs[0], (axes[0].index(options["sequence"]), axes[0].index(options["axis"])), (-2, -1))
-    half = x.shape[-1] // 2
+    rotary = options.get("rotary", 0) or x.shape[-1]
+    x, rest = x[..., :rotary], x[..., rotary:]
+    half = rotary // 2
     frequency = options.get("theta", 10000.0) ** (-np.arange(half) / half)
     angle = direction * np.arange(x.shape[-2])[:, None] * frequency
     first, second = x[..., :half], x[..., half:]
     turned = np.concatenate(
-        [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], -1
+        [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle), rest], -1
     )
     back = np.moveaxis(turned, (-2, -1), (axes[0].index(options["sequence"]), axes[0].index(options["axis"])))
     return (back,)
@@ -228,6 +253,10 @@ MAPS = {
     "broadcast": broadcast,
     "mask": mask,
     "mask_backward": mask_backward,
+    "softcap": pointwise(lambda x, o: o["cap"] * np.tanh(o.get("factor", 1.0) * x / o["cap"])),
+    "softcap_backward": pointwise(lambda g, y, o: g * o.get("factor", 1.0) * (1 - (y / o["cap"]) ** 2)),
+    "clamp": pointwise(lambda x, o: np.clip(x, -o["limit"], o["limit"])),
+    "clamp_backward": pointwise(lambda g, y, o: g * (np.abs(y) < o["limit"])),
     "softmax": softmax,
     "softmax_backward": softmax_backward,
     "dropout": dropout,

@@ -19,6 +19,7 @@ from einscale.program.trace import (
     scale,
     section,
     silu,
+    softcap,
     softmax,
     sum_over,
     swiglu,
@@ -57,10 +58,11 @@ def statement(draw, pool, tensors):
     within = [value for value in pool if set(value.axes) <= set(x.axes)]
     same = [value for value in pool if value.axes == x.axes]
     kinds = ["einsum", "einsum", "add", "mul", "scale", "gelu", "silu", "swiglu", "geglu", "cast", "dropout", "diamond"]
+    kinds += ["softcap"]
     if x.axes:
         kinds += ["sum", "softmax", "rms", "layer"]
     if len(x.axes) > 1:
-        kinds.append("mask")
+        kinds += ["mask", "rms over two axes"]
     if "c" in x.axes and len(x.axes) > 1:
         kinds.append("rope")
     kind = draw(st.sampled_from(kinds))
@@ -85,10 +87,12 @@ def statement(draw, pool, tensors):
         "geglu": lambda: geglu(x, draw(st.sampled_from(same))),
         "cast": lambda: cast(x, draw(st.sampled_from(["fp32", "bf16"]))),
         "dropout": lambda: dropout(x, 0.25),
+        "softcap": lambda: softcap(x, 3.0, factor=0.5),
         "diamond": lambda: add(x, x, gelu(x)),
         "sum": lambda: sum_over(x, axis),
         "softmax": lambda: softmax(x, axis),
         "rms": lambda: rms_norm(x, tensors[f"w_{axis}"], axis=axis, eps=0.1),
+        "rms over two axes": lambda: rms_norm(x, axis=" ".join(x.axes[:2]), eps=0.1),
         "layer": lambda: layer_norm(x, tensors[f"w_{axis}"], tensors[f"w_{axis}"], axis=axis, eps=0.1),
         "rope": lambda: rope(x, "c", next(name for name in x.axes if name != "c"), theta=100.0),
         "broadcast": lambda: apply("broadcast", x, axes=tuple(SIZES))[0],

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import SizeError, UsageError
+from einscale.gains import Gain, free_gains
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.layer import LayerReport, batch_ways, default_strategy, layer_report
 from einscale.mesh import Mesh, make_mesh
@@ -35,25 +36,33 @@ class LayerResult(Struct, frozen=True):
 
     report: LayerReport
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def gains(self) -> tuple[Gain, ...]:
+        """Statements that a free plan would run faster than the strategy does; worked out when asked for."""
+        return free_gains(self.report)
+
+    def to_dict(self, *, free: bool = False) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
         from einscale import __version__
         from einscale.report.layer_document import layer_document
 
-        return {"schema_version": 1, "einscale_version": __version__, "command": "layer", **layer_document(self.report)}
+        head = {"schema_version": 1, "einscale_version": __version__, "command": "layer"}
+        return {**head, **layer_document(self.report, self.gains if free else None)}
 
-    def to_text(self, *, detail: bool = False, width: int | None = None, units: str = "iec") -> str:
+    def to_text(self, *, detail: bool = False, free: bool = False, width: int | None = None, units: str = "iec") -> str:
         """The report as text.
 
         Args:
             detail: also operand layouts, free moves, parameters and saved activations one by one.
+            free: also where a free plan would beat the strategy, and by how much.
             width: columns to wrap at; None does not wrap.
             units: `iec` or `si`.
         """
         from einscale.report.layer import layer_tables
         from einscale.report.text import render_text
 
-        return render_text(layer_tables(self.report, detail=detail, units=units), width=width, units=units)
+        tables = layer_tables(self.report, self.gains if free else None, detail=detail, units=units)
+        return render_text(tables, width=width, units=units)
 
     def __str__(self) -> str:
         return self.to_text()

@@ -1,4 +1,4 @@
-"""`einscale hardware`: the systems einscale knows, and every figure of one."""
+"""`einscale hardware`: the systems einscale knows, every figure of one and its roofline, a critical look at a file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,34 @@ def hardware(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME|FILE]", help="A system's name, or the path of its TOML file.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read a file critically: what was read, and figures that may be a mistake.")
+    ] = False,
     as_json: Json = False,
     output_format: Format = "auto",
     output: Output = None,
     units: Units = "iec",
 ) -> None:
-    """List the hardware einscale knows, or show every figure of one with its source."""
+    """List the hardware einscale knows, or show every figure of one with its source, and its roofline.
+
+    einscale hardware h100
+
+    einscale hardware --check cluster.toml
+    """
     from einscale.cli.output import choose, emit
-    from einscale.hardware import load_system
-    from einscale.report import catalogue
+    from einscale.errors import UsageError
+    from einscale.hardware import doubts, load_system
+    from einscale.report import hardware as report
 
     destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    if name is None and check:
+        raise UsageError("--check needs something to check", expected="the path of a TOML file after it")
     if name is None:
-        emit(destination, catalogue.systems_document, catalogue.systems_report)
+        emit(destination, report.systems_document, report.systems_report)
         return
     system = load_system(name)
-    emit(destination, lambda: catalogue.system_document(system), lambda: catalogue.system_report(system))
+    if check:
+        found = doubts(system)
+        emit(destination, lambda: report.check_document(system, found), lambda: report.check_report(system, found))
+        return
+    emit(destination, lambda: report.system_document(system), lambda: report.system_report(system))

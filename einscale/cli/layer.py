@@ -40,6 +40,7 @@ Detail = Annotated[
     bool,
     typer.Option("--detail", help="Also operand layouts, free moves, parameters and saved activations one by one."),
 ]
+Free = Annotated[bool, typer.Option("--free", help="Also where a free plan would beat the strategy, and by how much.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Exit 1 if a collective runs that the strategy does not expect.")
 ]
@@ -56,6 +57,7 @@ def layer(
     forward: Forward = False,
     backward: Backward = False,
     detail: Detail = False,
+    free: Free = False,
     strict: Strict = False,
     as_json: Json = False,
     output_format: Format = "auto",
@@ -87,9 +89,9 @@ def layer(
     def report() -> Report:
         from einscale.report.layer import layer_tables
 
-        return layer_tables(answer.report, detail=detail, units=units)
+        return layer_tables(answer.report, answer.gains if free else None, detail=detail, units=units)
 
-    emit(destination, answer.to_dict, report)
+    emit(destination, lambda: answer.to_dict(free=free), report)
     if strict and answer.report.unexpected:
         found = "\n".join(f"  {text}" for text in answer.report.unexpected)
         write(sys.stderr, f"{answer.report.strategy.name} does not expect:\n{found}\n")

@@ -1,6 +1,7 @@
 """Chips, network levels and systems: TOML files with value, unit, source and date of every figure, and their loader."""
 
 from einscale.hardware.load import DEFAULT_SYSTEM, list_systems, load_chip, load_system
+from einscale.hardware.plausible import Doubt, doubts
 from einscale.hardware.values import (
     Bandwidth,
     Capacity,
@@ -23,6 +24,7 @@ __all__ = [
     "Bandwidth",
     "Capacity",
     "Chip",
+    "Doubt",
     "Fact",
     "Latency",
     "Level",
@@ -31,6 +33,7 @@ __all__ = [
     "Source",
     "System",
     "describe",
+    "doubts",
     "flop_rate",
     "ideal",
     "list_systems",

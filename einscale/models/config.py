@@ -95,6 +95,10 @@ def _describe(value: object) -> str:
     return name if isinstance(value, (list, dict)) else f"{name} {msgspec.json.encode(value).decode()[:60]}"
 
 
+def _shown(value: object) -> str:
+    return msgspec.json.encode(value).decode()[:60]
+
+
 class ConfigReader:
     """Keys of a configuration, checked as they are read; remembers which defaults were taken.
 
@@ -104,7 +108,7 @@ class ConfigReader:
         text: the text of the file, so that messages show the line.
         class_name: the transformers class whose defaults apply.
         defaults: that class's documented default of each key that is not a size.
-        aliases: key -> other names that the class takes for it.
+        aliases: key -> the other name, or names, that the class takes for it.
     """
 
     def __init__(
@@ -114,7 +118,7 @@ class ConfigReader:
         text: str,
         class_name: str,
         defaults: Mapping[str, Any],
-        aliases: Mapping[str, str],
+        aliases: Mapping[str, str | tuple[str, ...]],
     ) -> None:
         self.data = data
         self.where = where
@@ -133,8 +137,14 @@ class ConfigReader:
 
     def key(self, key: str) -> str:
         """The name under which a key is present."""
-        other = self.aliases.get(key, key)
-        return other if key not in self.data and other in self.data else key
+        if key in self.data:
+            return key
+        return next((other for other in self.others(key) if other in self.data), key)
+
+    def others(self, key: str) -> tuple[str, ...]:
+        """Other names of a key."""
+        other = self.aliases.get(key, ())
+        return (other,) if isinstance(other, str) else other
 
     def value(self, key: str) -> Any:
         """What a key holds, or the class's default."""
@@ -173,8 +183,6 @@ class ConfigReader:
         others = [name for name in self.data if name not in self.defaults]
         miss = near_miss(key, others)
         hint = f"did you mean `{key}` where the file says `{miss}`?" if miss else None
-        if self.aliases.get(key) in self.data:
-            hint = None
         return ModelError(
             f'{self.where}: the size "{key}" is missing',
             expected=f'a whole number under "{key}", as {self.class_name} writes it; sizes have no default',
@@ -194,6 +202,40 @@ class ConfigReader:
             bound = f"a number in [{low:g}, {high:g})" if high < float("inf") else f"a number of at least {low:g}"
             raise self.error(self.key(key), f"is {value}", bound)
         return float(value)
+
+    def optional_number(self, key: str, low: float = 0.0) -> float:
+        """A number that may be null, 0 then; a missing key takes the class's default.
+
+        Raises:
+            ModelError: neither null nor a number of at least `low`.
+        """
+        if self.data.get(self.key(key), self.defaults.get(key)) is None:
+            self.value(key)
+            return 0.0
+        return self.number(key, low)
+
+    def nested(self, key: str) -> ConfigReader:
+        """A reader of an object inside; a missing or null one reads as empty. What it takes is remembered here.
+
+        Raises:
+            ModelError: it is no object.
+        """
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.error(key, "is not an object")
+        inner = ConfigReader(value or {}, self.where, self.text, self.class_name, self.defaults, {})
+        inner.taken = self.taken
+        return inner
+
+    def refuse(self, key: str, wanted: object, why: str) -> None:
+        """Raise where a key is present and says something other than the one thing that the class can build.
+
+        Raises:
+            ModelError: it does.
+        """
+        value = self.data.get(key, wanted)
+        if value is not None and value != wanted:
+            raise self.error(key, f"is {_shown(value)}: {why}", _shown(wanted))
 
     def flag(self, key: str) -> bool:
         """A truth value.

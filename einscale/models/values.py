@@ -25,19 +25,38 @@ class ModelConfig(Struct, frozen=True):
         gated: whether the MLP has a gate beside its up projection.
         norm: `rms` or `layer`.
         norm_eps: added under the root of the norm.
-        positions: `rope` or `learned`.
-        rope_theta: base of the rotary angles.
+        positions: `rope`, `learned` or `alibi` (a bias on the scores).
+        rope_theta: base of the rotary angles; in windowed layers, `window_rope_theta`.
         qkv_bias: biases on the query, key and value projections.
         out_bias: bias on the attention's output projection.
         mlp_bias: biases in the MLP.
         tied: whether the head reads the embedding's table.
         window: keys a query sees in windowed layers; 0 for all.
-        windowed_layers: how many layers are windowed.
+        pattern: one letter for each layer, `w` if it is windowed and `f` if not; empty if none is.
         attention_dropout: rate on the attention probabilities.
         residual_dropout: rate on the output of attention and MLP.
         embedding_dropout: rate on the embedding.
         score_factor: what attention scores are multiplied with.
         dtype: element type of parameters and activations.
+        window_rope_theta: base of the rotary angles in windowed layers; 0 for the same as in the others.
+        rotary: elements of a head that are rotated; 0 for all.
+        alibi: exponent range of the slopes of ALiBi, usually 8; 0 for no bias.
+        softcap: attention scores are kept within plus and minus so much; 0 for no bound.
+        logit_softcap: the same for the logits.
+        clip_qkv: queries, keys and values are clamped to so much; 0 for no bound.
+        qk_norm: norm of queries and keys: `head` (each head by itself), `all` (all heads together) or "" for none.
+        norm_weight: whether norms have a scale.
+        norm_bias: whether they have a bias.
+        norm_place: `before` attention and MLP, `after` them, `both`, or `residual`: after their result is added.
+        final_norm: whether a norm precedes the head.
+        parallel: attention and MLP read the same x; their results are added to it together.
+        parallel_norms: 1 if they share a norm, 2 if each has its own.
+        dropout_of_sum: in a parallel block dropout applies to the sum of both results, not to each.
+        residual_from_norm: what attention and MLP are added to is the norm's result, not its input.
+        embedding_scale: what the embedding is multiplied with.
+        embedding_norm: a norm follows the embedding.
+        embedding_size: width of the table of tokens, axis `e`, where it is projected to `d`; 0 where it is `d` itself.
+        position_offset: rows of the table of positions that no position uses.
     """
 
     architecture: str
@@ -61,19 +80,43 @@ class ModelConfig(Struct, frozen=True):
     mlp_bias: bool
     tied: bool
     window: int
-    windowed_layers: int
+    pattern: str
     attention_dropout: float
     residual_dropout: float
     embedding_dropout: float
     score_factor: float
     dtype: str
+    window_rope_theta: float = 0.0
+    rotary: int = 0
+    alibi: float = 0.0
+    softcap: float = 0.0
+    logit_softcap: float = 0.0
+    clip_qkv: float = 0.0
+    qk_norm: str = ""
+    norm_weight: bool = True
+    norm_bias: bool = False
+    norm_place: str = "before"
+    final_norm: bool = True
+    parallel: bool = False
+    parallel_norms: int = 2
+    dropout_of_sum: bool = False
+    residual_from_norm: bool = False
+    embedding_scale: float = 1.0
+    embedding_norm: bool = False
+    embedding_size: int = 0
+    position_offset: int = 0
+
+    @property
+    def windowed_layers(self) -> int:
+        """How many layers are windowed."""
+        return self.pattern.count("w")
 
     @property
     def sizes(self) -> dict[str, int]:
         """Size of every axis that the model fixes; `g` only where a key head serves several query heads."""
         groups = self.heads // self.kv_heads
         sizes = {"d": self.hidden, "n": self.kv_heads, "g": groups, "k": self.head_dim, "f": self.intermediate}
-        sizes |= {"v": self.vocab, "p": self.max_positions}
+        sizes |= {"v": self.vocab, "p": self.max_positions + self.position_offset, "e": self.embedding_size}
         return {name: size for name, size in sizes.items() if name != "g" or groups > 1}
 
     @property
@@ -86,7 +129,7 @@ class LayerKind(Struct, frozen=True):
     """Layers that run the same program.
 
     Args:
-        kind: `embedding`, `block` (`window_block` where only some layers are windowed), or `head`.
+        kind: `embedding`, `block` (`window_block` where only some layers are windowed), or `head`: the program's name.
         program: forward statements.
         repeat: how many layers run it.
     """

@@ -4,9 +4,9 @@ What is read is what `HloSharding::ToString` of XLA prints (xla/hlo/ir/hlo_shard
 named_sharding.cc in openxla/xla): device lists (V1), iota tilings (V2), and shardings by a mesh (V3).
 
 A tiling is an array of device numbers, a coordinate for each tile of the tensor; tile dims behind those of the tensor
-hold the devices that share a tile. With the mesh's devices numbered in its own order, last axis fastest, a tiling that a
-layout can have is a rearrangement of digits of the device number: each tile dim is made of digits, and each digit is a
-mesh axis or a part of one.
+hold the devices that share a tile. With the mesh's devices numbered in its own order, last axis fastest, a tiling that
+a layout can have is a rearrangement of digits of the device number: each tile dim is made of digits, and each digit is
+a mesh axis or a part of one.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def plan_statement_freely(
     output = Tensor(statement.output, statement.labels[-1], table[statement.output].dtype)
     layouts = tuple(resting[name] for name in statement.inputs)
     wanted = resting[statement.output]
-    known = {**sizes, **_label_sizes(statement, table, sizes)}
+    known = {**sizes, **label_sizes(statement, table, sizes)}
     return plan_einsum(
         tensors,
         layouts,
@@ -53,7 +53,7 @@ def plan_statement_freely(
     )
 
 
-def _label_sizes(statement: Statement, table: Mapping[str, Value], sizes: Mapping[str, int]) -> dict[str, int]:
+def label_sizes(statement: Statement, table: Mapping[str, Value], sizes: Mapping[str, int]) -> dict[str, int]:
     """Size of each label: of the axis it reads, by position."""
     found: dict[str, int] = {}
     for name, labels in zip(statement.inputs, statement.labels[:-1], strict=True):

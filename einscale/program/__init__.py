@@ -15,7 +15,7 @@ from einscale.program.maps import (
     whole_axes,
 )
 from einscale.program.shapes import check_program, is_float, program_sizes
-from einscale.program.text import parse_program, print_program
+from einscale.program.text import parse_program, parse_programs, print_program
 from einscale.program.trace import trace
 from einscale.program.values import Option, Program, Statement, Value
 
@@ -36,6 +36,7 @@ __all__ = [
     "fused_residuals",
     "is_float",
     "parse_program",
+    "parse_programs",
     "print_program",
     "program_sizes",
     "rule",

@@ -87,8 +87,8 @@ _FORWARD = (
     MapRule("mask", 2, "one multiplication by the factor, one selection", takes=_MASK),
     MapRule(
         "softcap",
-        4,
-        "cap tanh(factor x / cap): two multiplications, tanh; one division",
+        3,
+        "cap tanh(c x): two multiplications and a tanh",
         needs=("cap",),
         takes=("factor",),
         saves_outputs=(0,),

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from einscale.dtypes import BITS
 from einscale.errors import ProgramError, SizeError, did_you_mean
 from einscale.program.maps import MapRule, find_rule, option_axes
+from einscale.program.options import check_name, check_options, need_axes, quoted, words
 from einscale.program.values import Option, Program, Statement, Value
 from einscale.units import check_size
 
 Shape: TypeAlias = tuple[tuple[str, ...], str]
 """Axes and element type of a value."""
-
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-"""What a value, an axis, an option and a word option look like."""
 
 PHASES = ("forward", "recompute", "backward", "update")
 
@@ -29,15 +25,6 @@ def is_float(dtype: str) -> bool:
     (True, False, False)
     """
     return not dtype.startswith(("int", "uint", "bool"))
-
-
-def words(axes: Iterable[str]) -> str:
-    """Axes as a message shows them.
-
-    >>> words(("b", "s"))
-    '[b s]'
-    """
-    return f"[{' '.join(axes)}]"
 
 
 def _widest(values: Sequence[Value]) -> str:
@@ -97,27 +84,14 @@ def _axes_option(op: str, options: Mapping[str, Option]) -> tuple[str, ...]:
 
 def _sum_shape(inputs: Sequence[Value], options: Mapping[str, Option]) -> Shape:
     axes = _axes_option("sum", options)
-    _need_axes("sum", inputs[0], axes)
+    need_axes("sum", inputs[0], axes)
     return tuple(axis for axis in inputs[0].axes if axis not in axes), inputs[0].dtype
-
-
-def _quoted(axes: Iterable[str]) -> str:
-    return ", ".join(f"`{axis}`" for axis in axes)
-
-
-def _need_axes(op: str, value: Value, axes: Iterable[str]) -> None:
-    for axis in axes:
-        if axis not in value.axes:
-            raise ProgramError(
-                f"{op} works along axis `{axis}`, which `{value.name}` {words(value.axes)} has not",
-                hint=did_you_mean(axis, value.axes, f"`{value.name}` has"),
-            )
 
 
 def _norm_shape(op: str, inputs: Sequence[Value], axes: tuple[str, ...]) -> Shape:
     for value in inputs[1:]:
         if value.axes not in (axes, inputs[0].axes):
-            raise ProgramError(f"{op} along {_quoted(axes)} takes scale and bias of axes {words(axes)}, not {value}")
+            raise ProgramError(f"{op} along {quoted(axes)} takes scale and bias of axes {words(axes)}, not {value}")
     return inputs[0].axes, inputs[0].dtype
 
 
@@ -151,54 +125,6 @@ def _check_operands(rule: MapRule, op: str, inputs: Sequence[Value], options: Ma
             raise ProgramError(f"{op} takes {kind} as operand {position + 1}, not {value}")
 
 
-def _shown(value: Option) -> str:
-    return f"({' '.join(value)})" if isinstance(value, tuple) else str(value)
-
-
-def _check_option(op: str, name: str, value: object) -> None:
-    """Options are numbers, words, or words in brackets: what the text form can say."""
-    check_name(name, "name of an option")
-    if isinstance(value, (str, tuple)):
-        for word in (value,) if isinstance(value, str) else value:
-            check_name(word, f"word for option `{name}` of {op}")
-    elif isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-        raise ProgramError(f"option `{name}` of {op} must be a number, a word or words, not {value!r}")
-
-
-def _check_options(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> None:
-    for name, value in options.items():
-        _check_option(op, name, value)
-    for name in NUMBERS:
-        if name in options:
-            _check_number(op, name, options[name])
-    for name in ("axis", "sequence", "query", "key", "heads"):
-        if name not in options:
-            continue
-        axis = options[name]
-        several = name == "heads" or (name == "axis" and op.startswith("norm"))
-        if not isinstance(axis, (str, tuple)) or (isinstance(axis, tuple) and not (several and axis)):
-            raise ProgramError(f"option `{name}` of {op} must be one axis name, not {_shown(axis)}")
-        if op != "lookup_backward":
-            _need_axes(op, inputs[0], option_axes(axis))
-    if options.get("alibi", 0) and "heads" not in options:
-        raise ProgramError(f"option `alibi` of {op} needs the option `heads`", expected="for example heads=(n g)")
-
-
-NUMBERS = ("factor", "rate", "eps", "theta", "causal", "window", "cap", "limit", "alibi", "rotary")
-"""Options that are numbers."""
-
-
-def _check_number(op: str, name: str, number: Option) -> None:
-    if isinstance(number, (str, tuple)):
-        raise ProgramError(f"option `{name}` of {op} must be a number, not {_shown(number)}")
-    if name == "rate" and not 0 <= number < 1:
-        raise ProgramError(f"option `rate` of {op} must lie in [0, 1), not {number}")
-    if name in ("window", "rotary") and (number != int(number) or number < 0):
-        raise ProgramError(f"option `{name}` of {op} must be a whole number, not {number}")
-    if name in ("cap", "limit") and number <= 0:
-        raise ProgramError(f"option `{name}` of {op} must be larger than 0, not {number}")
-
-
 def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> tuple[Shape, ...]:
     """Axes and element type of each output of a map; checks operands and options against the table.
 
@@ -210,7 +136,7 @@ def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -
     """
     rule = find_rule(op, options.get("variant", ""))
     _check_operands(rule, op, inputs, options)
-    _check_options(op, inputs, options)
+    check_options(op, inputs, options)
     axes_named = option_axes(options.get("axis", ""))
     axis = axes_named[0] if axes_named else ""
     first = inputs[0]
@@ -233,7 +159,7 @@ def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -
     elif rule.shape == "lookup":
         shape = _lookup_shape(inputs, axis)
     elif rule.shape == "reduce":
-        _need_axes(op, first, inputs[1].axes)
+        need_axes(op, first, inputs[1].axes)
         shape = tuple(name for name in first.axes if name != axis), "fp32"
     elif rule.shape == "axis":
         shape = axes_named, first.dtype
@@ -347,16 +273,6 @@ def made_kind(position: int) -> str:
     ('activation', 'residual')
     """
     return "residual" if position else "activation"
-
-
-def check_name(name: str, what: str) -> None:
-    """Raise unless `name` is a letter or underscore followed by letters, digits, underscores.
-
-    Raises:
-        ProgramError: it is not.
-    """
-    if not NAME.fullmatch(name):
-        raise ProgramError(f"`{name}` is not a {what}", expected="letters, digits and underscores, a letter first")
 
 
 def _check_values(program: Program) -> None:

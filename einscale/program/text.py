@@ -20,11 +20,11 @@ from typing import TypeAlias
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.dtypes import is_dtype
 from einscale.einsum import Einsum
-from einscale.errors import EinscaleError, NotationError, ProgramError, did_you_mean
+from einscale.errors import NotationError, ProgramError, did_you_mean
+from einscale.program.lines import Line, Reader
 from einscale.program.maps import OPS
 from einscale.program.shapes import (
     PHASES,
-    AxisSizes,
     Shape,
     axis_names,
     check_program,
@@ -65,6 +65,7 @@ def _statement_text(statement: Statement, table: dict[str, Value]) -> str:
 
 def _header(program: Program) -> list[str]:
     lines = [f"program {program.name}"]
+    lines += [f"repeat {program.repeat}"] if program.repeat > 1 else []
     lines += [f"size {name} = {size}" for name, size in program.sizes]
     lines += [f"composite {name} = ({' '.join(parts)})" for name, parts in program.composites]
     made = {name for statement in program.statements for name in statement.outputs}
@@ -101,144 +102,13 @@ def print_program(program: Program) -> str:
 LONGEST_NUMBER = 30
 """Characters of the longest number an option may have."""
 
-_TOKEN = re.compile(
-    r"""(?P<string>"[^"\n]*")
-    | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![A-Za-z_0-9.]))
-    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    | (?P<mark>[()\[\]:=,])""",
-    re.VERBOSE | re.ASCII,
-)
 _Output: TypeAlias = tuple[str, Shape | None, str | None, tuple[int, int]]
 """Name, written type, what it is the gradient of, and where it stands."""
 
 _PROGRAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
-class _Line:
-    """The tokens of one line, read left to right, with their places in the whole text."""
-
-    def __init__(self, text: str, start: int, stop: int, number: int) -> None:
-        self.text = text
-        self.start = start
-        self.stop = stop
-        self.number = number
-        self.tokens: list[tuple[str, str, int, int]] = []
-        self.place = 0
-        position = start
-        while position < stop:
-            if text[position] in " \t\r":
-                position += 1
-                continue
-            if text[position] == "#":
-                break
-            found = _TOKEN.match(text, position, stop)
-            if found is None:
-                raise self.error(f"`{text[position]}` does not belong here", (position, position + 1))
-            self.tokens.append((str(found.lastgroup), found[0], found.start(), found.end()))
-            position = found.end()
-        self.end = self.tokens[-1][3] if self.tokens else start
-
-    def error(
-        self,
-        message: str,
-        span: tuple[int, int] | None = None,
-        expected: str | None = None,
-        hint: str | None = None,
-        kind: type[EinscaleError] = NotationError,
-    ) -> EinscaleError:
-        """An error at `span`, or at the next token."""
-        if span is None:
-            span = self.tokens[self.place][2:] if self.place < len(self.tokens) else (self.stop, self.stop + 1)
-        return kind(f"line {self.number}: {message}", text=self.text, span=span, expected=expected, hint=hint)
-
-    def peek(self) -> str:
-        """The next token, or nothing at the end."""
-        return self.tokens[self.place][1] if self.place < len(self.tokens) else ""
-
-    def accept(self, mark: str) -> bool:
-        """Read the next token if it is `mark`."""
-        if self.peek() == mark:
-            self.place += 1
-            return True
-        return False
-
-    def need(self, mark: str) -> None:
-        """Read `mark`, or raise."""
-        if not self.accept(mark):
-            found = f"not `{self.peek()}`" if self.peek() else "but the line ends"
-            raise self.error(f"`{mark}` is wanted here, {found}", expected=f"`{mark}`")
-
-    def name(self, what: str) -> str:
-        """Read a name."""
-        if self.place >= len(self.tokens) or self.tokens[self.place][0] != "name":
-            found = f"not `{self.peek()}`" if self.peek() else "but the line ends"
-            raise self.error(
-                f"{what} is wanted here, {found}", expected="letters, digits and underscores, a letter first"
-            )
-        self.place += 1
-        return self.tokens[self.place - 1][1]
-
-    def last(self) -> tuple[int, int]:
-        """Span of the token read last."""
-        return self.tokens[self.place - 1][2:]
-
-    def finish(self) -> None:
-        """Raise if something is left on the line."""
-        if self.place < len(self.tokens):
-            raise self.error(f"`{self.peek()}` is left over at the end of the line")
-
-    def names_until(self, close: str, what: str) -> tuple[str, ...]:
-        """Names up to a closing bracket, which is read too."""
-        names = []
-        while not self.accept(close):
-            names.append(self.name(f"{what} or `{close}`"))
-        return tuple(names)
-
-
-class _Reader:
-    """What has been read of a program so far."""
-
-    def __init__(self) -> None:
-        self.title: str | None = None
-        self.sizes: dict[str, int] = {}
-        self.composites: dict[str, tuple[str, ...]] = {}
-        self.fed: list[Value] = []
-        self.made: list[Value] = []
-        self.table: dict[str, Value] = {}
-        self.tied: list[str] = []
-        self.statements: list[Statement] = []
-        self.outputs: tuple[str, ...] | None = None
-        self.regions: list[tuple[int, str, str]] = []
-        self.places: dict[str, tuple[_Line, tuple[int, int]]] = {}
-        self.known_axes: AxisSizes | None = None
-
-    @property
-    def axes(self) -> AxisSizes:
-        """Sizes of axes as far as they follow from the header and the statements read."""
-        if self.known_axes is None:
-            self.known_axes = AxisSizes(self.sizes)
-        return self.known_axes
-
-    def declare(self, line: _Line, value: Value, span: tuple[int, int]) -> None:
-        """Add a value under a name that is still free."""
-        if value.name in self.table:
-            raise line.error(f"two values are called `{value.name}`", span, kind=ProgramError)
-        self.table[value.name] = value
-
-    def value(self, line: _Line, what: str = "a value") -> str:
-        """Read the name of a value that exists."""
-        name = line.name(what)
-        if name not in self.table:
-            raise line.error(
-                f"unknown value `{name}`",
-                line.last(),
-                hint=did_you_mean(name, self.table, "values so far"),
-                kind=ProgramError,
-            )
-        return name
-
-
-def _read_type(line: _Line) -> Shape:
+def _read_type(line: Line) -> Shape:
     """`bf16[b s d]`."""
     name = line.name("a dtype")
     if not is_dtype(name):
@@ -253,7 +123,7 @@ def _read_type(line: _Line) -> Shape:
     return axes, canonical_dtype(name)
 
 
-def _read_declaration(reader: _Reader, line: _Line) -> None:
+def _read_declaration(reader: Reader, line: Line) -> None:
     """`input x: bf16[b s d]`, `param w: bf16[d f] tied`, `input d_out: bf16[b s d] of out`."""
     kind = "parameter" if line.tokens[0][1] == "param" else "input"
     name = line.name("a value name")
@@ -271,20 +141,31 @@ def _read_declaration(reader: _Reader, line: _Line) -> None:
         reader.tied.append(name)
 
 
-def _read_size(reader: _Reader, line: _Line) -> None:
+def _read_size(reader: Reader, line: Line) -> None:
     name = line.name("an axis name")
     if name in reader.sizes:
         raise line.error(f"the size of `{name}` is given twice", line.last())
     reader.places[name] = (line, line.last())
     line.need("=")
+    reader.sizes[name] = _read_count(line, f"the size of `{name}`", "4096")
+
+
+def _read_repeat(reader: Reader, line: Line) -> None:
+    """`repeat 80`."""
+    if reader.repeat is not None:
+        raise line.error("the program says twice how often it is repeated", line.last())
+    reader.repeat = _read_count(line, "the number of layers", "80")
+
+
+def _read_count(line: Line, what: str, example: str) -> int:
     digits = line.peek()
     if not digits.isdigit() or not 0 < int(digits[:20]) <= 10**18:
-        raise line.error(f"the size of `{name}` must be a whole number from 1 to 10^18", expected="for example 4096")
+        raise line.error(f"{what} must be a whole number from 1 to 10^18", expected=f"for example {example}")
     line.place += 1
-    reader.sizes[name] = int(digits)
+    return int(digits)
 
 
-def _read_composite(reader: _Reader, line: _Line) -> None:
+def _read_composite(reader: Reader, line: Line) -> None:
     name = line.name("a composite's name")
     if name in reader.composites:
         raise line.error(f"composite `{name}` is given twice", line.last())
@@ -295,7 +176,7 @@ def _read_composite(reader: _Reader, line: _Line) -> None:
     reader.composites[name] = line.names_until(")", "an axis name")
 
 
-def _read_return(reader: _Reader, line: _Line) -> None:
+def _read_return(reader: Reader, line: Line) -> None:
     names = [reader.value(line)]
     while line.accept(","):
         names.append(reader.value(line))
@@ -306,12 +187,13 @@ _HEADERS = {
     "input": _read_declaration,
     "param": _read_declaration,
     "size": _read_size,
+    "repeat": _read_repeat,
     "composite": _read_composite,
     "return": _read_return,
 }
 
 
-def _read_region(reader: _Reader, line: _Line, indent: int) -> None:
+def _read_region(reader: Reader, line: Line, indent: int) -> None:
     """`section attention:`."""
     kind = line.tokens[0][1]
     name = line.name(f"the name of the {kind}")
@@ -321,7 +203,7 @@ def _read_region(reader: _Reader, line: _Line, indent: int) -> None:
     reader.regions.append((indent, kind, name))
 
 
-def _read_option(line: _Line) -> Option:
+def _read_option(line: Line) -> Option:
     if line.accept("("):
         return line.names_until(")", "a name")
     if line.place < len(line.tokens) and line.tokens[line.place][0] in ("name", "number"):
@@ -335,7 +217,7 @@ def _read_option(line: _Line) -> Option:
     raise line.error("the value of an option is wanted here", expected="a number, a word, or names in brackets")
 
 
-def _read_labels(line: _Line) -> tuple[tuple[str, ...], ...]:
+def _read_labels(line: Line) -> tuple[tuple[str, ...], ...]:
     from einscale.program.trace import parse_einsum
 
     kind, text, start, stop = (
@@ -352,7 +234,7 @@ def _read_labels(line: _Line) -> tuple[tuple[str, ...], ...]:
         raise line.error(error.message, place, error.expected, error.hint) from None
 
 
-def _read_arguments(reader: _Reader, line: _Line) -> tuple[list[str], dict[str, Option]]:
+def _read_arguments(reader: Reader, line: Line) -> tuple[list[str], dict[str, Option]]:
     inputs: list[str] = []
     options: dict[str, Option] = {}
     while not line.accept(")"):
@@ -372,7 +254,7 @@ def _read_arguments(reader: _Reader, line: _Line) -> tuple[list[str], dict[str, 
     return inputs, options
 
 
-def _read_outputs(reader: _Reader, line: _Line) -> list[_Output]:
+def _read_outputs(reader: Reader, line: Line) -> list[_Output]:
     outputs: list[_Output] = []
     while not outputs or line.accept(","):
         name = line.name("the name of a value")
@@ -383,7 +265,7 @@ def _read_outputs(reader: _Reader, line: _Line) -> list[_Output]:
     return outputs
 
 
-def _read_statement(reader: _Reader, line: _Line) -> None:
+def _read_statement(reader: Reader, line: Line) -> None:
     """`y, y_mask = dropout(h, rate=0.1)`."""
     outputs = _read_outputs(reader, line)
     line.need("=")
@@ -424,7 +306,7 @@ def _read_statement(reader: _Reader, line: _Line) -> None:
     reader.statements.append(statement)
 
 
-def _declare_outputs(reader: _Reader, line: _Line, op: str, outputs: list[_Output], shapes: tuple[Shape, ...]) -> None:
+def _declare_outputs(reader: Reader, line: Line, op: str, outputs: list[_Output], shapes: tuple[Shape, ...]) -> None:
     """Add what a statement makes; a type that is not written is inferred."""
     if len(shapes) != len(outputs):
         message = f"{op} makes {len(shapes)} value{'s' if len(shapes) > 1 else ''}, not {len(outputs)}"
@@ -437,7 +319,7 @@ def _declare_outputs(reader: _Reader, line: _Line, op: str, outputs: list[_Outpu
         reader.made.append(value)
 
 
-def _read_title(reader: _Reader, line: _Line, body: str) -> None:
+def _read_title(reader: Reader, line: Line, body: str) -> None:
     name = body.partition(" ")[2].partition("#")[0].strip()
     if not _PROGRAM_NAME.fullmatch(name):
         raise NotationError(
@@ -451,7 +333,7 @@ def _read_title(reader: _Reader, line: _Line, body: str) -> None:
     reader.title = name
 
 
-def _read_line(reader: _Reader, line: _Line, indent: int) -> None:
+def _read_line(reader: Reader, line: Line, indent: int) -> None:
     while reader.regions and reader.regions[-1][0] >= indent:
         reader.regions.pop()
     word = line.peek()
@@ -498,22 +380,69 @@ def parse_program(text: str) -> Program:
         NotationError: a line that does not follow the grammar; the message says which, and where.
         ProgramError: a line that follows the grammar and means nothing: an unknown value, axes that do not fit.
     """
-    reader = _Reader()
+    programs = parse_programs(text)
+    if len(programs) > 1:
+        place = _second_title(text)
+        raise ProgramError(
+            f"the text describes {len(programs)} programs: {', '.join(program.name for program in programs)}",
+            text=text,
+            span=place,
+            expected="one program",
+        )
+    return programs[0]
+
+
+def parse_programs(text: str) -> tuple[Program, ...]:
+    """The programs of a text, one after the other: each but the first begins with its `program NAME`.
+
+    >>> [program.name for program in parse_programs('''
+    ... program first
+    ... input x: fp32[i]
+    ... y = relu(x)
+    ... return y
+    ... program second
+    ... repeat 12
+    ... input x: fp32[i]
+    ... y = gelu(x)
+    ... return y
+    ... ''')]
+    ['first', 'second']
+
+    Raises:
+        NotationError: a line that does not follow the grammar; the message says which, and where.
+        ProgramError: a line that follows the grammar and means nothing, or two programs of one name.
+    """
+    programs: list[Program] = []
+    reader = Reader()
     start = 0
     for number, raw in enumerate(text.split("\n"), 1):
         body = raw.partition("#")[0].strip()
         stop = start + len(raw.rstrip())
         if body == "program" or body.startswith("program "):
             place = start + len(raw) - len(raw.lstrip())
-            _read_title(reader, _Line(text, place, place, number), body)
+            line = Line(text, place, place, number)
+            if reader.outputs is not None:
+                programs.append(_assemble(reader))
+                reader = Reader()
+            _read_title(reader, line, body)
+            if any(program.name == reader.title for program in programs):
+                raise line.error(
+                    f"two programs are called `{reader.title}`", (place, place + len(body)), kind=ProgramError
+                )
         elif body:
-            line = _Line(text, start, stop, number)
-            _read_line(reader, line, len(raw) - len(raw.lstrip()))
+            _read_line(reader, Line(text, start, stop, number), len(raw) - len(raw.lstrip()))
         start += len(raw) + 1
-    return _assemble(reader)
+    programs.append(_assemble(reader))
+    return tuple(programs)
 
 
-def _assemble(reader: _Reader) -> Program:
+def _second_title(text: str) -> tuple[int, int]:
+    """Place of the second `program` line."""
+    found = list(re.finditer(r"^[ \t]*(program [^\n#]*[^\s#])", text, re.MULTILINE))
+    return found[-1].span(1) if len(found) < 2 else found[1].span(1)
+
+
+def _assemble(reader: Reader) -> Program:
     if not reader.statements:
         raise ProgramError("the program has no statement", expected="for example: y = gelu(x)")
     if reader.outputs is None:
@@ -527,12 +456,13 @@ def _assemble(reader: _Reader) -> Program:
         tuple(reader.sizes.items()),
         tuple(reader.composites.items()),
         tuple(reader.tied),
+        reader.repeat or 1,
     )
     _check_header(reader, program)
     return check_program(program)
 
 
-def _check_header(reader: _Reader, program: Program) -> None:
+def _check_header(reader: Reader, program: Program) -> None:
     """Sizes and composites speak of axes that occur; said here because the places of the lines are known here."""
     names = axis_names(program)
     wanted = [(name, name) for name in reader.sizes]

@@ -13,206 +13,44 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from types import FrameType
 
 from einscale.dtypes import dtype as canonical_dtype
-from einscale.errors import NotationError, ProgramError
-from einscale.program.maps import find_rule
-from einscale.program.shapes import NAME, AxisSizes, check_name, check_program, infer, made_kind
-from einscale.program.values import Option, Program, Statement, Value
+from einscale.errors import ProgramError
+from einscale.program.options import check_name
+from einscale.program.tracer import ACTIVE, Traced, Tracer, parse_declaration, parse_einsum
+from einscale.program.values import Option, Program
 
-_HERE = (lambda: None).__code__.co_filename
-"""File of this module as its frames name it: they are passed over in the search for a variable."""
-
-
-class Traced:
-    """A tensor of a program that is being written: axes and element type, no numbers.
-
-    `x + y` is `add(x, y)`, `x * y` is `mul(x, y)` and `x * 0.5` is `scale(x, 0.5)`.
-    """
-
-    __slots__ = ("axes", "default", "dtype", "kind", "name", "tracer")
-
-    def __init__(self, tracer: Tracer, axes: tuple[str, ...], dtype: str, kind: str, name: str | None, default: str):
-        self.tracer = tracer
-        self.axes = axes
-        self.dtype = dtype
-        self.kind = kind
-        self.name = name
-        self.default = default
-
-    def __repr__(self) -> str:
-        return f"{self.name or self.default}: {self.dtype}[{' '.join(self.axes)}]"
-
-    def __add__(self, other: Traced) -> Traced:
-        return add(self, other)
-
-    def __mul__(self, other: Traced | float) -> Traced:
-        return mul(self, other) if isinstance(other, Traced) else scale(self, other)
-
-    def __bool__(self) -> bool:
-        raise ProgramError(f"`{self!r}` has no truth value: a program is traced without numbers")
-
-
-class _Record:
-    """A statement whose values may not have their names yet."""
-
-    __slots__ = ("group", "inputs", "labels", "op", "options", "outputs", "section")
-
-    def __init__(
-        self,
-        op: str,
-        inputs: Sequence[Traced],
-        outputs: tuple[Traced, ...],
-        labels: tuple[tuple[str, ...], ...],
-        options: tuple[tuple[str, Option], ...],
-    ):
-        tracer = inputs[0].tracer
-        self.op = op
-        self.inputs = tuple(inputs)
-        self.outputs = outputs
-        self.labels = labels
-        self.options = options
-        self.section = tracer.section
-        self.group = tracer.group
-
-
-class Tracer:
-    """Records the statements of one program while its function runs."""
-
-    def __init__(self, sizes: Mapping[str, int], frame: FrameType | None) -> None:
-        self.records: list[_Record] = []
-        self.fed: list[Traced] = []
-        self.names: set[str] = set()
-        self.section = ""
-        self.group = ""
-        self.sizes = AxisSizes(sizes)
-        self.frame = frame
-
-    def feed(self, name: str, declaration: str, kind: str) -> Traced:
-        """A value that comes from outside, declared as `bf16[b s d]`."""
-        check_name(name, "value name")
-        axes, dtype = parse_declaration(declaration)
-        if name in self.names:
-            raise ProgramError(f"two values are called `{name}`")
-        self.names.add(name)
-        value = Traced(self, axes, dtype, kind, name, name)
-        self.fed.append(value)
-        return value
-
-    def resolve(self, value: Traced) -> str:
-        """Name of a value, fixed at the first call: that of the outermost variable it is bound to in the function."""
-        if value.name is None:
-            value.name = self.fresh(self._variable(value) or value.default)
-        return value.name
-
-    def fresh(self, name: str) -> str:
-        """`name`, or with a number behind it if it is taken."""
-        number, unique = 2, name
-        while unique in self.names:
-            unique, number = f"{name}_{number}", number + 1
-        self.names.add(unique)
-        return unique
-
-    def _variable(self, value: Traced) -> str | None:
-        frame: FrameType | None = sys._getframe(1)
-        bound = None
-        while frame is not None and frame is not self.frame:
-            if frame.f_code.co_filename != _HERE:
-                bound = next((name for name, local in frame.f_locals.items() if local is value), bound)
-            frame = frame.f_back
-        return bound if bound is None or NAME.fullmatch(bound) else None
-
-    def as_value(self, traced: Traced) -> Value:
-        """The value with its name settled."""
-        return Value(self.resolve(traced), traced.axes, traced.dtype, traced.kind)
-
-    def record(
-        self,
-        op: str,
-        inputs: Sequence[Traced],
-        labels: tuple[tuple[str, ...], ...] = (),
-        options: Mapping[str, Option] | None = None,
-        name: str | None = None,
-        dtype: str | None = None,
-    ) -> tuple[Traced, ...]:
-        """Add a statement and return what it makes."""
-        for position, traced in enumerate(inputs, 1):
-            if not isinstance(traced, Traced):
-                raise ProgramError(f"operand {position} of {op} is {type(traced).__name__}, not a traced tensor")
-            if traced.tracer is not self:
-                raise ProgramError(f"operand {position} of {op}, `{traced!r}`, belongs to another program")
-        values = [self.as_value(traced) for traced in inputs]
-        shapes = infer(op, values, labels, options or {})
-        if labels:
-            self.sizes.join_einsum(labels, [*(value.axes for value in values), shapes[0][0]])
-        suffixes = ("", *(f"_{suffix}" for suffix in _suffixes(op, options or {})))
-        if name is not None:
-            check_name(name, "value name")
-            if name in self.names:
-                raise ProgramError(f"two values are called `{name}`")
-            self.names.add(name)
-        outputs = tuple(
-            Traced(
-                self,
-                axes,
-                canonical_dtype(dtype) if dtype and not position else inferred,
-                made_kind(position),
-                name if not position else None,
-                op if not position else suffixes[position],
-            )
-            for position, (axes, inferred) in enumerate(shapes)
-        )
-        self.records.append(_Record(op, inputs, outputs, labels, tuple(sorted((options or {}).items()))))
-        return outputs
-
-    def finish(
-        self, name: str, outputs: Sequence[Traced], composites: Mapping[str, tuple[str, ...]], tied: Sequence[str]
-    ) -> Program:
-        """The program that was traced."""
-        last = ["out"] if len(outputs) == 1 else [f"out_{k}" for k in range(1, len(outputs) + 1)]
-        for traced, default in zip(outputs, last, strict=True):
-            if traced.name is None:
-                traced.default = default
-        values = [self.as_value(traced) for traced in self.fed]
-        statements = []
-        for record in self.records:
-            first = self.resolve(record.outputs[0])
-            for residual in record.outputs[1:]:
-                if residual.name is None:
-                    residual.name = self.fresh(first + residual.default)
-            values += [self.as_value(traced) for traced in record.outputs]
-            statements.append(
-                Statement(
-                    record.op,
-                    tuple(self.resolve(traced) for traced in record.inputs),
-                    tuple(self.resolve(traced) for traced in record.outputs),
-                    record.labels,
-                    record.options,
-                    record.section,
-                    record.group,
-                )
-            )
-        return check_program(
-            Program(
-                name,
-                tuple(values),
-                tuple(statements),
-                tuple(value.name for value in values if value.kind == "input"),
-                tuple(self.resolve(traced) for traced in outputs),
-                tuple(self.sizes.given.items()),
-                tuple((key, tuple(parts)) for key, parts in composites.items()),
-                tuple(value.name for value in values if value.kind == "parameter" and value.name in tied),
-            )
-        )
-
-
-def _suffixes(op: str, options: Mapping[str, Option]) -> tuple[str, ...]:
-    return () if op == "einsum" else find_rule(op, options.get("variant", "")).extra_outputs
-
-
-_ACTIVE: ContextVar[Tracer | None] = ContextVar("active_tracer", default=None)
+__all__ = [
+    "Traced",
+    "Tracer",
+    "add",
+    "apply",
+    "cast",
+    "clamp",
+    "cross_entropy",
+    "dropout",
+    "einsum",
+    "geglu",
+    "gelu",
+    "group",
+    "layer_norm",
+    "lookup",
+    "mask",
+    "mul",
+    "parse_declaration",
+    "parse_einsum",
+    "relu",
+    "rms_norm",
+    "rope",
+    "scale",
+    "section",
+    "silu",
+    "softcap",
+    "softmax",
+    "sum_over",
+    "swiglu",
+    "trace",
+]
 
 
 def trace(
@@ -224,6 +62,7 @@ def trace(
     sizes: Mapping[str, int] | None = None,
     composites: Mapping[str, tuple[str, ...]] | None = None,
     tied: Sequence[str] = (),
+    repeat: int = 1,
 ) -> Program:
     """Run a function on traced tensors and return the program it wrote.
 
@@ -235,6 +74,7 @@ def trace(
         sizes: axis -> size, for the axes that the program fixes.
         composites: name -> axes it is made of, major to minor.
         tied: parameters that live in another program of the model.
+        repeat: how many layers of the model run it.
 
     >>> def mlp(x, w_in, w_out):
     ...     hidden = gelu(einsum("b s d, d f -> b s f", x, w_in))
@@ -248,7 +88,7 @@ def trace(
         NotationError: a declaration that does not follow the grammar.
     """
     tracer = Tracer(sizes or {}, sys._getframe(0))
-    token = _ACTIVE.set(tracer)
+    token = ACTIVE.set(tracer)
     try:
         tensors = {key: tracer.feed(key, text, "input") for key, text in inputs.items()}
         tensors |= {key: tracer.feed(key, text, "parameter") for key, text in (parameters or {}).items()}
@@ -257,9 +97,9 @@ def trace(
         for output in outputs:
             if not isinstance(output, Traced):
                 raise ProgramError(f"the function returns {type(output).__name__}, not a traced tensor")
-        return tracer.finish(name or function.__name__, outputs, composites or {}, tied)
+        return tracer.finish(name or function.__name__, outputs, composites or {}, tied, repeat)
     finally:
-        _ACTIVE.reset(token)
+        ACTIVE.reset(token)
 
 
 class _Region:
@@ -272,14 +112,14 @@ class _Region:
         self.before = ""
 
     def __enter__(self) -> None:
-        tracer = _ACTIVE.get()
+        tracer = ACTIVE.get()
         if tracer is None:
             raise ProgramError(f"{self.kind}(`{self.name}`) outside of trace()")
         self.before = getattr(tracer, self.kind)
         setattr(tracer, self.kind, self.name)
 
     def __exit__(self, *_: object) -> None:
-        tracer = _ACTIVE.get()
+        tracer = ACTIVE.get()
         if tracer is not None:
             setattr(tracer, self.kind, self.before)
 
@@ -292,55 +132,6 @@ def section(name: str) -> _Region:
 def group(name: str) -> _Region:
     """Context (`with`) in which the statements written are fused where the strategy says so."""
     return _Region("group", name)
-
-
-def parse_declaration(text: str) -> tuple[tuple[str, ...], str]:
-    """Axes and element type of `dtype[axis axis ...]`.
-
-    >>> parse_declaration("bf16[b s d]")
-    (('b', 's', 'd'), 'bf16')
-
-    Raises:
-        NotationError: it does not follow the form.
-    """
-    head, bracket, rest = text.strip().partition("[")
-    if not bracket or not rest.endswith("]"):
-        raise NotationError("not a tensor", text=text, span=(0, len(text)), expected="a form such as bf16[b s d]")
-    axes = tuple(rest[:-1].split())
-    for axis in axes:
-        if not NAME.fullmatch(axis):
-            start = text.index(axis, text.index("["))
-            raise NotationError(f"`{axis}` is not an axis name", text=text, span=(start, start + len(axis)))
-    if len(set(axes)) != len(axes):
-        raise NotationError("a tensor has an axis twice", text=text, span=(text.index("["), len(text)))
-    return axes, canonical_dtype(head.strip())
-
-
-def parse_einsum(spec: str) -> tuple[tuple[str, ...], ...]:
-    """Labels of each operand and last of the output; the arrow may not be left out.
-
-    >>> parse_einsum("b d, d f -> b f")
-    (('b', 'd'), ('d', 'f'), ('b', 'f'))
-
-    Raises:
-        NotationError: no arrow, more than one, or a label that is not a name.
-    """
-    if spec.count("->") != 1:
-        raise NotationError(
-            "an einsum of a program needs one `->`",
-            text=spec,
-            span=(0, len(spec)),
-            expected='a form such as "b s d, d f -> b s f"',
-        )
-    for word in spec.replace("->", " ").replace(",", " ").split():
-        if not NAME.fullmatch(word):
-            start = spec.index(word)
-            raise NotationError(f"`{word}` is not an axis name", text=spec, span=(start, start + len(word)))
-    left, right = spec.split("->")
-    if "," in right:
-        start = spec.rindex(",")
-        raise NotationError("an einsum has one output", text=spec, span=(start, start + 1))
-    return (*(tuple(operand.split()) for operand in left.split(",")), tuple(right.split()))
 
 
 def apply(
@@ -412,6 +203,8 @@ def mask(
     causal: bool = True,
     window: int = 0,
     factor: float = 1.0,
+    alibi: float = 0.0,
+    heads: str = "n",
     name: str | None = None,
 ) -> Traced:
     """Attention scores times `factor`, those that a query may not see set to minus infinity.
@@ -423,12 +216,26 @@ def mask(
         causal: a query sees its own key and those before.
         window: a query sees so many keys at most (sliding window attention); 0 for all.
         factor: usually one over the root of the head size.
+        alibi: adds a bias to each score, the distance of its key times a slope that falls from head to head as
+            2^(-alibi (head + 1) / heads), usually with alibi = 8 (Press et al. 2021, arXiv 2108.12409); 0 for none.
+        heads: axes of the query heads, major to minor, that the slopes belong to.
         name: of the result.
     """
     options: dict[str, Option] = {"query": query, "key": key, "factor": factor}
     options |= {"causal": 1} if causal else {}
     options |= {"window": window} if window else {}
+    options |= {"alibi": alibi, "heads": tuple(heads.split())} if alibi else {}
     return x.tracer.record("mask", (x,), (), options, name)[0]
+
+
+def softcap(x: Traced, cap: float, *, factor: float = 1.0, name: str | None = None) -> Traced:
+    """Keep numbers within (-cap, cap): cap tanh(factor x / cap) (Gemma Team 2024, arXiv 2408.00118)."""
+    return apply("softcap", x, name=name, cap=cap, factor=factor)[0]
+
+
+def clamp(x: Traced, limit: float, *, name: str | None = None) -> Traced:
+    """Numbers beyond -limit and limit replaced by these; x itself, without a statement, where limit is 0."""
+    return apply("clamp", x, name=name, limit=limit)[0] if limit else x
 
 
 def softmax(x: Traced, axis: str, *, name: str | None = None) -> Traced:
@@ -441,23 +248,40 @@ def dropout(x: Traced, rate: float, *, name: str | None = None) -> Traced:
     return apply("dropout", x, name=name, rate=rate)[0] if rate else x
 
 
-def rms_norm(x: Traced, weight: Traced, *, axis: str = "d", eps: float = 1e-6, name: str | None = None) -> Traced:
-    """Root-mean-square norm along one axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
-    return apply("norm", x, weight, name=name, variant="rms", axis=axis, eps=eps)[0]
+def rms_norm(
+    x: Traced, weight: Traced | None = None, *, axis: str = "d", eps: float = 1e-6, name: str | None = None
+) -> Traced:
+    """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+    Args:
+        x: what is normalised.
+        weight: scale, of the axes normalised over.
+        axis: one axis, or several parted by spaces: `n g k` for all heads together.
+        eps: added under the root.
+        name: of the result.
+    """
+    return _norm("rms", (x, weight), axis, eps, name)
 
 
 def layer_norm(
     x: Traced,
-    weight: Traced,
+    weight: Traced | None = None,
     bias: Traced | None = None,
     *,
     axis: str = "d",
     eps: float = 1e-5,
     name: str | None = None,
 ) -> Traced:
-    """Layer norm along one axis (Ba et al. 2016, arXiv 1607.06450)."""
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    return apply("norm", *operands, name=name, variant="layer", axis=axis, eps=eps)[0]
+    """Layer norm along one axis, or several as for `rms_norm` (Ba et al. 2016, arXiv 1607.06450)."""
+    if weight is None and bias is not None:
+        raise ProgramError("a layer norm with a bias needs a scale")
+    return _norm("layer", (x, weight, bias), axis, eps, name)
+
+
+def _norm(variant: str, operands: tuple[Traced | None, ...], axis: str, eps: float, name: str | None) -> Traced:
+    axes = tuple(axis.split())
+    given = [operand for operand in operands if operand is not None]
+    return apply("norm", *given, name=name, variant=variant, axis=axes if len(axes) > 1 else axis, eps=eps)[0]
 
 
 def gelu(x: Traced, *, approximate: str = "tanh", name: str | None = None) -> Traced:
@@ -485,9 +309,28 @@ def geglu(gate: Traced, up: Traced, *, approximate: str = "tanh", name: str | No
     return apply("geglu", gate, up, name=name, approximate=approximate)[0]
 
 
-def rope(x: Traced, axis: str = "k", sequence: str = "s", *, theta: float = 10000.0, name: str | None = None) -> Traced:
-    """Rotary embedding of the head axis by the position along `sequence` (Su et al. 2021, arXiv 2104.09864)."""
-    return apply("rope", x, name=name, axis=axis, sequence=sequence, theta=theta)[0]
+def rope(
+    x: Traced,
+    axis: str = "k",
+    sequence: str = "s",
+    *,
+    theta: float = 10000.0,
+    rotary: int = 0,
+    name: str | None = None,
+) -> Traced:
+    """Rotary embedding of the head axis by the position along `sequence` (Su et al. 2021, arXiv 2104.09864).
+
+    Args:
+        x: queries or keys.
+        axis: the head axis.
+        sequence: the axis of positions.
+        theta: base of the angles.
+        rotary: how many elements of `axis`, from the first, are turned (partial rotary embedding); 0 for all.
+        name: of the result.
+    """
+    options: dict[str, Option] = {"axis": axis, "sequence": sequence, "theta": theta}
+    options |= {"rotary": rotary} if rotary else {}
+    return x.tracer.record("rope", (x,), (), options, name)[0]
 
 
 def lookup(table: Traced, indices: Traced, axis: str, *, name: str | None = None) -> Traced:

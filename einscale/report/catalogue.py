@@ -1,85 +1,15 @@
-"""What einscale knows by name, as reports and documents: systems, models, strategies."""
+"""What einscale knows by name, as reports and documents: models and strategies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from einscale.hardware import System, describe, list_systems
 from einscale.models import Model, ModelConfig, list_models, load_model, parameter_counts
 from einscale.report.document import head
 from einscale.report.table import Cell, Column, Report, Row, Table
 from einscale.strategy import Rule, Strategy, list_strategies
 from einscale.units import format_count
-
-
-def systems_report() -> Report:
-    """Every system, one line each."""
-    columns = (Column("name", "hardware"), Column("facts", "datasheet figures of one device", wrap=True))
-    rows = tuple(Row((name, facts)) for name, facts in list_systems())
-    return Report(
-        (),
-        (Table("systems", "", columns, rows),),
-        ("`einscale hardware NAME` shows every figure with its source; --hardware also takes a TOML file of your own",),
-        ("dense FLOP/s; bandwidths one way",),
-    )
-
-
-def systems_document() -> dict[str, Any]:
-    """Every system, one line each."""
-    return {**head("systems"), "systems": [{"name": name, "facts": facts} for name, facts in list_systems()]}
-
-
-FACTS = (
-    Column("key", "figure", wrap=True),
-    Column("value", "value", "text"),
-    Column("unit", "unit"),
-    Column("qualifier", "as stated"),
-    Column("used", "used", "text"),
-    Column("date", "date"),
-    Column("source", "source"),
-    Column("note", "note", detail=True),
-)
-
-SOURCES = (Column("number", "source"), Column("text", "what it is", wrap=True))
-
-
-def system_report(system: System) -> Report:
-    """Every figure of one system: as stated, as pricing uses it, and who says so."""
-    numbers: dict[str, int] = {}
-    rows = []
-    for fact in describe(system):
-        cited = dict.fromkeys(fact.source.split("; measured: "))
-        marks = "".join(f"[{numbers.setdefault(source, len(numbers) + 1)}]" for source in cited)
-        value, used = f"{fact.value:g}", f"{fact.used:g}"
-        rows.append(Row((fact.key, value, fact.unit, fact.qualifier, used, fact.date, marks, fact.note)))
-    sources = tuple(Row((f"[{number}]", text)) for text, number in numbers.items())
-    levels = " < ".join(
-        f"{level.name} ({level.kind}{f', {level.domain} devices' if level.domain else ''})" for level in system.levels
-    )
-    aliases = f"also called {', '.join(system.aliases)}" if system.aliases else ""
-    heading = (f"{system.name}: {system.title}", f"network, fast to slow: {levels}", aliases, system.path)
-    return Report(
-        tuple(filter(None, heading)),
-        (Table("figures", "", FACTS, tuple(rows)), Table("sources", "", SOURCES, sources)),
-        (),
-        ("used: what pricing takes, in the same unit: dense, one way, and the measured figure where a source has one",),
-    )
-
-
-def system_document(system: System) -> dict[str, Any]:
-    """Every figure of one system."""
-    return {
-        **head("system"),
-        "name": system.name,
-        "title": system.title,
-        "aliases": list(system.aliases),
-        "levels": [
-            {"name": level.name, "kind": level.kind, "domain": level.domain, "shape": list(level.shape)}
-            for level in system.levels
-        ],
-        "figures": [{field: getattr(fact, field) for field in fact.__struct_fields__} for fact in describe(system)],
-    }
 
 
 def _shape(config: ModelConfig) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.gains import Gain
 from einscale.layer import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
@@ -28,21 +29,26 @@ COLUMNS = (
 SECTION_TITLES = {"": "other"}
 
 
-def layer_tables(report: LayerReport, *, detail: bool = False, units: str = "iec") -> Report:
+def layer_tables(
+    report: LayerReport, gains: tuple[Gain, ...] | None = None, *, detail: bool = False, units: str = "iec"
+) -> Report:
     """The report as tables.
 
     Args:
         report: what was priced.
+        gains: where a free plan would beat the strategy; None to leave that out.
         detail: also show every operand's layout, moves that are free, and what is held tensor by tensor.
         units: `iec` or `si`, for the sentences; cells are written by the renderer.
     """
     tables = [_kind_table(report, kind, detail) for kind in report.kinds]
     if detail:
         tables += [_held_table(kind) for kind in report.kinds]
+    if gains:
+        tables.append(_gains_table(gains))
     return Report(
         heading=_heading(report),
         tables=tuple(tables),
-        summary=_summary(report, units),
+        summary=(*_summary(report, units), *_gains_summary(gains)),
         conventions=_conventions(report),
     )
 
@@ -174,6 +180,41 @@ def _held_table(kind: KindReport) -> Table:
     rows = [Row((held.text, "parameter", held.bytes, "the layer")) for held in kind.parameters]
     rows += [Row((held.text, "saved", held.bytes, held.reason)) for held in kind.saved]
     return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows))
+
+
+def _gains_table(gains: tuple[Gain, ...]) -> Table:
+    """Statements that a free plan would run faster, with that plan."""
+    columns = (
+        Column("statement", "a free plan is faster for", wrap=True),
+        Column("phase", "phase"),
+        Column("strategy_seconds", "strategy", "seconds"),
+        Column("free_seconds", "free plan", "seconds"),
+        Column("saved_seconds", "saved", "seconds"),
+        Column("plan", "how", detail=True),
+    )
+    rows = tuple(
+        Row(
+            (
+                f"{gain.kind} {gain.statement}",
+                gain.phase,
+                gain.strategy_seconds,
+                gain.free_seconds,
+                gain.saved_seconds,
+                "\n".join(str(step) for step in gain.plan.steps),
+            )
+        )
+        for gain in gains
+    )
+    return Table("free", "where a free plan would beat the strategy", columns, rows)
+
+
+def _gains_summary(gains: tuple[Gain, ...] | None) -> tuple[str, ...]:
+    if gains is None:
+        return ()
+    if not gains:
+        return ("free plans: none beats the strategy on any statement by itself",)
+    count = f"{len(gains)} statement" + ("s" if len(gains) > 1 else "")
+    return (f"free plans: {count} would be faster by themselves (a strategy's policy `auto` uses them)",)
 
 
 def _summary(report: LayerReport, units: str) -> tuple[str, ...]:

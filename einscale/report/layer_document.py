@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.gains import Gain
 from einscale.layer import KindReport, LayerReport
 from einscale.layout import local_shape
 from einscale.memory import Held
@@ -12,8 +13,9 @@ from einscale.models import parameter_counts
 from einscale.plan import work_results
 
 
-def layer_document(report: LayerReport) -> dict[str, Any]:
+def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
     """Everything the report knows, per device; `kinds[].statements[].collectives[]` is the finest grain."""
+    free = {} if gains is None else {"free": [_gain(gain) for gain in gains]}
     counts = parameter_counts(report.model)
     system = report.network.system
     return {
@@ -49,6 +51,18 @@ def layer_document(report: LayerReport) -> dict[str, Any]:
             "fits": report.memory.fits,
         },
         "unexpected": list(report.unexpected),
+        **free,
+    }
+
+
+def _gain(gain: Gain) -> dict[str, Any]:
+    return {
+        "kind": gain.kind,
+        "statement": gain.statement,
+        "phase": gain.phase,
+        "strategy_seconds": gain.strategy_seconds,
+        "free_seconds": gain.free_seconds,
+        "steps": [str(step) for step in gain.plan.steps],
     }
 
 

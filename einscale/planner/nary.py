@@ -1,0 +1,243 @@
+"""Einsums of three and more operands: contraction trees, and the layouts in which intermediate results rest.
+
+A tree is planned from its leaves. Every intermediate result keeps a few layouts it can have, each with the cheapest
+steps that lead there: the one its einsum leaves it in, the same with sums still owed, and those in which the next
+einsum reads it. The layouts of intermediates are thereby chosen well, but not proven best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from einscale.digits import digits_of
+from einscale.einsum import Einsum, Path, contraction_paths, einsum_flops
+from einscale.errors import PlanError
+from einscale.layout import Layout, Tensor
+from einscale.mesh import Mesh
+from einscale.numeric import product
+from einscale.plan import LocalEinsum, Plan, Step, plan_flops, plan_received
+from einscale.planner.counts import most_shards
+from einscale.planner.pair import PlannedEinsum, Terms, plan_pair
+from einscale.planner.question import Question, Wanted
+
+LAYOUTS = 3
+"""Most layouts of an intermediate result that are kept."""
+
+TREES = 6
+"""Most contraction trees that are planned, those of the fewest FLOPs first."""
+
+NOTE = "the layouts of intermediate results are chosen among a few candidates, not proven best"
+
+
+class Option(Struct, frozen=True):
+    """A layout that a tensor can have: the steps that lead there and their cost (bytes, or seconds)."""
+
+    layout: Layout
+    cost: float
+    steps: tuple[Step, ...] = ()
+
+
+class Contraction(Struct, frozen=True):
+    """One step of a tree: positions of the two operands among the tensors at hand, and their product."""
+
+    first: int
+    second: int
+    output: Tensor
+
+
+def plan_many(
+    tensors: tuple[Tensor, ...],
+    layouts: tuple[Layout, ...],
+    output: Tensor,
+    wanted: Wanted,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    terms: Terms,
+) -> PlannedEinsum:
+    """Plan an einsum of three and more operands; arguments as of `plan_einsum`.
+
+    Raises:
+        PlanError: no tree keeps within the cap on FLOPs.
+    """
+    einsum = Einsum(tuple(tensor.indices for tensor in tensors), output.indices)
+    trees = [contractions(path, tensors, output) for path in contraction_paths(einsum, sizes)]
+    needs = [least_flops(tree, tensors, sizes, mesh) for tree in trees]
+    order = sorted(range(len(trees)), key=lambda k: (sum(needs[k]), k))
+    least = sum(needs[order[0]])
+    cap = terms.max_flops
+    if cap is None and terms.network is None:
+        cap = least
+    best: Option | None = None
+    for k in order[:TREES]:
+        spare = None if cap is None else cap - sum(needs[k])
+        if spare is not None and spare < 0:
+            break
+        for caps in _allotments(needs[k], spare):
+            found = _planned(trees[k], tensors, layouts, wanted, sizes, mesh, terms, caps)
+            if found is not None and (best is None or found.cost < best.cost):
+                best = found
+    if best is None:
+        raise PlanError(
+            f"no contraction tree keeps within {cap} FLOPs per device", hint=f"the least attainable is {least}"
+        )
+    plan = Plan(tensors, layouts, best.steps, output, best.layout)
+    return PlannedEinsum(
+        plan,
+        False,
+        NOTE,
+        int(plan_received(plan, sizes, mesh)),
+        int(plan_flops(plan, sizes, mesh.degrees)),
+        None if terms.network is None else best.cost,
+    )
+
+
+def contractions(path: Path, tensors: tuple[Tensor, ...], output: Tensor) -> tuple[Contraction, ...]:
+    """A path with the tensors it makes; an intermediate keeps the indices that something later needs."""
+    taken = {tensor.name for tensor in tensors} | {output.name}
+    hand = list(tensors)
+    result = []
+    for number, (i, j) in enumerate(path):
+        first, second = hand[i], hand[j]
+        hand = [tensor for k, tensor in enumerate(hand) if k not in (i, j)]
+        if number == len(path) - 1:
+            made = output
+        else:
+            needed = {index for tensor in hand for index in tensor.indices} | set(output.indices)
+            both = dict.fromkeys(first.indices + second.indices)
+            name = f"{first.name}_{second.name}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            made = Tensor(name, tuple(index for index in both if index in needed), output.dtype)
+        hand.append(made)
+        result.append(Contraction(i, j, made))
+    return tuple(result)
+
+
+def least_flops(
+    tree: tuple[Contraction, ...], tensors: tuple[Tensor, ...], sizes: Mapping[str, int], mesh: Mesh
+) -> list[int]:
+    """Least FLOPs per device of every contraction of a tree."""
+    hand = list(tensors)
+    digits = digits_of(mesh)
+    result = []
+    for step in tree:
+        pair = (hand[step.first], hand[step.second])
+        hand = [tensor for k, tensor in enumerate(hand) if k not in (step.first, step.second)] + [step.output]
+        distinct = tuple(replace(tensor, indices=tuple(dict.fromkeys(tensor.indices))) for tensor in pair)
+        whole = tuple(Layout(((),) * len(tensor.indices)) for tensor in distinct)
+        question = Question(distinct, whole, step.output, Wanted((None,) * len(step.output.indices)), sizes, digits)
+        shards = most_shards(question, (1 << len(digits.radices)) - 1)
+        points = product(sizes[index] for index in question.names)
+        result.append(-(-einsum_flops(2, True, points) // shards))
+    return result
+
+
+def _allotments(needs: list[int], spare: int | None) -> list[tuple[int | None, ...]]:
+    """Caps for the contractions: each its least, one of them what is to spare as well."""
+    if spare is None:
+        return [(None,) * len(needs)]
+    if not spare:
+        return [tuple(needs)]
+    return [tuple(need + spare * (k == lucky) for k, need in enumerate(needs)) for lucky in range(len(needs))]
+
+
+def _planned(
+    tree: tuple[Contraction, ...],
+    tensors: tuple[Tensor, ...],
+    layouts: tuple[Layout, ...],
+    wanted: Wanted,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    terms: Terms,
+    caps: tuple[int | None, ...],
+) -> Option | None:
+    """The best plan of one tree under given caps; None where a cap cannot be kept."""
+    hand = list(tensors)
+    options = [[Option(layout, 0.0)] for layout in layouts]
+    try:
+        for number, step in enumerate(tree):
+            pair = (hand[step.first], hand[step.second])
+            choices = (options[step.first], options[step.second])
+            hand = [tensor for k, tensor in enumerate(hand) if k not in (step.first, step.second)] + [step.output]
+            rest = [option for k, option in enumerate(options) if k not in (step.first, step.second)]
+            ask = _Ask(pair, choices, step.output, sizes, mesh, replace(terms, max_flops=caps[number]))
+            if number == len(tree) - 1:
+                return min(ask.made(wanted), key=_cost)
+            made = ask.made(Wanted((None,) * len(step.output.indices)))
+            made += ask.made(Wanted((None,) * len(step.output.indices), (), True))
+            following = tree[number + 1]
+            last = len(hand) - 1
+            if last in (following.first, following.second):
+                other = following.second if following.first == last else following.first
+                goal = wanted if number + 2 == len(tree) else Wanted((None,) * len(following.output.indices))
+                later = replace(terms, max_flops=caps[number + 1])
+                for layout in _read_in(made, step.output, hand[other], rest[other], following.output, goal, sizes, mesh, later):
+                    made += ask.made(Wanted(layout.dims, layout.unreduced))
+            options = [*rest, _fewest(made)]
+    except PlanError:
+        return None
+    raise AssertionError("a tree ends with the output")
+
+
+def _cost(option: Option) -> float:
+    return option.cost
+
+
+def _fewest(options: list[Option]) -> list[Option]:
+    """The cheapest option of every layout, and of those the cheapest few."""
+    cheapest: dict[Layout, Option] = {}
+    for option in sorted(options, key=_cost):
+        cheapest.setdefault(option.layout, option)
+    return list(cheapest.values())[:LAYOUTS]
+
+
+class _Ask(Struct, frozen=True):
+    """Two tensors, the layouts they can have, and what is made of them."""
+
+    pair: tuple[Tensor, Tensor]
+    choices: tuple[list[Option], list[Option]]
+    output: Tensor
+    sizes: Mapping[str, int]
+    mesh: Mesh
+    terms: Terms
+
+    def made(self, wanted: Wanted) -> list[Option]:
+        """The result in the wanted layout, from every choice of the operands' layouts."""
+        result = []
+        for first in self.choices[0]:
+            for second in self.choices[1]:
+                found = plan_pair(
+                    self.pair, (first.layout, second.layout), self.output, wanted, self.sizes, self.mesh, self.terms
+                )
+                cost = float(found.received) if found.seconds is None else found.seconds
+                steps = (*first.steps, *second.steps, *found.plan.steps)
+                result.append(Option(found.plan.output_layout, first.cost + second.cost + cost, steps))
+        return result
+
+
+def _read_in(
+    made: list[Option],
+    tensor: Tensor,
+    other: Tensor,
+    others: list[Option],
+    output: Tensor,
+    wanted: Wanted,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    terms: Terms,
+) -> list[Layout]:
+    """The layouts in which the next einsum would read a tensor that comes in one of some layouts."""
+    result: dict[Layout, None] = {}
+    for option in _fewest(made):
+        layouts = (option.layout, others[0].layout)
+        found = plan_pair((tensor, other), layouts, output, wanted, sizes, mesh, terms)
+        for step in found.plan.steps:
+            if isinstance(step, LocalEinsum):
+                for operand, layout in zip(step.inputs, step.layouts, strict=True):
+                    if operand.name == tensor.name and layout != option.layout:
+                        result[layout] = None
+    return list(result)

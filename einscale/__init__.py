@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from einscale.api.compare import CompareResult as CompareResult
+    from einscale.api.compare import compare as compare
     from einscale.api.layer import LayerResult as LayerResult
     from einscale.api.layer import layer as layer
     from einscale.api.plan import PlanResult as PlanResult
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "api.compare": ("CompareResult", "compare"),
     "api.layer": ("LayerResult", "layer"),
     "api.plan": ("PlanResult", "plan"),
     "errors": (
@@ -69,6 +72,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CompareResult",
     "EinscaleError",
     "HardwareError",
     "LayerResult",
@@ -85,6 +89,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "__version__",
+    "compare",
     "layer",
     "list_models",
     "list_strategies",

@@ -1,28 +1,34 @@
 """What else could have been done: other placements of one einsum's work, priced, made on demand.
 
 A placement says which mesh axes divide which index while the work runs. For one or two operands every placement of
-whole mesh axes is tried, each with the cheapest moves before and after it, to the same output layout as the plan.
+whole mesh axes is listed, ranked by the least bytes that its counts of shards allow; the first few of that list are
+planned, each with the cheapest moves before and after it, to the same output layout as the plan, and priced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product as every
+from math import prod
 
 from msgspec import Struct
 
 from einscale.collectives import Collective, received_total
-from einscale.layout import Layout, Tensor, make_layout
+from einscale.hardware import flop_rate
+from einscale.layout import Layout, Tensor, local_bytes, make_layout, replicated, shards
 from einscale.mesh import Mesh, split_name
-from einscale.numeric import product
+from einscale.numeric import ceil_div, product
 from einscale.plan import LocalEinsum, Plan, step_flops, work_traffic
-from einscale.priced import PricedPlan, compute_dtype, price_plan
+from einscale.priced import PricedPlan, compute_dtype, price_plan, whole_einsum
 from einscale.reshard import reshard
 from einscale.roofline import local_seconds
 from einscale.topology import Network, step_seconds
 
-MOST = 4096
-"""Placements tried at most; more would take seconds to no one's use."""
+MOST = 20_000
+"""Placements listed at most."""
+
+PLANNED = 16
+"""Placements planned and priced at most, the most promising first."""
 
 Placement = dict[str, tuple[str, ...]]
 
@@ -86,18 +92,22 @@ def alternatives(priced: PricedPlan, objective: str, count: int = 3) -> tuple[Al
         count: how many.
 
     Returns:
-        At most `count`; none for three or more operands, whose trees of work are not enumerated here.
+        At most `count` of those planned; none for three or more operands, whose trees of work are not listed here.
     """
     plan, network = priced.plan, priced.network
     if len(plan.inputs) > 2:
         return ()
     search = _Search(plan, priced.sizes, network, objective)
     taken = _canonical(chosen_placement(plan), network.mesh)
+    others = [
+        placement
+        for placement in _placements(plan, priced.sizes, network.mesh)
+        if _canonical(placement, network.mesh) != taken
+    ]
     found: list[tuple[tuple[float, int, int], Placement, Plan]] = []
-    for placement in _placements(plan, priced.sizes, network.mesh):
-        if _canonical(placement, network.mesh) != taken:
-            other = search.plan(placement)
-            found.append((search.price(other), placement, other))
+    for placement in sorted(others, key=search.promise)[:PLANNED]:
+        other = search.plan(placement)
+        found.append((search.price(other), placement, other))
     found.sort(key=lambda entry: entry[0])
     return tuple(
         Alternative(tuple(placement.items()), price_plan(other, priced.sizes, network))
@@ -151,6 +161,43 @@ class _Search:
         self.network = network
         self.objective = objective
         self._moves: dict[tuple[Tensor, Layout, Layout], tuple[Collective, ...]] = {}
+        chip = network.system.chip
+        self._fastest = max(level.bandwidth.used for level in network.system.levels)
+        self._rate = flop_rate(chip, compute_dtype(plan.inputs)) if objective == "time" else 1.0
+
+    def promise(self, placement: Placement) -> tuple[float, float]:
+        """What a placement costs at least, from its counts of shards alone, so that the promising come first.
+
+        A device that held one block of a tensor cut into s shards a dim and needs one cut into c keeps at most what
+        both have in common, V / prod(max(c, s)); a sum over u devices that r want costs u - 1 + r - 1 messages an
+        element.
+        """
+        degrees, sizes = self.network.mesh.degrees, self.sizes
+        counts = {index: int(shards(axes, degrees)) for index, axes in placement.items()}
+        question = self.question
+        received: float = 0
+        for tensor, layout in zip(question.inputs, question.input_layouts, strict=True):
+            held = [int(shards(axes, degrees)) for axes in layout.dims]
+            need = [counts.get(index, 1) for index in tensor.indices]
+            received += self._volume(tensor) * (1 / prod(need) - 1 / prod(map(max, held, need)))
+        output = question.output
+        made = [counts.get(index, 1) for index in output.indices]
+        wanted = [int(shards(axes, degrees)) for axes in question.output_layout.dims]
+        parts = prod(count for index, count in counts.items() if index not in output.indices)
+        parts = max(1, parts // int(shards(question.output_layout.unreduced, degrees)))
+        if parts == 1:
+            received += self._volume(output) * (1 / prod(wanted) - 1 / prod(map(max, made, wanted)))
+        else:
+            copies = self.network.mesh.devices / prod(wanted)
+            received += self._volume(output) / self.network.mesh.devices * (parts + copies - 2)
+        points = prod(ceil_div(sizes[index], counts.get(index, 1)) for index in whole_einsum(question).indices)
+        if self.objective == "bytes":
+            return received, points
+        return received / self._fastest + 2 * points / self._rate, received
+
+    def _volume(self, tensor: Tensor) -> int:
+        """Bytes of a whole tensor."""
+        return int(local_bytes(tensor, replicated(len(tensor.indices)), self.sizes, self.network.mesh.degrees))
 
     def moves(self, tensor: Tensor, before: Layout, after: Layout) -> tuple[Collective, ...]:
         """Cheapest moves of one tensor."""

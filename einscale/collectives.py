@@ -66,7 +66,8 @@ def changed_blocks(step: Collective, mesh: Mesh) -> int:
 
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
-    >>> swap = Collective("permute", Tensor("W", ("d",)), ("x", "y"), make_layout([("x", "y")]), make_layout([("y", "x")]))
+    >>> weight, before, after = Tensor("W", ("d",)), make_layout([("x", "y")]), make_layout([("y", "x")])
+    >>> swap = Collective("permute", weight, ("x", "y"), before, after)
     >>> changed_blocks(swap, make_mesh("x=2,y=4")), changed_blocks(swap, make_mesh("x=4,y=4"))
     (6, 12)
 
@@ -151,10 +152,10 @@ def check_move(step: Collective, mesh: Mesh) -> None:
 
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
-    >>> strided = Collective("all-gather", Tensor("W", ("d",)), ("x",), make_layout([("x", "y")]), make_layout([("y",)]))
-    >>> check_move(strided, make_mesh("x=2,y=4"))
+    >>> weight, before, after = Tensor("W", ("d",)), make_layout([("x", "y")]), make_layout([("y",)])
+    >>> check_move(Collective("all-gather", weight, ("x",), before, after), make_mesh("x=2,y=4"))
     Traceback (most recent call last):
-    einscale.errors.LayoutError: all-gather(x) W: d/x/y -> d/y is not a move: an all-gather takes axes off the minor ends
+    einscale.errors.LayoutError: all-gather(x) W: d/x/y -> d/y is no move: an all-gather takes axes off the minor ends
 
     Raises:
         LayoutError: it is not.
@@ -163,11 +164,11 @@ def check_move(step: Collective, mesh: Mesh) -> None:
     check_layout(step.after, mesh, step.tensor.name)
     rank = len(step.tensor.indices)
     if step.kind not in KINDS or len(step.before.dims) != rank or len(step.after.dims) != rank:
-        raise LayoutError(f"{step} is not a move: unknown kind, or a layout of another rank")
+        raise LayoutError(f"{step} is no move: unknown kind, or a layout of another rank")
     digits = digits_of(mesh, (*step.before.axes, *step.after.axes, *step.axes))
     fault = _fault(step, digits)
     if fault:
-        raise LayoutError(f"{step} is not a move: {fault}")
+        raise LayoutError(f"{step} is no move: {fault}")
 
 
 def _fault(step: Collective, digits: Digits) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise, product
 from math import gcd
 
 from msgspec import Struct
@@ -142,7 +143,7 @@ def _digits_of(mesh: Mesh, parts: frozenset[str], split: bool) -> Digits:
     for mesh_axis in mesh.axes:
         first = len(radices)
         ordered = sorted(cuts[mesh_axis.name])  # one cut only where the axis has a single device: no digit
-        for start, stop in zip(ordered, ordered[1:], strict=False):
+        for start, stop in pairwise(ordered):
             if start < 1 or stop % start:
                 raise LayoutError(f"the parts of mesh axis `{mesh_axis.name}` in use have no common refinement")
             before = start
@@ -256,10 +257,8 @@ def _counted(segments: list[tuple[tuple[int, ...], tuple[int, ...]]], radices: S
         raise ArithmeticError(f"{coordinates} coordinates whose radices do not line up are too many to count")
     sizes = [(_size(one, radices), _size(other, radices)) for one, other in segments]
     total = 0
-    for code in range(coordinates):
-        value = {}
-        for digit in digits:
-            code, value[digit] = divmod(code, radices[digit])
+    for values in product(*[range(radices[digit]) for digit in digits]):
+        value = dict(zip(digits, values, strict=True))
         common = 1
         for (one, other), (n, m) in zip(segments, sizes, strict=True):
             i, j = _number(one, value, radices), _number(other, value, radices)

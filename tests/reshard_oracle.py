@@ -14,12 +14,11 @@ def splits(items: tuple[int, ...], bins: int) -> Iterator[tuple[tuple[int, ...],
     """Every way to hand out items, in every order, to ordered bins."""
     for order in permutations(items):
         for cuts in combinations(range(len(items) + bins - 1), bins - 1):
-            result, start, used = [], 0, 0
+            result, start = [], 0
             for k, cut in enumerate((*cuts, len(items) + bins - 1)):
                 stop = cut - k
                 result.append(order[start:stop])
                 start = stop
-                used += 1
             yield tuple(result)
 
 
@@ -91,9 +90,7 @@ def least_cost(problem: Problem) -> int:
             continue
         for move in neighbours(state, problem):
             after = move[2]
-            if any(
-                room % size_of(dim, problem.radices) for room, dim in zip(problem.goal.room, after[0], strict=True)
-            ):
+            if any(room % size_of(dim, problem.radices) for room, dim in zip(problem.goal.room, after[0], strict=True)):
                 continue
             price = problem.price(move, state[0])
             units = (price - price % COLLECTIVE) // UNIT

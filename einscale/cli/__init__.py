@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "layer": ("layer", "Price every kind of layer of a model under a strategy."),
+    "compare": ("compare", "Price layers under several strategies, and say why they differ."),
     "plan": ("plan", "Plan one sharded einsum and price it."),
     "explain": ("plan", "Plan one sharded einsum and say why."),
     "program": ("models", "Print a model's programs as text."),

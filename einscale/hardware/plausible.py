@@ -23,7 +23,7 @@ class Doubt(Struct, frozen=True):
 
 
 def doubts(system: System) -> tuple[Doubt, ...]:
-    """Everything about a system that looks like a mistake; none of it stops einscale from using the system.
+    """Figures of a system that look like a mistake, one doubt each; none stops einscale from using the system.
 
     Figures are compared with each other (an fp8 peak four times bf16's is a sparse one), with the systems einscale
     knows that have the same chip (twice their link counts both directions), and with what any machine has.
@@ -32,12 +32,14 @@ def doubts(system: System) -> tuple[Doubt, ...]:
     >>> doubts(load_system("h100"))
     ()
     """
-    found: list[Doubt] = []
-    for check in (_peaks, _memory, _measured, _levels, _scales):
-        found += check(system)
     alike = tuple(other for other in _known() if _same_chip(system.chip, other.chip))
-    found += _against(system, alike)
-    return tuple({doubt.key + doubt.message: doubt for doubt in found}.values())
+    found: dict[str, Doubt] = {}
+    for doubt in _against(system, alike):
+        found.setdefault(doubt.key, doubt)
+    for check in (_peaks, _memory, _measured, _levels, _scales):
+        for doubt in check(system):
+            found.setdefault(doubt.key, doubt)
+    return tuple(found.values())
 
 
 def _known() -> tuple[System, ...]:
@@ -214,7 +216,9 @@ def _against(system: System, alike: tuple[System, ...]) -> Iterator[Doubt]:
             for one in other.levels
             if one.name.casefold() == level.name.casefold()
         ]
-        near = _odd(level.bandwidth.datasheet, others, tuple(FACTORS))
+        # networks between nodes come in every speed: a slower one than usual is no mistake
+        factors = tuple(factor for factor in FACTORS if factor != 0.5 or level.domain is not None)
+        near = _odd(level.bandwidth.datasheet, others, factors)
         if near is not None:
             name, value, factor = near
             yield Doubt(

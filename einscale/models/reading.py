@@ -77,7 +77,7 @@ def read_rope_theta(reader: ConfigReader, kind: str = FULL, key: str = "rope_the
         key: the plain key.
     """
     nested = reader.data.get("rope_parameters")
-    if nested is None or key in reader.data:
+    if nested is None or reader.key(key) in reader.data:
         return reader.number(key, 1.0)
     if not isinstance(nested, dict):
         raise reader.error("rope_parameters", "is not an object", 'an object with "rope_theta"')

@@ -14,7 +14,7 @@ from einscale.notation.detect import looks_like_numpy
 from einscale.notation.dtensor import read_dtensor, write_dtensor
 from einscale.notation.foreign import Dims, MeshAxes, Reading, Scanner
 from einscale.notation.hlo_sharding import read_hlo, write_hlo
-from einscale.notation.jax_spec import read_jax, write_spec
+from einscale.notation.jax_spec import read_jax, write_spec, write_type
 from einscale.notation.numpy_dialect import complete_numpy, parse_numpy
 from einscale.notation.shardy import read_shardy, write_shardy
 from einscale.notation.slash import parse_slash
@@ -133,13 +133,15 @@ def _with(scanner: Scanner, tensor: TensorSpec, notation: str, mesh: MeshAxes | 
 
 
 def write_layout(tensor: TensorSpec, notation: str, mesh: MeshAxes | None = None) -> str:
-    """The layout of one tensor in the notation named, one of `einscale.notation.LAYOUTS`.
+    """The layout of one tensor in the notation named: one of `einscale.notation.LAYOUTS`, or `jax-type`.
 
     Raises:
         NotationError: the notation cannot say it; the message says why.
     """
     if notation == "jax":
         return write_spec(tensor, mesh)
+    if notation == "jax-type":
+        return write_type(tensor, mesh)
     if notation == "shardy":
         return write_shardy(tensor, mesh)
     if mesh is None:

@@ -23,28 +23,39 @@ def write_numpy(spec: Spec) -> tuple[str, str]:
     """
     from einscale.notation import parse_spec
 
-    tensors = spec.operands if spec.output is None else (*spec.operands, spec.output)
+    output = spec.output
+    is_open = output is None or (output.open and not any(axis.shards for axis in output.axes))
+    settled = (output,) if output is not None and not is_open else ()
+    tensors = (*spec.operands, *settled)
     for tensor in tensors:
         _check_numpy(tensor)
-    letters = _letters(tensors)
-    words = ["".join(letters[axis.name] for axis in tensor.axes) for tensor in tensors]
-    output = spec.output_axes
-    arrow = "".join(letters[axis.name] for axis in output)
-    text = f"{','.join(words[: len(spec.operands)])}->{arrow}"
-    rules = _rules(tensors, letters)
-    open_output = spec.output is not None and any(axis.open for axis in spec.output.axes)
-    if spec.output is None or spec.output.open or open_output:
-        if any(axis.shards for axis in output) or _rules(spec.operands, letters):
-            raise NotationError("rules divide the output too, so they cannot leave its layout open")
-        if any(letter != ELLIPSIS for letter in arrow):
-            raise NotationError("an einsum string with `->` has a settled output, and one without sorts it")
-    wanted = [tensor.layout for tensor in tensors]
+    names = [axis.name for axis in spec.output_axes]
+    letters = _letters([axis.name for tensor in tensors for axis in tensor.axes])
+    words = ["".join(letters[axis.name] for axis in tensor.axes) for tensor in spec.operands]
+    arrow = "" if is_open else f"->{''.join(letters[name] for name in names)}"
+    text, rules = f"{','.join(words)}{arrow}", _rules(tensors, letters)
     read = parse_spec(text, syntax="numpy", rules=rules or None)
-    if [tensor.layout for tensor in (*read.operands, *((read.output,) if read.output else ()))][
-        : len(wanted)
-    ] != wanted:
+    if [axis.name for axis in read.output_axes] != [letters[name] for name in names]:
+        raise NotationError("an einsum string without `->`, whose layout is open, sorts the output's indices")
+    again = [tensor.layout for tensor in (*read.operands, *((read.output,) if settled and read.output else ()))]
+    if again != [tensor.layout for tensor in tensors]:
         raise NotationError("rules divide an index alike in every tensor, and this spec does not")
     return text, rules
+
+
+def write_numpy_tensor(tensor: TensorSpec) -> tuple[str, str]:
+    """(letters, rules) of one tensor.
+
+    >>> from einscale.notation import parse_tensor
+    >>> write_numpy_tensor(parse_tensor("batch/x d"))
+    ('bd', 'b=x')
+
+    Raises:
+        NotationError: no rules say it; the message says why.
+    """
+    _check_numpy(tensor)
+    letters = _letters(tensor.indices)
+    return "".join(letters[name] for name in tensor.indices), _rules([tensor], letters)
 
 
 def _check_numpy(tensor: TensorSpec) -> None:
@@ -52,28 +63,27 @@ def _check_numpy(tensor: TensorSpec) -> None:
         raise NotationError(f"an einsum string has no word for a sum that is owed, `{tensor.partial}`")
     if any(axis.family for axis in tensor.axes):
         raise NotationError("an einsum string has no names for several axes, `*name`")
-    if any(axis.shards and axis.open for axis in tensor.axes):
-        raise NotationError("rules cannot leave an axis half open, `B/x/?`")
+    if tensor.open or any(axis.open for axis in tensor.axes):
+        raise NotationError("rules cannot leave the layout of some axes open")
 
 
-def _letters(tensors: Sequence[TensorSpec]) -> dict[str, str]:
-    """Index -> its letter: itself, else its first letter that is free, else any that is."""
-    names = list(dict.fromkeys(axis.name for tensor in tensors for axis in tensor.axes))
+def _letters(indices: Sequence[str]) -> dict[str, str]:
+    """Index -> its letter: itself, else one of its letters that is free, else any that is."""
+    names = list(dict.fromkeys(indices))
     letters = {name: name for name in names if name == ELLIPSIS or (len(name) == 1 and name.isalpha())}
     for name in names:
-        if name not in letters:
-            free = (
-                c for c in (*name.lower(), *name.upper(), *_ALPHABET) if c in _ALPHABET and c not in letters.values()
-            )
-            letter = next(free, None)
-            if letter is None:
-                raise NotationError("an einsum string has a letter an index, and there are more indices than letters")
-            letters[name] = letter
+        if name in letters:
+            continue
+        wanted = [letter for letter in (*name.lower(), *name.upper(), *_ALPHABET) if letter in _ALPHABET]
+        free = [letter for letter in wanted if letter not in letters.values()]
+        if not free:
+            raise NotationError("an einsum string has a letter an index, and there are more indices than letters")
+        letters[name] = free[0]
     return letters
 
 
 def _rules(tensors: Sequence[TensorSpec], letters: dict[str, str]) -> str:
-    """The longest layout that each index has, as rules; indices divided over more mesh axes first."""
+    """The longest layout that each index has, as rules; in order of appearance."""
     found: dict[str, tuple[str, ...]] = {}
     for tensor in tensors:
         for axis in tensor.axes:

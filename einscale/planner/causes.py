@@ -59,7 +59,8 @@ def result_cause(step: Collective, question: Question, placement: Placement, owe
     lost, gained = _changed(step)
     moved = set(question.digits.expand(step.axes))
     if step.kind == SLICE:
-        return f"{name} is wanted with {listed(gained)} divided over {over} and is the same on all of it: each keeps its part"
+        which = listed(gained)
+        return f"{name} is the same on all of {over} and wanted with {which} divided over it: each keeps its part"
     if step.kind == MASK:
         return f"{name} may owe a sum over {over}: one device keeps the value, the others take zeros"
     if step.kind in (REDUCE_SCATTER, ALL_REDUCE):
@@ -79,5 +80,6 @@ def result_cause(step: Collective, question: Question, placement: Placement, owe
     if step.kind == ALL_GATHER:
         return f"the einsum leaves {name} with {listed(lost)} divided over {over} and it is wanted whole there"
     if step.kind == ALL_TO_ALL:
-        return f"the einsum leaves {name} with {listed(lost)} divided over {over}, wanted with {listed(gained)} divided over it"
+        left, wanted = listed(lost), listed(gained)
+        return f"the einsum leaves {name} with {left} divided over {over}, wanted with {wanted} divided over it"
     return f"the einsum leaves {name} divided over other axes, or in another order, than wanted ({over})"

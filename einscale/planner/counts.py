@@ -59,7 +59,9 @@ def coarse_atoms(question: Question, slow: int, limit: int) -> Atoms:
             else:
                 runs.append((digit,))
     while len(runs) < limit:
-        largest = max(runs, key=lambda run: (size_of(run, question.radices) if len(run) > 1 else 0, -run[0]), default=())
+        largest = max(
+            runs, key=lambda run: (size_of(run, question.radices) if len(run) > 1 else 0, -run[0]), default=()
+        )
         if len(largest) < 2:
             break
         k = runs.index(largest)
@@ -106,8 +108,9 @@ def _usable(size: int, rooms: Counts) -> int:
     """How many atoms of a size the indices can use, no others being there."""
     usable = 0
     for room in rooms:
-        while room % size == 0:
-            room //= size
+        count = size
+        while room % count == 0:
+            count *= size
             usable += 1
     return usable
 
@@ -179,7 +182,19 @@ class Part:
         free: nothing is known of where it must go; only its sums cost.
     """
 
-    __slots__ = ("_due", "_far", "_near", "_sizes", "_wanted", "contracted", "devices", "free", "homes", "labels", "volume")
+    __slots__ = (
+        "_due",
+        "_far",
+        "_near",
+        "_sizes",
+        "_wanted",
+        "contracted",
+        "devices",
+        "free",
+        "homes",
+        "labels",
+        "volume",
+    )
 
     def __init__(
         self,
@@ -256,7 +271,7 @@ class Part:
         return objective.floor(self.volume, near, self.across(far))
 
     def across(self, far: Counts) -> float:
-        """Share of the tensor that a device must receive from beyond its domain, the domain's devices sharing the work."""
+        """Share of the tensor that a device must receive from beyond its domain, whose devices share the work."""
         return self.units(far, 1) / (self.devices[1] ** 2 * self._wanted)
 
 
@@ -271,9 +286,7 @@ def parts_of(question: Question, kept: tuple[int, ...], slow: int) -> list[Part]
     if question.wanted.unreduced_open or question.owes:
         volume = 0  # what may stay owed costs nothing for sure
     free = question.open or bool(question.owes)
-    parts.append(
-        Part(volume, question.out_labels, homes, union(kept), question, slow, question.contracted, free=free)
-    )
+    parts.append(Part(volume, question.out_labels, homes, union(kept), question, slow, question.contracted, free=free))
     return parts
 
 

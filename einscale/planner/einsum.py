@@ -10,14 +10,14 @@ from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh
 from einscale.planner import pair
 from einscale.planner.nary import plan_many
-from einscale.planner.pair import PlannedEinsum, Terms, plan_pair
+from einscale.planner.pair import PlannedEinsum, Terms, pair_alternatives, plan_pair
 from einscale.planner.prepare import check_question
 from einscale.planner.question import Wanted
 
 if TYPE_CHECKING:
     from einscale.topology import Network
 
-__all__ = ["PlannedEinsum", "Wanted", "forget", "plan_einsum"]
+__all__ = ["PlannedEinsum", "Wanted", "alternatives", "forget", "plan_einsum"]
 
 OBJECTIVES = ("bytes", "time")
 
@@ -92,6 +92,31 @@ def plan_einsum(
             _plans.clear()
         _plans[key] = found
     return found
+
+
+def alternatives(
+    tensors: tuple[Tensor, ...],
+    layouts: tuple[Layout, ...],
+    output: Tensor,
+    wanted: Wanted,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    *,
+    count: int = 3,
+    network: Network | None = None,
+    objective: str = "bytes",
+    max_flops: int | None = None,
+    flop_rate: float | None = None,
+) -> tuple[PlannedEinsum, ...]:
+    """The next-best plans of a two-operand einsum, best first: each divides other indices, or over other axes.
+
+    Arguments as of `plan_einsum`. None for one operand, which leaves nothing to place, and for three and more.
+    """
+    if len(tensors) != 2:
+        return ()
+    check_question(tensors, layouts, output, wanted, sizes, mesh)
+    terms = Terms(network if objective == "time" else None, flop_rate, max_flops)
+    return pair_alternatives(tensors, layouts, output, wanted, sizes, mesh, terms, count)
 
 
 def forget() -> None:

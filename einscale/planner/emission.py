@@ -103,8 +103,9 @@ def assemble_one(question: Question, prepared: Prepared, placement: Placement, p
 
 
 def sliced_first(prepared: Prepared, moves: tuple[Collective, ...], digits: Digits) -> list[Step]:
-    """An operand's own steps, then its moves; but a slice that comes first is made before a local sum, which it shrinks."""
-    if len(prepared.steps) != 1 or not moves or moves[0].kind != SLICE:
+    """An operand's own steps, then its moves; but a slice that comes first is made before a local sum, to shrink it."""
+    repeated = len(set(prepared.given.indices)) < len(prepared.given.indices)
+    if len(prepared.steps) != 1 or repeated or not moves or moves[0].kind != SLICE:
         return [*prepared.steps, *moves]
     first = moves[0]
     added = {}

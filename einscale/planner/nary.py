@@ -8,6 +8,7 @@ einsum reads it. The layouts of intermediates are thereby chosen well, but not p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product as every
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,6 +29,12 @@ LAYOUTS = 3
 
 TREES = 6
 """Most contraction trees that are planned, those of the fewest FLOPs first."""
+
+ALLOTMENTS = 12
+"""Most ways to share out a cap on FLOPs among the contractions of a tree."""
+
+LARGEST = 4096
+"""Meshes of more devices than this share out what is to spare in one piece."""
 
 NOTE = "the layouts of intermediate results are chosen among a few candidates, not proven best"
 
@@ -75,7 +82,7 @@ def plan_many(
         spare = None if cap is None else cap - sum(needs[k])
         if spare is not None and spare < 0:
             break
-        for caps in _allotments(needs[k], spare):
+        for caps in _allotments(needs[k], spare, mesh.devices):
             found = _planned(trees[k], tensors, layouts, wanted, sizes, mesh, terms, caps)
             if found is not None and (best is None or found.cost < best.cost):
                 best = found
@@ -136,13 +143,28 @@ def least_flops(
     return result
 
 
-def _allotments(needs: list[int], spare: int | None) -> list[tuple[int | None, ...]]:
-    """Caps for the contractions: each its least, one of them what is to spare as well."""
+def _allotments(needs: list[int], spare: int | None, devices: int) -> list[tuple[int | None, ...]]:
+    """Caps for the contractions that together keep within what there is.
+
+    All but one get their least FLOPs times a divisor of the number of devices (work done that many times over), and
+    one, each in turn, what is left.
+    """
     if spare is None:
         return [(None,) * len(needs)]
     if not spare:
         return [tuple(needs)]
-    return [tuple(need + spare * (k == lucky) for k, need in enumerate(needs)) for lucky in range(len(needs))]
+    repeats = [n for n in range(1, devices + 1) if devices % n == 0] if devices <= LARGEST else [1]
+    result: dict[tuple[int | None, ...], None] = {}
+    for lucky in range(len(needs)):
+        others = [need for k, need in enumerate(needs) if k != lucky]
+        for choice in every(repeats, repeat=len(others)):
+            caps = [need * times for need, times in zip(others, choice, strict=True)]
+            left = sum(needs) + spare - sum(caps)
+            if left >= needs[lucky]:
+                result[*caps[:lucky], left, *caps[lucky:]] = None
+            if len(result) >= ALLOTMENTS:
+                return list(result)
+    return list(result)
 
 
 def _planned(
@@ -175,7 +197,9 @@ def _planned(
                 other = following.second if following.first == last else following.first
                 goal = wanted if number + 2 == len(tree) else Wanted((None,) * len(following.output.indices))
                 later = replace(terms, max_flops=caps[number + 1])
-                for layout in _read_in(made, step.output, hand[other], rest[other], following.output, goal, sizes, mesh, later):
+                for layout in _read_in(
+                    made, step.output, hand[other], rest[other], following.output, goal, sizes, mesh, later
+                ):
                     made += ask.made(Wanted(layout.dims, layout.unreduced))
             options = [*rest, _fewest(made)]
     except PlanError:

@@ -16,7 +16,7 @@ from einscale.plan import Plan, plan_flops, plan_received
 from einscale.planner.counts import most_shards
 from einscale.planner.emission import Prepared, assemble, assemble_one
 from einscale.planner.objective import Bytes, Objective, Seconds
-from einscale.planner.placing import Best, Placer
+from einscale.planner.placing import Best, Divisions, Placer, divisions
 from einscale.planner.prepare import prepared_all
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question, Wanted
@@ -114,8 +114,7 @@ def plan_pair(
     key = _signature(question, prepared, sizes, terms)
     found = _found.get(key)
     if found is None:
-        own = sum(int(plan_flops(Plan((), (), p.steps, p.tensor, p.after), sizes, mesh.degrees)) for p in prepared)
-        best = _search(question, objective, terms.max_flops, own)
+        best = _search(question, objective, terms.max_flops, _own_flops(prepared, sizes, mesh))
         assert best.pricing is not None
         found = Found(best.placement, best.pricing.kept, best.cost, best.exact)
         if len(_found) >= REMEMBERED:
@@ -126,6 +125,49 @@ def plan_pair(
         pricing = Pricing(question, found.kept, objective)
     plan = assemble(question, prepared, found.placement, pricing)
     return _priced(plan, found.cost, found.exact, objective, sizes, mesh)
+
+
+def pair_alternatives(
+    tensors: tuple[Tensor, ...],
+    layouts: tuple[Layout, ...],
+    output: Tensor,
+    wanted: Wanted,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    terms: Terms,
+    count: int,
+) -> tuple[PlannedEinsum, ...]:
+    """Plans of a two-operand einsum that divide other indices, or over other axes, than the best and each other."""
+    prepared = prepared_all(tensors, layouts, output, sizes, mesh)
+    question = Question(
+        tuple(p.tensor for p in prepared),
+        tuple(p.after for p in prepared),
+        output,
+        wanted,
+        sizes,
+        _digits(layouts, wanted, mesh),
+    )
+    objective = terms.objective(question)
+    own = _own_flops(prepared, sizes, mesh)
+    avoid: frozenset[Divisions] = frozenset()
+    result = []
+    for number in range(count + 1):
+        try:
+            best = _search(question, objective, terms.max_flops, own, avoid)
+        except PlanError:
+            break
+        assert best.pricing is not None
+        avoid |= {divisions(best.placement, question)}
+        if number:
+            plan = assemble(question, prepared, best.placement, best.pricing)
+            result.append(_priced(plan, best.cost, best.exact, objective, sizes, mesh))
+    return tuple(result)
+
+
+def _own_flops(prepared: tuple[Prepared, ...], sizes: Mapping[str, int], mesh: Mesh) -> int:
+    """FLOPs of the local sums before the einsum."""
+    plans = (Plan((), (), p.steps, p.tensor, p.after) for p in prepared)
+    return sum(int(plan_flops(plan, sizes, mesh.degrees)) for plan in plans)
 
 
 def _signature(question: Question, prepared: tuple[Prepared, ...], sizes: Mapping[str, int], terms: Terms) -> object:
@@ -144,7 +186,13 @@ def _digits(layouts: tuple[Layout, ...], wanted: Wanted, mesh: Mesh) -> Digits:
     return digits_of(mesh, (*names, *wanted.unreduced))
 
 
-def _search(question: Question, objective: Objective, max_flops: int | None, own_flops: int) -> Best:
+def _search(
+    question: Question,
+    objective: Objective,
+    max_flops: int | None,
+    own_flops: int,
+    avoid: frozenset[Divisions] = frozenset(),
+) -> Best:
     """The best placement over every choice of sums to keep; `own_flops` are those of local sums before the einsum."""
     most = most_shards(question, (1 << len(question.radices)) - 1)
     needed = most
@@ -161,14 +209,14 @@ def _search(question: Question, objective: Objective, max_flops: int | None, own
         needed = 1
     best = Best()
     for kept in keeps(question):
-        Placer(question, kept, needed, objective, best).run()
+        Placer(question, kept, needed, objective, best, avoid).run()
     if best.pricing is None:
         raise PlanError("no placement was found within the search's bound on work")
     return best
 
 
 def keeps(question: Question) -> list[tuple[int, ...]]:
-    """Which owed sums each operand may keep through the einsum: none, or all of it, or of one axis; never two the same."""
+    """Which owed sums each operand may keep through the einsum: none, all, or one axis; never two the same axis."""
     options: list[list[int]] = []
     for operand in question.operands:
         owed = operand.source[1] if operand.linear else 0
@@ -186,9 +234,7 @@ def keeps(question: Question) -> list[tuple[int, ...]]:
     return result[:KEEPS]
 
 
-def _plan_one(
-    question: Question, prepared: Prepared, objective: Objective, sizes: Mapping[str, int]
-) -> PlannedEinsum:
+def _plan_one(question: Question, prepared: Prepared, objective: Objective, sizes: Mapping[str, int]) -> PlannedEinsum:
     """One operand: sum where the data lies, then bring the (smaller) result to the wanted layout.
 
     Moving first can save nothing: the operand is larger than what a local sum leaves of it, by more than the number

@@ -16,8 +16,23 @@ ATOMS = 5
 """Most runs of digits that the first search hands out, unless the given layouts cut the axes into more."""
 
 
+Divisions = tuple[tuple[tuple[str, int], ...], ...]
+"""Per index, which mesh axes divide it and how far, in no order."""
+
 FIRST = 0.15
 """Share of the work allowed after which a search turns to whole axes."""
+
+
+def divisions(placement: Placement, question: Question) -> Divisions:
+    """What a placement divides over what, without the order of axes and which of their parts."""
+    digits = question.digits
+    result = []
+    for dim in placement:
+        sizes: dict[str, int] = {}
+        for digit in dim:
+            sizes[digits.axes[digit]] = sizes.get(digits.axes[digit], 1) * digits.radices[digit]
+        result.append(tuple(sorted(sizes.items())))
+    return tuple(result)
 
 
 class Best:
@@ -44,7 +59,8 @@ class Placer:
         needed: parts the iteration space must be divided into, or more.
         objective: bytes or seconds.
         best: the cheapest so far, over all choices of `kept`.
-        avoid: placements that do not count.
+        avoid: placements that do not count, nor others that divide the same indices over as many devices of the same
+            axes (`divisions`).
     """
 
     __slots__ = ("_share", "atoms", "avoid", "best", "needed", "parts", "pricing", "question")
@@ -56,7 +72,7 @@ class Placer:
         needed: int,
         objective: Objective,
         best: Best,
-        avoid: frozenset[Placement] = frozenset(),
+        avoid: frozenset[Divisions] = frozenset(),
     ) -> None:
         """Collect the parts of the cost."""
         self.question = question
@@ -116,7 +132,9 @@ class Placer:
 
     def consider(self, placement: Placement) -> None:
         """Price a placement exactly and keep it if it is the cheapest."""
-        if placement in self.avoid or (self.best.pricing is not None and not self.allowed()):
+        if self.avoid and divisions(placement, self.question) in self.avoid:
+            return
+        if self.best.pricing is not None and not self.allowed():
             return
         cost = self.pricing.cost(placement, self.best.cost)
         if cost < self.best.cost:

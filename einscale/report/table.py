@@ -15,7 +15,7 @@ from einscale.units import format_bytes, format_count, format_flops, format_seco
 Cell: TypeAlias = str | int | float | None
 """A value in base units, text, or nothing."""
 
-KINDS = ("text", "integer", "count", "bytes", "flops", "si", "seconds", "ratio", "percent")
+KINDS = ("text", "integer", "count", "bytes", "flops", "si", "seconds", "ratio", "percent", "+bytes", "+si", "+seconds")
 ROLES = ("", "collective", "section", "subtotal", "total")
 
 
@@ -25,7 +25,8 @@ class Column(Struct, frozen=True):
     Args:
         key: its name in CSV, unit included (`received_bytes`).
         title: its heading for people.
-        kind: how cells are written: one of `KINDS`. Every kind but `text` is aligned to the right.
+        kind: how cells are written: one of `KINDS`. Every kind but `text` is aligned to the right; with a `+` it is a
+            change, written with its sign and left empty where it is nothing.
         detail: where a table is drawn its cells go on lines of their own below the row; Markdown and CSV keep a column.
         wrap: a text column that may be broken over lines where the terminal is narrow.
     """
@@ -90,9 +91,14 @@ def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
     ('3 MiB', '1.5 ms', '1.00')
     >>> format_cell(12345678, "integer"), format_cell(0.125, "percent"), format_cell(None, "bytes")
     ('12,345,678', '12.5 %', '')
+    >>> format_cell(2**20, "+bytes"), format_cell(-1e-3, "+seconds"), format_cell(0, "+si")
+    ('+1 MiB', '-1 ms', '')
     """
     if value is None or isinstance(value, str):
         return value or ""
+    if kind.startswith("+"):
+        text = format_cell(value, kind[1:], units) if value else ""
+        return f"+{text}" if value > 0 else text
     if kind == "bytes":
         return format_bytes(value, units)
     if kind == "flops":

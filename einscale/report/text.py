@@ -53,7 +53,7 @@ def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -
     widths = _fit(table, texts, shown, width)
     total = sum(widths.values()) + GAP * (len(shown) - 1)
     lines: list[Line] = [((table.title, "title"),)] if table.title else []
-    header = {number: [table.columns[number].title] for number in shown}
+    header = {number: wrap(table.columns[number].title, widths[number]) or [""] for number in shown}
     lines += _columns(table.columns, shown, widths, header, "header")
     rule: Line = (("─" * min(total, width or LONGEST_RULE), "rule"),)
     lines.append(rule)

@@ -29,6 +29,7 @@ OBJECTIVES = ("bytes", "time")
 MERGED = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER)
 """Kinds of which two in a row are one fused move of the same bytes."""
 
+
 def reshard(
     tensor: Tensor,
     before: Layout,

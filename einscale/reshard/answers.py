@@ -1,4 +1,4 @@
-"""Answers remembered: a question is made small and nameless, asked once, and its answer written in the mesh's digits."""
+"""Answers remembered: a question is made small and nameless, asked once, its answer written in the mesh's digits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def answered(
     """The cheapest path; first without the digits that are idle in both layouts, then, if that may gain, with them.
 
     Args:
-        source, target: in digits of the mesh.
+        source: (dims, owed) in digits of the mesh.
+        target: the same.
         radices: of those.
         most: see `cheapest`.
         terms: whatever else the answer depends on.

@@ -7,8 +7,9 @@ right place stays there, except in a permute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
+from math import prod
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, MASK, PERMUTE, REDUCE_SCATTER, SLICE
 
@@ -48,7 +49,7 @@ class Goal:
         self.wanted = mask_of(digit for dim in dims for digit in dim)
 
 
-def mask_of(digits: Iterator[int] | tuple[int, ...]) -> int:
+def mask_of(digits: Iterable[int]) -> int:
     """A set of digits as a bit mask."""
     result = 0
     for digit in digits:
@@ -113,7 +114,7 @@ def _forced(state: State, goal: Goal, prefix: list[int], free: int) -> Move | No
     """Slices that put free digits where the target wants them."""
     dims, owed = state
     new = list(dims)
-    taken = []
+    taken: list[int] = []
     for d, (dim, wanted) in enumerate(zip(dims, goal.dims, strict=True)):
         if prefix[d] < len(dim):
             continue
@@ -146,10 +147,7 @@ def _exchanges(state: State, goal: Goal, prefix: list[int]) -> Iterator[Move]:
     if not off or len(dims) < 2:
         return
     choices = [[len(dims[d]), *range(prefix[d], len(dims[d]))] for d in off]
-    total = 1
-    for stops in choices:
-        total *= len(stops)
-    if total > FUSED_CHOICES:
+    if prod(len(stops) for stops in choices) > FUSED_CHOICES:
         choices = [[len(dims[d]), *_useful_stops(dims[d], prefix[d], goal)] for d in off]
     for made, stops in enumerate(product(*choices)):
         if made > FUSED_CHOICES:
@@ -294,9 +292,11 @@ def _permutes(state: State, goal: Goal, prefix: list[int], free: int) -> Iterato
     dims, owed = state
     wrong = [d for d, dim in enumerate(dims) if len(dim) > prefix[d] < len(goal.dims[d])]
     seen = {dims}
-    choices = [tuple(range(len(dims))), *((d,) for d in wrong)] if len(wrong) > 1 else [tuple(range(len(dims)))]
     if not wrong:
         return
+    choices = [tuple(range(len(dims)))]
+    if len(wrong) > 1:
+        choices += [(d,) for d in wrong]
     for chosen in choices:
         for after in _aligned(state, goal, chosen, free):
             if after not in seen:
@@ -315,24 +315,19 @@ def _aligned(state: State, goal: Goal, chosen: tuple[int, ...], free: int) -> It
     """Layouts with the same shard counts that begin, in the chosen dims, as the target does."""
     dims, owed = state
     radices = goal.radices
-    heads: list[tuple[int, ...]] = []
+    sizes = [size_of(dim, radices) for dim in dims]
+    heads: list[tuple[int, ...]] = [()] * len(dims)
     claimed = 0
     for d in chosen:
-        count, head = size_of(dims[d], radices), []
+        left = sizes[d]
         for digit in goal.dims[d]:
-            if owed >> digit & 1 or count % radices[digit]:
+            if owed >> digit & 1 or left % radices[digit]:
                 break
-            count //= radices[digit]
-            head.append(digit)
-        claimed |= mask_of(tuple(head))
-        heads.append(tuple(head))
-    start = list(dims)
-    for d, head in zip(chosen, heads, strict=True):
-        start[d] = head
+            left //= radices[digit]
+            heads[d] = (*heads[d], digit)
+        claimed |= mask_of(heads[d])
     pool = (mask_of(digit for dim in dims for digit in dim) | free) & ~claimed
-    keep: list[tuple[int, ...]] = [start[d] if d in chosen else () for d in range(len(dims))]
-    sizes = [size_of(dim, radices) for dim in dims]
-    yield from _filled(dims, keep, sizes, pool, goal)
+    yield from _filled(dims, heads, sizes, pool, goal)
 
 
 def _filled(dims: Dims, heads: list[tuple[int, ...]], sizes: list[int], pool: int, goal: Goal) -> Iterator[Dims]:

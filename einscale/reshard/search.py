@@ -81,7 +81,18 @@ class Problem:
         devices: all devices of the mesh; digits not among these stay idle.
     """
 
-    __slots__ = ("_fine", "_target", "devices", "fine_radices", "goal", "radices", "replicas", "source", "volume", "wanted")
+    __slots__ = (
+        "_fine",
+        "_target",
+        "devices",
+        "fine_radices",
+        "goal",
+        "radices",
+        "replicas",
+        "source",
+        "volume",
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -142,9 +153,7 @@ class Problem:
         return units * UNIT + COLLECTIVE
 
 
-def least_units(
-    dims: Dims, target: State, parts: int, replicas: int, radices: tuple[int, ...], devices: int
-) -> int:
+def least_units(dims: Dims, target: State, parts: int, replicas: int, radices: tuple[int, ...], devices: int) -> int:
     """Placement bound: units of V/P^2 that a device must receive at least, on its way from `dims` to a target.
 
     Without owed sums: its block of the target less what it holds of it. With `parts` partial sums of every element on

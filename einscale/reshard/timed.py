@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FEMTO = 1e15
 
+
 class Links:
     """What moves over sets of digits cost on a network.
 
@@ -71,9 +72,8 @@ class Links:
         }
         return min(self.coefficients(kind, mask)[1] / share for kind, share in received.items())
 
-
     def least(self, units: int, across: float, volume: int) -> int:
-        """Least femtoseconds to receive so many units of V/P^2, and such a share of V from beyond the fastest domain."""
+        """Least femtoseconds to receive so many units of V/P^2, and a share of V from beyond the fastest domain."""
         seconds = volume * max(units / self.digits.mesh.devices**2 * self.fast, across * self.slow)
         return int((seconds + (self.latency if units else 0.0)) * FEMTO * (1 - 1e-9))
 
@@ -135,10 +135,8 @@ class TimedProblem(Problem):
         return int((alpha + beta * local) * FEMTO) * UNIT + COLLECTIVE
 
 
-def least_crossing(
-    dims: Dims, target: State, parts: int, slow: int, radices: tuple[int, ...], links: Links
-) -> float:
-    """Share of a tensor that a device must receive from beyond its fastest domain, the domain's devices sharing the work.
+def least_crossing(dims: Dims, target: State, parts: int, slow: int, radices: tuple[int, ...], links: Links) -> float:
+    """Share of a tensor that a device must receive from beyond its fastest domain, whose devices share the work.
 
     The placement bound once more, with a domain as one device. `parts` counts the partial sums in different domains.
     """

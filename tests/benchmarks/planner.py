@@ -156,9 +156,9 @@ def report(name: str, questions: list[tuple[str, Mesh]], objective: str, *, repe
     median, base = statistics.median(fresh) * 1e3, statistics.median(loop) * 1e3
     print(
         f"{name:32} {objective:5} fresh median {median:7.2f} ms max {max(fresh) * 1e3:8.2f} ms, repeated "
-        f"{statistics.median(repeated) * 1e6:6.1f} us, {median / base:5.2f} loops of {base:.2f} ms, {cut} of {len(fresh)} cut"
+        f"{statistics.median(repeated) * 1e6:6.1f} us, {median / base:5.2f} loops of {base:.2f} ms"
     )
-    print(f"    slowest: {slowest[1]}")
+    print(f"    {cut} of {len(fresh)} cut short; slowest: {slowest[1]}")
 
 
 def main() -> None:

@@ -1,0 +1,239 @@
+"""`einscale.compare`: the layers of a model under several strategies, and why they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import lcm
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from einscale.api.layer import layer
+from einscale.compare import Comparison, Side, compare_reports
+from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
+from einscale.hardware import System
+from einscale.layer import LayerReport, batch_ways
+from einscale.mesh import Mesh, make_mesh
+from einscale.models import Model
+from einscale.strategy import Strategy, bind_strategy, load_strategy
+from einscale.units import check_size
+
+MeshLike: TypeAlias = Mesh | str | Mapping[str, int]
+Chosen: TypeAlias = str | Strategy | tuple[str | Strategy, MeshLike]
+"""A strategy by name, file or value; with `@MESH` behind it, or in a pair, on a mesh of its own."""
+
+MOST = 16
+"""Strategies compared at once; more is a search, and its tables nobody reads."""
+
+OWN_MESH = re.compile(r"(?P<name>.*?)@(?P<mesh>[A-Za-z]\w*\s*=.*)", re.DOTALL)
+"""`fsdp@data=64` and `my.toml@data=8@ib,model=8`: the mesh begins at the first `@` before a `NAME=`."""
+
+
+class CompareResult(Struct, frozen=True):
+    """Strategies side by side: read `comparison`, print it, or take it as a document.
+
+    Args:
+        comparison: the report of every strategy, the differences term by term, and the best by each measure.
+    """
+
+    comparison: Comparison
+
+    def report(self, label: str) -> LayerReport:
+        """The report of one strategy, by the label it has in the comparison.
+
+        Raises:
+            UsageError: no strategy of the comparison is called that.
+        """
+        for side in self.comparison.sides:
+            if side.label == label:
+                return side.report
+        known = ", ".join(side.label for side in self.comparison.sides)
+        raise UsageError(f"the comparison has no `{label}`", hint=f"it has: {known}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain values for JSON: exact ints, base units, every input resolved."""
+        from einscale.report.compare_document import compare_document
+
+        return compare_document(self.comparison)
+
+    def to_text(self, *, detail: bool = False, width: int | None = None, units: str = "iec") -> str:
+        """The comparison as text.
+
+        Args:
+            detail: every term by itself, also those of traffic alone.
+            width: columns to wrap at; None does not wrap.
+            units: `iec` or `si`.
+        """
+        from einscale.report.compare import compare_tables
+        from einscale.report.text import render_text
+
+        return render_text(compare_tables(self.comparison, detail=detail, units=units), width=width, units=units)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+
+def compare(
+    model: str | Model,
+    strategies: Sequence[Chosen],
+    *,
+    mesh: MeshLike | None = None,
+    hardware: str | Path | System | None = None,
+    batch: int | None = None,
+    sequence: int | None = None,
+    dtype: str = "bf16",
+    forward: bool = True,
+    backward: bool = True,
+) -> CompareResult:
+    """Price the layers of a model under several strategies and explain how they differ from the first.
+
+    >>> answer = compare("llama3-8b", ["megatron", "megatron-sp"], mesh="model=8", sequence=2048)
+    >>> change = answer.comparison.differences[0]
+    >>> change.memory_change < 0, sum(term.change.flops for term in change.terms) == change.change.flops
+    (True, True)
+
+    Args:
+        model: a preset, the path of a `config.json`, or a `Model`.
+        strategies: two or more: names, paths of TOML files, or `Strategy` values; `"fsdp@data=64"`, or a pair of a
+            strategy and a mesh, is on a mesh of its own.
+        mesh: of the strategies that have none of their own.
+        hardware: name of a system, path of a system's TOML file, or a `System`.
+        batch: sequences in the global batch; by default the fewest that divide over the data-parallel devices of each.
+        sequence: tokens in a sequence; by default 4096, or as many as the model allows.
+        dtype: element type of parameters, activations and einsums.
+        forward: price the forward pass.
+        backward: price the backward pass.
+
+    Raises:
+        UsageError: fewer than two strategies, one of them twice, or one without a mesh.
+        ModelError, MeshError, StrategyError, HardwareError, SizeError, NotationError: an argument cannot be understood.
+    """
+    chosen = [_resolve(one, mesh) for one in _listed(strategies)]
+    labels = _labels(chosen)
+    ways = lcm(*(_ways(label, *one) for label, one in zip(labels, chosen, strict=True)))
+    notes = []
+    if batch is None:
+        batch = ways
+        notes.append(
+            f"batch: {batch} sequence{'s' if batch > 1 else ''}, the fewest that divide over the data-parallel devices"
+            " of each strategy (none was given)"
+        )
+    elif check_size(batch, "batch") % ways:
+        raise SizeError(
+            f"a batch of {batch} sequences does not divide over the data-parallel devices of every strategy",
+            hint=f"the nearest that does is {max(ways, round(batch / ways) * ways)}",
+        )
+    sides = []
+    for label, (strategy, devices) in zip(labels, chosen, strict=True):
+        try:
+            answer = layer(
+                model,
+                mesh=devices,
+                strategy=strategy,
+                hardware=hardware,
+                batch=batch,
+                sequence=sequence,
+                dtype=dtype,
+                forward=forward,
+                backward=backward,
+            )
+        except StrategyError as error:
+            raise _said_of(error, label) from None
+        sides.append(Side(label, answer.report))
+        notes += answer.report.notes
+    return CompareResult(compare_reports(sides, dict.fromkeys(notes)))
+
+
+def _listed(strategies: Sequence[Chosen]) -> Sequence[Chosen]:
+    """The strategies, of which there must be enough and not too many."""
+    several = [strategies] if isinstance(strategies, (str, Strategy)) else list(strategies)
+    if len(several) < 2:
+        found = f"`{_called(several[0])}` alone has nothing to be compared with" if several else "no strategy is given"
+        raise UsageError(found, expected="two strategies or more, for example -s megatron -s megatron-sp")
+    if len(several) > MOST:
+        raise UsageError(f"{len(several)} strategies are too many to read side by side", expected=f"at most {MOST}")
+    return several
+
+
+def _called(chosen: Chosen) -> str:
+    """What a strategy was called when it was given."""
+    name = chosen[0] if isinstance(chosen, tuple) else chosen
+    return name.name if isinstance(name, Strategy) else name
+
+
+def _resolve(chosen: Chosen, shared: MeshLike | None) -> tuple[Strategy, Mesh]:
+    """A strategy and the mesh it is to run on."""
+    own: MeshLike | None = None
+    name: str | Strategy
+    if isinstance(chosen, tuple):
+        name, own = chosen
+    else:
+        name = chosen
+        found = OWN_MESH.fullmatch(chosen) if isinstance(chosen, str) else None
+        if found:
+            name, own = found["name"], found["mesh"]
+    if isinstance(name, str) and "@" in name and not name.endswith(".toml") and "/" not in name:
+        make_mesh(name.partition("@")[2])  # no mesh, and says what of it is not
+    if name == "":
+        raise UsageError(
+            "a strategy is missing before `@`", text=str(chosen), span=(0, 1), expected="NAME@MESH such as fsdp@data=64"
+        )
+    strategy = name if isinstance(name, Strategy) else load_strategy(name)
+    devices = own if own is not None else shared
+    if devices is None:
+        raise UsageError(
+            f"`{strategy.name}` has no mesh",
+            expected=f"--mesh for all of them, or a mesh of its own: {strategy.name}@data=8,model=8",
+        )
+    return strategy, make_mesh(devices)
+
+
+def _labels(chosen: Sequence[tuple[Strategy, Mesh]]) -> list[str]:
+    """What each is called: its strategy's name, with its mesh where that tells them apart.
+
+    Raises:
+        UsageError: the same strategy on the same mesh twice.
+    """
+    meshes = {str(mesh) for _, mesh in chosen}
+    labels: list[str] = []
+    for position, (strategy, mesh) in enumerate(chosen):
+        if (strategy, mesh) in chosen[:position]:
+            raise UsageError(f"`{strategy.name}` on {mesh} is given twice", expected="strategies or meshes that differ")
+        label = f"{strategy.name}@{mesh}" if len(meshes) > 1 else strategy.name
+        twins = sum(other == label or other.startswith(f"{label} (") for other in labels)
+        labels.append(f"{label} ({twins + 1})" if twins else label)
+    return labels
+
+
+def _ways(label: str, strategy: Strategy, mesh: Mesh) -> int:
+    """How many ways a strategy divides the batch; the first thing to go wrong where it does not fit its mesh."""
+    try:
+        bind_strategy(strategy, mesh)
+        return batch_ways(strategy, mesh)
+    except StrategyError as error:
+        if "has no role" in error.message:
+            error.hint = f"give it a mesh of its own: -s {strategy.name}@{_suited(strategy, mesh)}"
+        raise _said_of(error, label) from None
+
+
+def _suited(strategy: Strategy, mesh: Mesh) -> str:
+    """A mesh of as many devices, along the first axis that plays a role in the strategy."""
+    for axis in mesh.axes:
+        alone = Mesh((type(axis)(axis.name, mesh.devices),))
+        try:
+            bind_strategy(strategy, alone)
+        except StrategyError:
+            continue
+        return str(alone)
+    return f"{strategy.roles[0] if strategy.roles else 'data'}={mesh.devices}"
+
+
+def _said_of(error: EinscaleError, label: str) -> EinscaleError:
+    """The same error, saying which strategy it is about."""
+    if f"`{label}`" in error.message:
+        return error
+    return type(error)(
+        f"{label}: {error.message}", text=error.text, span=error.span, expected=error.expected, hint=error.hint
+    )

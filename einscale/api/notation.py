@@ -1,0 +1,494 @@
+"""`einscale.convert`: one layout, or a whole einsum, in every notation; XLA's warnings decoded to names and moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import lcm, prod
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from einscale.errors import MeshError, NotationError, UsageError, did_you_mean
+from einscale.layout import Layout, Tensor, make_layout
+from einscale.mesh import Mesh, make_mesh
+from einscale.notation import DIALECTS, LAYOUTS, parse_spec, parse_tensor
+from einscale.notation.check import check_tensors
+from einscale.notation.detect import detect, detect_layout
+from einscale.notation.foreign import Dims, MeshAxes, Reading, default_dims
+from einscale.notation.layouts import parse_layout, write_layout, write_with_layouts
+from einscale.notation.objects import given
+from einscale.notation.syntax import Axis, Group, Spec, TensorSpec
+from einscale.notation.tokens import check_text
+from einscale.notation.writers import write_book, write_book_tensor, write_numpy, write_numpy_tensor
+from einscale.notation.xla_warning import Rematerialization, element_bits, find_warnings, has_warning
+from einscale.numeric import ceil_div
+
+if TYPE_CHECKING:
+    from einscale.report.table import Report
+
+NOTATIONS = {
+    "slash": "slash notation",
+    "numpy": "numpy",
+    "book": "scaling book",
+    "jax": "JAX PartitionSpec",
+    "jax-type": "JAX type",
+    "dtensor": "DTensor",
+    "shardy": "Shardy",
+    "hlo": "HloSharding",
+}
+"""Notations that are written, with their titles."""
+
+_MOST_TEXT = 1_000_000
+
+
+class Written(Struct, frozen=True):
+    """A layout in one notation.
+
+    Args:
+        notation: one of `NOTATIONS`.
+        text: how it is written there, None where it cannot be.
+        rules: the rules that belong to it, for numpy.
+        note: why it cannot be written, or what of it the notation leaves out; "" otherwise.
+    """
+
+    notation: str
+    text: str | None
+    rules: str = ""
+    note: str = ""
+
+
+class Converted(Struct, frozen=True):
+    """One tensor's layout, or one einsum's, in every notation.
+
+    Args:
+        role: what it is: `tensor`, `spec`, `from` or `to`.
+        canonical: slash notation.
+        layouts: of each tensor the mesh axes of its dims, groups taken apart; open dims are not marked.
+        written: every notation.
+        lost: what was written and a layout cannot hold.
+    """
+
+    role: str
+    canonical: str
+    layouts: tuple[tuple[tuple[str, ...], ...], ...]
+    written: tuple[Written, ...]
+    lost: tuple[str, ...] = ()
+
+    def __getitem__(self, notation: str) -> str | None:
+        """How it is written in a notation, None where it cannot be."""
+        found = [one.text for one in self.written if one.notation == notation]
+        if not found:
+            raise UsageError(
+                f"unknown notation `{notation}`", hint=did_you_mean(notation, NOTATIONS, "the notations are")
+            )
+        return found[0]
+
+
+class ReshardMove(Struct, frozen=True):
+    """A collective between two layouts, per device.
+
+    Args:
+        kind: `all-gather`, `all-to-all`, ...
+        axes: the mesh axes it runs over.
+        text: the move in words, its layouts in slash notation.
+        bytes_received: bytes a device receives.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    text: str
+    bytes_received: int
+
+
+class DecodedWarning(Struct, frozen=True):
+    """One warning of XLA that it will replicate a tensor, decoded.
+
+    Args:
+        operation: the HLO operation, "" if the warning names none.
+        op_name: where it comes from in the program, "" if the warning does not say.
+        count: how often the text has this warning.
+        element: XLA's name of the element type, "" if the warning has none.
+        shape: shape of the whole tensor, None if it is not known.
+        before: the layout it has; None where a sharding cannot be decoded, and `note` says why.
+        after: the layout it is wanted in; None likewise.
+        moves: what einscale would do instead; empty where the shape is not known.
+        bytes_received: bytes a device receives by them.
+        bytes_replicated: bytes a device receives if the whole tensor is gathered, as XLA does.
+        note: what is known no better, or why there are no moves; "" otherwise.
+    """
+
+    operation: str
+    op_name: str
+    count: int
+    element: str
+    shape: tuple[int, ...] | None
+    before: Converted | None
+    after: Converted | None
+    moves: tuple[ReshardMove, ...] = ()
+    bytes_received: int | None = None
+    bytes_replicated: int | None = None
+    note: str = ""
+
+
+class Conversion(Struct, frozen=True):
+    """A layout or an einsum in every notation, or the warnings of a log decoded.
+
+    Args:
+        source: the text that was read.
+        syntax: the notation it was read in: one of `einscale.notation.DIALECTS`, or `xla-warning`.
+        mesh: the devices, if they are known.
+        item: the layout or einsum; None for warnings.
+        warnings: the warnings of XLA that the text holds.
+    """
+
+    source: str
+    syntax: str
+    mesh: Mesh | None
+    item: Converted | None = None
+    warnings: tuple[DecodedWarning, ...] = ()
+
+    def __getitem__(self, notation: str) -> str | None:
+        """How the layout or einsum is written in a notation, None where it cannot be.
+
+        Raises:
+            UsageError: no such notation, or warnings were read.
+        """
+        if self.item is None:
+            raise UsageError("a warning has two layouts", hint="take `.warnings[0].before` or `.after`")
+        return self.item[notation]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain values for JSON."""
+        from msgspec import to_builtins
+
+        from einscale.report.document import head
+
+        mesh = None if self.mesh is None else {"text": str(self.mesh), "axes": self.mesh.degrees}
+        return {
+            **head("notation"),
+            "source": self.source,
+            "syntax": self.syntax,
+            "mesh": mesh,
+            "item": to_builtins(self.item),
+            "warnings": to_builtins(self.warnings),
+        }
+
+    def report(self) -> Report:
+        """The tables that are printed."""
+        from einscale.report.notation import conversion_report
+
+        return conversion_report(self)
+
+    def __str__(self) -> str:
+        from einscale.report.text import render_text
+
+        return render_text(self.report()).rstrip("\n")
+
+
+def convert(
+    source: object,
+    *,
+    mesh: Mesh | str | Mapping[str, int] | object | None = None,
+    syntax: str | None = None,
+    indices: str | Sequence[str] | None = None,
+) -> Conversion:
+    """Write a layout, or a whole einsum with its layouts, in every notation that can say it.
+
+    >>> answer = convert("P('x', None, ('y', 'z'))", mesh="x=2,y=4,z=2", indices="B S D")
+    >>> answer["slash"], answer["dtensor"]
+    ('B/x S D/y/z', '[Shard(0), Shard(2), Shard(2)]')
+    >>> convert("{devices=[2,1,4]<=[4,2]T(1,0)}", mesh="x=4,y=2")["jax"]
+    "P('y', None, 'x')"
+
+    Args:
+        source: text in any dialect: one tensor's layout, an einsum with layouts, or XLA's warnings; or an object: a
+            `PartitionSpec`, a tuple like one, a `NamedSharding`, a list of placements, a `DTensor`, a `jax.Array`.
+        mesh: its axes, major to minor: text, a mapping, a `Mesh` of einscale, JAX or PyTorch. Objects may bring theirs.
+        syntax: the dialect where it cannot be told.
+        indices: names of the tensor's dims, `"B S D"` or `"B=32 S D"`, where the notation has none; else i, j, k, ...
+
+    Raises:
+        NotationError, MeshError: an argument cannot be understood; the guilty characters are underlined.
+        UsageError: arguments that do not fit together.
+    """
+    if syntax is not None and syntax not in DIALECTS:
+        raise UsageError(f"unknown syntax `{syntax}`", hint=did_you_mean(str(syntax), DIALECTS, "dialects"))
+    named = _indices(indices)
+    if not isinstance(source, str):
+        known = given(source)
+        if syntax not in {None, known.notation}:
+            raise UsageError(f"the object is of notation `{known.notation}`, not `{syntax}`")
+        source, syntax = known.text, known.notation
+        mesh = known.mesh if mesh is None else mesh
+        named = named or _shaped(known.shape)
+    devices = None if mesh is None else make_mesh(mesh)
+    if len(source) > _MOST_TEXT:
+        raise NotationError(f"the text is absurdly long: {len(source)} characters")
+    if syntax is None and has_warning(source):
+        if devices is None:
+            raise MeshError("a warning of XLA numbers devices, and the mesh that names them is not given")
+        return Conversion(source, "xla-warning", devices, None, _all_decoded(find_warnings(source), devices, named))
+    return _converted(check_text(source), devices, syntax, named)
+
+
+def _converted(text: str, mesh: Mesh | None, syntax: str | None, named: TensorSpec | None) -> Conversion:
+    """One tensor or one einsum in every notation."""
+    pairs = _pairs(mesh)
+    notation = syntax or (None if ";" in text else detect_layout(text))
+    if notation in LAYOUTS and ";" not in text:
+        reading = _read(text, notation, named, pairs)
+        return Conversion(text, notation, mesh, _in_all("tensor", reading.tensor, pairs, reading.lost))
+    if named is not None:
+        raise UsageError("the text names its indices itself", hint="leave out `indices` (`--indices`)")
+    dialect = detect(text, syntax)
+    names = None if mesh is None else mesh.names
+    if dialect == "slash" and "->" not in text and not _is_list(text):
+        tensor = parse_tensor(text, mesh_axes=names)
+        return Conversion(text, dialect, mesh, _in_all("tensor", tensor, pairs))
+    sizes = None if mesh is None else [axis.size for axis in mesh.axes]
+    spec = parse_spec(text, syntax=dialect, mesh_axes=names, mesh_sizes=sizes)
+    return Conversion(text, dialect, mesh, _spec_in_all(spec, pairs))
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text in slash notation has a comma between tensors."""
+    depth = 0
+    for character in text:
+        depth += (character in "{[(") - (character in "}])")
+        if character == "," and depth == 0:
+            return True
+    return False
+
+
+def _indices(indices: str | Sequence[str] | None) -> TensorSpec | None:
+    """A tensor with the indices given and no layout."""
+    if indices is None:
+        return None
+    tensor = parse_tensor(indices if isinstance(indices, str) else " ".join(map(str, indices)))
+    if tensor.partial is not None or tensor.open or any(axis.shards or axis.open for axis in tensor.axes):
+        raise UsageError("indices with a layout", expected='names alone, such as `"B S D"` or `"B=32 S D"`')
+    return tensor
+
+
+def _shaped(shape: Sequence[int] | None) -> TensorSpec | None:
+    """A tensor of this shape, its indices i, j, k, ..."""
+    if shape is None or any(size < 1 for size in shape):
+        return None
+    axes = default_dims(len(shape))
+    return TensorSpec(tuple(replace(axis, size=size) for axis, size in zip(axes, shape, strict=True)))
+
+
+def _pairs(mesh: Mesh | None) -> MeshAxes | None:
+    return None if mesh is None else tuple((axis.name, axis.size) for axis in mesh.axes)
+
+
+def _read(text: str, notation: str, named: TensorSpec | None, mesh: MeshAxes | None, rank: int | None = None) -> Reading:
+    """The layout of one tensor, its dims named."""
+    dims: Dims | None = named.dims if named is not None else default_dims(rank) if rank is not None else None
+    reading = parse_layout(text, notation, dims, mesh)
+    tensor = reading.tensor
+    if named is not None:
+        tensor = replace(tensor, name=named.name, dtype=tensor.dtype or named.dtype)
+    check_tensors(text, (tensor,), None if mesh is None else [name for name, _ in mesh])
+    return Reading(tensor, reading.lost)
+
+
+def _in_all(role: str, tensor: TensorSpec, mesh: MeshAxes | None, lost: tuple[str, ...] = ()) -> Converted:
+    """One tensor in every notation."""
+    written = [Written("slash", str(tensor))]
+    for notation in NOTATIONS:
+        if notation == "slash":
+            continue
+        rules = ""
+        try:
+            if notation == "numpy":
+                text, rules = write_numpy_tensor(tensor)
+            elif notation == "book":
+                text = write_book_tensor(tensor, tensor.name or "A")
+            else:
+                text = write_layout(tensor, notation, mesh)
+        except NotationError as error:
+            written.append(Written(notation, None, note=_why(error)))
+        else:
+            written.append(Written(notation, text, rules, _unsaid((tensor,), notation, mesh)))
+    return Converted(role, str(tensor), (tensor.layout,), tuple(written), lost)
+
+
+def _spec_in_all(spec: Spec, mesh: MeshAxes | None) -> Converted:
+    """One einsum in every notation."""
+    tensors = spec.operands if spec.output is None else (*spec.operands, spec.output)
+    written = [Written("slash", str(spec))]
+    for notation in NOTATIONS:
+        if notation == "slash":
+            continue
+        rules = ""
+        try:
+            if notation == "numpy":
+                text, rules = write_numpy(spec)
+            elif notation == "book":
+                text = write_book(spec)
+            else:
+                text = write_with_layouts(_sized(spec), notation, mesh)
+        except NotationError as error:
+            written.append(Written(notation, None, note=_why(error)))
+        else:
+            written.append(Written(notation, text, rules, _unsaid(tensors, notation, mesh)))
+    return Converted("spec", str(spec), tuple(tensor.layout for tensor in tensors), tuple(written))
+
+
+def _sized(spec: Spec) -> Spec:
+    """The spec with the sizes it writes anywhere written everywhere."""
+    tensors = spec.operands if spec.output is None else (*spec.operands, spec.output)
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes |= tensor.sizes
+    filled = [replace(tensor, dims=tuple(_fill(dim, sizes) for dim in tensor.dims)) for tensor in tensors]
+    operands = tuple(filled[: len(spec.operands)])
+    return replace(spec, operands=operands, output=None if spec.output is None else filled[-1])
+
+
+def _fill(dim: Axis | Group, sizes: Mapping[str, int]) -> Axis | Group:
+    if isinstance(dim, Group):
+        return replace(dim, axes=tuple(replace(axis, size=sizes.get(axis.name)) for axis in dim.axes))
+    return replace(dim, size=sizes.get(dim.name))
+
+
+def _why(error: NotationError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def _unsaid(tensors: Sequence[TensorSpec], notation: str, mesh: MeshAxes | None) -> str:
+    """What of these tensors a notation leaves out, in words."""
+    missing = []
+    if notation != "book" and any(tensor.name for tensor in tensors):
+        missing.append("names of tensors")
+    if notation != "jax-type" and any(tensor.sizes for tensor in tensors):
+        missing.append("sizes")
+    if notation != "jax-type" and any(tensor.dtype for tensor in tensors):
+        missing.append("element types")
+    if notation != "book" and any(isinstance(dim, Group) for tensor in tensors for dim in tensor.dims):
+        missing.append("factors of a dim")
+    if notation == "hlo":
+        used = {shard for tensor in tensors for dim in tensor.layout for shard in dim}
+        if any(size == 1 and name in used for name, size in mesh or ()):
+            missing.append("mesh axes of size 1")
+    return f"leaves out {', '.join(missing)}" if missing else ""
+
+
+def _all_decoded(
+    found: Sequence[Rematerialization], mesh: Mesh, named: TensorSpec | None
+) -> tuple[DecodedWarning, ...]:
+    """The warnings of a log; one that cannot be decoded says why, and is an error if there is no other."""
+    decoded = []
+    failure = None
+    for one in found:
+        try:
+            decoded.append(_decoded(one, mesh, named))
+        except NotationError as error:
+            failure = failure or error
+            note = f"not decoded: {_why(error)}"
+            decoded.append(
+                DecodedWarning(one.operation, one.op_name, one.count, one.element, None, None, None, note=note)
+            )
+    if failure is not None and all(one.before is None for one in decoded):
+        raise failure
+    return tuple(decoded)
+
+
+def _decoded(found: Rematerialization, mesh: Mesh, named: TensorSpec | None) -> DecodedWarning:
+    """One warning with names, and with the moves that go from one sharding to the other."""
+    pairs = _pairs(mesh)
+    rank, note = len(found.shape) if found.shape is not None else None, ""
+    tiled = _tiled_rank(found, pairs)
+    if tiled is not None and rank not in {None, tiled}:
+        note = f"the operation has {rank} dims and its shardings {tiled}: its shape says nothing of the tensor"
+        rank = None
+    readings = [_read(text, "hlo", named, pairs, tiled or rank) for text in (found.source, found.target)]
+    before, after = readings
+    dims = _whole(before.tensor, found.shape if rank is not None else None, mesh)
+    if dims is not None:
+        before, after = (Reading(_with_sizes(one.tensor, dims), one.lost) for one in readings)
+    sized = [one.tensor for one in (before, after)]
+    answer = DecodedWarning(
+        found.operation,
+        found.op_name,
+        found.count,
+        found.element,
+        dims,
+        *(_in_all(role, one.tensor, pairs, one.lost) for role, one in (("from", before), ("to", after))),
+        note=note,
+    )
+    bits = element_bits(found.element)
+    if dims is None or bits is None or before.lost or after.lost:
+        return answer if note else replace(answer, note=_no_moves(dims, bits))
+    return _with_moves(answer, sized, dims, bits, mesh)
+
+
+def _no_moves(dims: tuple[int, ...] | None, bits: int | None) -> str:
+    if dims is None:
+        return "the tensor's shape is not known, so its moves are not either; give it as `--indices 'i=16 j=16'`"
+    return "the element type has no size here" if bits is None else ""
+
+
+def _tiled_rank(found: Rematerialization, mesh: MeshAxes | None) -> int | None:
+    """Dims of the tensor as its shardings say; None if neither says."""
+    for text in (found.source, found.target):
+        if "devices=" in text or "], [" in text:
+            return len(parse_layout(text, "hlo", None, mesh).tensor.dims)
+    return None
+
+
+def _whole(tensor: TensorSpec, local: tuple[int, ...] | None, mesh: Mesh) -> tuple[int, ...] | None:
+    """Shape of the whole tensor: as named by the caller, else that of a device times the shards of each dim."""
+    if all(axis.size is not None for axis in tensor.axes) and tensor.axes:
+        return tuple(axis.size or 1 for axis in tensor.axes)
+    if local is None or len(local) != len(tensor.axes):
+        return None
+    shards = [prod(mesh.size(name) for name in dim) for dim in tensor.layout]
+    return tuple(size * count for size, count in zip(local, shards, strict=True))
+
+
+def _with_sizes(tensor: TensorSpec, sizes: tuple[int, ...]) -> TensorSpec:
+    left = iter(sizes)
+    dims: list[Axis | Group] = []
+    for dim in tensor.dims:
+        if isinstance(dim, Group):
+            dims.append(replace(dim, axes=tuple(replace(axis, size=next(left)) for axis in dim.axes)))
+        else:
+            dims.append(replace(dim, size=next(left)))
+    return replace(tensor, dims=tuple(dims))
+
+
+def _with_moves(
+    answer: DecodedWarning, tensors: Sequence[TensorSpec], shape: tuple[int, ...], bits: int, mesh: Mesh
+) -> DecodedWarning:
+    """The warning with what einscale would move, elements counted and then priced by their bits."""
+    from einscale.collectives import FREE, received_total
+    from einscale.reshard import reshard
+
+    before, after = (make_layout(tensor.layout, tensor.unreduced) for tensor in tensors)
+    indices = tensors[0].indices
+    sizes = dict(zip(indices, shape, strict=True))
+    tensor = Tensor(answer.operation.lstrip("%") or "tensor", indices, "int8")
+    moves = []
+    total = 0
+    for step in reshard(tensor, before, after, sizes, mesh):
+        elements = int(received_total(step, sizes, mesh))
+        total += elements
+        received = 0 if step.kind in FREE else int(ceil_div(elements * bits, 8 * mesh.devices))
+        moves.append(ReshardMove(step.kind, step.axes, str(step), received))
+    counts = [lcm(*(prod(mesh.size(name) for name in dim) for dim in pair)) for pair in zip(before.dims, after.dims)]
+    whole = prod(-(-size // count) * count for size, count in zip(shape, counts, strict=True))
+    return replace(
+        answer,
+        moves=tuple(moves),
+        bytes_received=int(ceil_div(total * bits, 8 * mesh.devices)),
+        bytes_replicated=_gathered(before, whole, bits, mesh),
+    )
+
+
+def _gathered(before: Layout, elements: int, bits: int, mesh: Mesh) -> int:
+    """Bytes a device receives when the whole tensor is gathered to every device."""
+    shards = prod(mesh.size(name) for dim in before.dims for name in dim)
+    return int(ceil_div((elements - elements // shards) * bits, 8))

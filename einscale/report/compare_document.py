@@ -1,0 +1,133 @@
+"""The comparison as a document for programs: exact ints, base units, the terms one by one, nothing formatted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einscale.compare import Comparison, Difference, Side
+from einscale.cost import Totals
+from einscale.report.document import head
+
+
+def compare_document(comparison: Comparison) -> dict[str, Any]:
+    """Everything the comparison knows, per device; terms count every layer."""
+    report = comparison.sides[0].report
+    return {
+        **head("compare"),
+        "inputs": {
+            "model": report.model.name,
+            "hardware": report.network.system.name,
+            "batch": report.batch,
+            "sequence": report.sequence,
+            "dtype": report.dtype,
+            "phases": list(report.phases),
+        },
+        "conventions": {
+            "flops": "1 FLOP is half a multiply-add (2mnk)",
+            "attention": "full",
+            "units": {"flops": "FLOP", "bytes": "byte", "seconds": "second"},
+            "scope": "per device",
+            "terms": "the other strategy less the first, every layer counted; they add up to `change`",
+        },
+        "notes": list(comparison.notes),
+        "strategies": [_side_document(side) for side in comparison.sides],
+        "differences": [_difference_document(difference) for difference in comparison.differences],
+        "best": [
+            {
+                "measure": best.measure,
+                "unit": best.unit,
+                "strategies": list(best.labels),
+                "value": best.value,
+                "next": best.next_label or None,
+                "next_value": best.next_value,
+            }
+            for best in comparison.best
+        ],
+    }
+
+
+def _side_document(side: Side) -> dict[str, Any]:
+    report, memory = side.report, side.report.memory
+    return {
+        "label": side.label,
+        "strategy": report.strategy.name,
+        "mesh": str(report.mesh),
+        "devices": report.mesh.devices,
+        "kinds": [
+            {
+                "kind": kind.kind,
+                "repeat": kind.repeat,
+                "totals": {phase: _totals(kind.totals(phase)) for phase in report.phases},
+                "sections": {
+                    section: {phase: _totals(kind.totals(phase, section)) for phase in report.phases}
+                    for section in kind.sections
+                    if section
+                },
+                "parameter_bytes": kind.parameter_bytes,
+                "gradient_bytes": kind.gradient_bytes,
+                "optimizer_bytes": kind.optimizer_bytes,
+                "saved_bytes": kind.saved_bytes,
+                "peak_bytes": kind.peak.bytes,
+            }
+            for kind in report.kinds
+        ],
+        "totals": _totals(report.totals),
+        "memory": {
+            "parameters_bytes": memory.parameters,
+            "gradients_bytes": memory.gradients,
+            "optimizer_bytes": memory.optimizer,
+            "saved_activations_bytes": memory.saved,
+            "working_bytes": memory.working,
+            "needed_bytes": memory.needed,
+            "capacity_bytes": memory.capacity,
+            "fits": memory.fits,
+        },
+        "unexpected": list(report.unexpected),
+    }
+
+
+def _totals(totals: Totals) -> dict[str, Any]:
+    return {
+        "flops": totals.flops,
+        "hbm_bytes": totals.traffic,
+        "received_bytes": totals.received,
+        "compute_seconds": totals.compute_seconds,
+        "communication_seconds": totals.communication_seconds,
+        "seconds": totals.seconds,
+    }
+
+
+def _difference_document(difference: Difference) -> dict[str, Any]:
+    return {
+        "first": difference.first,
+        "other": difference.other,
+        "change": _totals(difference.change),
+        "terms": [
+            {
+                "about": term.about,
+                "layer": term.layer,
+                "phase": term.phase,
+                "sections": [section for section in term.sections if section],
+                "names": list(term.names),
+                "what": term.what,
+                "first": term.first or None,
+                "other": term.other or None,
+                "first_cause": term.first_cause or None,
+                "other_cause": term.other_cause or None,
+                **_totals(term.change),
+            }
+            for term in difference.terms
+        ],
+        "memory_change_bytes": difference.memory_change,
+        "memory_terms": [
+            {
+                "part": term.part,
+                "layer": term.layer,
+                "names": list(term.names),
+                "first": term.first or None,
+                "other": term.other or None,
+                "bytes": term.bytes,
+            }
+            for term in difference.memory_terms
+        ],
+    }

@@ -15,10 +15,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from einscale.api.collective import CollectiveResult as CollectiveResult
+    from einscale.api.collective import collective as collective
     from einscale.api.compare import CompareResult as CompareResult
     from einscale.api.compare import compare as compare
     from einscale.api.layer import LayerResult as LayerResult
     from einscale.api.layer import layer as layer
+    from einscale.api.notation import Conversion as Conversion
+    from einscale.api.notation import convert as convert
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
     from einscale.errors import EinscaleError as EinscaleError
@@ -46,8 +50,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "api.collective": ("CollectiveResult", "collective"),
     "api.compare": ("CompareResult", "compare"),
     "api.layer": ("LayerResult", "layer"),
+    "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
     "errors": (
         "EinscaleError",
@@ -72,7 +78,9 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CollectiveResult",
     "CompareResult",
+    "Conversion",
     "EinscaleError",
     "HardwareError",
     "LayerResult",
@@ -89,7 +97,9 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "__version__",
+    "collective",
     "compare",
+    "convert",
     "layer",
     "list_models",
     "list_strategies",

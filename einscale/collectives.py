@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from einscale.digits import Digits, digits_of, overlap
+from einscale.digits import Digits, changed, digits_of, overlap
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
 from einscale.mesh import Mesh, MeshAxis, degree
@@ -206,14 +206,7 @@ def _fault(step: Collective, digits: Digits) -> str:
         case _:
             counts = all(digits.size(a) == digits.size(b) for a, b in zip(before, after, strict=True))
             differ = {d for a, b in zip(before, after, strict=True) if a != b for d in (*a, *b)}
-            changed = _places(before, after)
-            good = counts and owed == owes and changed <= moved <= differ
+            least = set(changed(before, after, digits.radices))
+            good = counts and owed == owes and least <= moved <= differ
             rule = "a permute keeps the number of shards of every dim, and its axes are those that change places"
     return "" if good else rule
-
-
-def _places(before: tuple[tuple[int, ...], ...], after: tuple[tuple[int, ...], ...]) -> set[int]:
-    """Digits whose place (dim and position) differs between two layouts."""
-    old = {digit: (d, k) for d, dim in enumerate(before) for k, digit in enumerate(dim)}
-    new = {digit: (d, k) for d, dim in enumerate(after) for k, digit in enumerate(dim)}
-    return {digit for digit in old.keys() | new.keys() if old.get(digit) != new.get(digit)}

@@ -158,6 +158,29 @@ def _digits_of(mesh: Mesh, parts: frozenset[str], split: bool) -> Digits:
     return Digits(mesh, tuple(radices), tuple(axes), tuple(befores), whole)
 
 
+def changed(
+    first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], radices: Sequence[int]
+) -> tuple[int, ...]:
+    """Digits that count differently in two layouts: in another dim, or for another number of places.
+
+    >>> changed([(0, 1, 2)], [(1, 0, 2)], [2, 2, 4]), changed([(0, 1, 2)], [(2, 1, 0)], [2, 2, 4])
+    ((0, 1), (0, 1, 2))
+    """
+    old, new = _weights(first, radices), _weights(second, radices)
+    return tuple(sorted(digit for digit in old.keys() | new.keys() if old.get(digit) != new.get(digit)))
+
+
+def _weights(dims: Sequence[Sequence[int]], radices: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Digit -> its dim, and how many shards of it are more major."""
+    result = {}
+    for d, dim in enumerate(dims):
+        before = 1
+        for digit in dim:
+            result[digit] = (d, before)
+            before *= radices[digit]
+    return result
+
+
 LIMIT_COUNTED = 1 << 16
 """Most device coordinates that `overlap` enumerates where radices do not line up."""
 

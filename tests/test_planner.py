@@ -13,9 +13,11 @@ from einscale.errors import LayoutError, PlanError, SizeError, UsageError
 from einscale.hardware import load_system
 from einscale.layout import Layout, Tensor, make_layout, replicated
 from einscale.mesh import Mesh, make_mesh
+from einscale.plan import LocalEinsum, step_flops, work_traffic
 from einscale.planner.einsum import PlannedEinsum, Wanted, alternatives, forget, plan_einsum
 from einscale.reshard import reshard
-from einscale.topology import bind
+from einscale.roofline import local_seconds
+from einscale.topology import Network, bind, step_seconds
 
 SIZES = {"b": 64, "s": 128, "d": 64, "f": 256, "h": 32, "k": 16}
 
@@ -122,10 +124,10 @@ def test_a_cap_that_nothing_keeps_is_refused_with_the_least_that_can_be_had() ->
 def test_open_outputs_stay_where_the_einsum_leaves_them() -> None:
     planned = plan("b/x d, d f/y -> b/? f/?", "x=4,y=2")
     assert planned.plan.output_layout == make_layout([("x",), ("y",)])
-    scattered = plan("b d/x, d/x f -> b/? f/?", "x=4")
+    scattered = plan("b d/x, d/x f -> b/? f/?", "x=4", {"d": 4096})
     assert kinds(scattered) == ["reduce-scatter(x)"]
     assert not scattered.plan.output_layout.unreduced
-    owing = plan("b d/x, d/x f -> b/? f/?", "x=4", open_sums=True)
+    owing = plan("b d/x, d/x f -> b/? f/?", "x=4", {"d": 4096}, open_sums=True)
     assert kinds(owing) == []
     assert owing.plan.output_layout.unreduced == ("x",)
 
@@ -208,15 +210,34 @@ def test_alternatives_differ_and_cost_no_less() -> None:
         check(other, SIZES, make_mesh("x=4,y=2"))
 
 
-def test_time_prefers_fast_links() -> None:
-    # 16 nodes of 8: gathering over the node is cheap, across nodes it is not
-    mesh = make_mesh("data=16,model=8")
-    network = bind(mesh, load_system("h100"))
-    known = {"b": 1024, "s": 2048, "d": 4096, "f": 16384}
-    planned = plan("b/data s/model d, d f/model -> b/data s f/model", "data=16,model=8", known, network=network, objective="time")
-    assert kinds(planned) == ["all-gather(model)"]
-    assert planned.seconds is not None
-    assert planned.seconds > 0
+def seconds_of(planned: PlannedEinsum, known: dict[str, int], network: Network) -> float:
+    """Time of a plan's moves and local work, one after the other."""
+    total = sum(step_seconds(step, known, network) for step in planned.plan.collectives)
+    for step in planned.plan.steps:
+        if isinstance(step, LocalEinsum):
+            flops = step_flops(step, known, network.mesh.degrees)
+            traffic = work_traffic(step, known, network.mesh.degrees)
+            total += local_seconds(flops, traffic, step.inputs[0].dtype, network.system.chip).seconds
+    return total
+
+
+@pytest.mark.parametrize("mesh", ["data=4,model=4", "data=2,model=8", "data=16"])
+@pytest.mark.parametrize(
+    "text",
+    ["b/{0} s d, d f/{1} -> b/{0} s f/{1}", "b/{0} s/{1} d, d/{0} f/{1} -> b/{0} s f/{1}", "b s d/{0}, d/{0} f -> b s f"],
+)
+def test_time_is_what_the_steps_take_and_no_more_than_the_plan_by_bytes(text: str, mesh: str) -> None:
+    names = make_mesh(mesh).names
+    text = text.format(names[0], names[-1])
+    if len(names) == 1:
+        text = text.replace(f"/{names[0]} f/{names[0]}", f"/{names[0]} f").replace(f"f/{names[0]}", "f").replace(f"s/{names[0]}", "s")
+    known = {"b": 256, "s": 512, "d": 1024, "f": 2048}
+    network = bind(make_mesh(mesh), load_system("h100"))
+    fast = plan(text, mesh, known, network=network, objective="time")
+    lean = plan(text, mesh, known)
+    assert fast.seconds is not None
+    assert fast.seconds == pytest.approx(seconds_of(fast, known, network), rel=1e-9)
+    assert fast.seconds <= seconds_of(lean, known, network) * (1 + 1e-9)
 
 
 def test_time_needs_a_network() -> None:

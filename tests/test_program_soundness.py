@@ -1,8 +1,8 @@
 """What any planned program must satisfy, checked statement by statement for every model and strategy.
 
 The rules are those of arithmetic on shards, written here without the planner: an index has the same mesh axes wherever
-a statement reads it, a sum over a divided index is owed, only linear work reads a value that owes a sum, and collectives
-lead from where a value was to where it is read.
+a statement reads it, a sum over a divided index is owed, only linear work reads a value that owes a sum, and
+collectives lead from where a value was to where it is read.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def covered(axes: list[str], plan: PlannedProgram) -> set[tuple[str, int, int]]:
     return found
 
 
-def check_statement(
-    plan: PlannedProgram, planned: PlannedStatement, at_hand: dict[tuple[str, str], set[Layout]]
-) -> None:
+def check_statement(plan: PlannedProgram, planned: PlannedStatement, at_hand: AtHand) -> None:
     statement, work = planned.statement, planned.work
     phase = planned.phase
     for step in planned.collectives:

@@ -84,7 +84,7 @@ def layer(
     """Price every kind of layer of a model under a strategy.
 
     >>> answer = layer("llama3-8b", mesh="model=8", strategy="megatron", sequence=2048)
-    >>> [kind.kind for kind in answer.report.kinds], answer.report.totals.flops > 10**14
+    >>> [kind.kind for kind in answer.report.kinds], answer.report.totals.flops > 10**13
     (['embedding', 'block', 'head'], True)
 
     Args:

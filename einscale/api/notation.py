@@ -283,7 +283,9 @@ def _pairs(mesh: Mesh | None) -> MeshAxes | None:
     return None if mesh is None else tuple((axis.name, axis.size) for axis in mesh.axes)
 
 
-def _read(text: str, notation: str, named: TensorSpec | None, mesh: MeshAxes | None, rank: int | None = None) -> Reading:
+def _read(
+    text: str, notation: str, named: TensorSpec | None, mesh: MeshAxes | None, rank: int | None = None
+) -> Reading:
     """The layout of one tensor, its dims named."""
     dims: Dims | None = named.dims if named is not None else default_dims(rank) if rank is not None else None
     reading = parse_layout(text, notation, dims, mesh)

@@ -22,11 +22,13 @@ COMMANDS = {
     "compare": ("compare", "Price layers under several strategies, and say why they differ."),
     "plan": ("plan", "Plan one sharded einsum and price it."),
     "explain": ("plan", "Plan one sharded einsum and say why."),
+    "notation": ("notation", "Write a layout or a spec in every notation, and decode XLA's warnings."),
     "program": ("models", "Print a model's programs as text."),
     "model": ("models", "Count a model's parameters."),
     "models": ("models", "List the models known by name."),
     "strategies": ("strategies", "List the strategies known by name, or show one."),
     "hardware": ("hardware", "List the hardware known by name, or show one system."),
+    "collective": ("collective", "Price one collective on its own, over algorithms and sizes."),
 }
 """Command -> (the module of this package that has a function of that name, one line for the overview)."""
 

@@ -136,7 +136,9 @@ def _measured(system: System) -> Iterator[Doubt]:
     chip = system.chip
     figures = [(f"chip.peaks.{rate.dtype}", rate.value, rate.attainable) for rate in chip.peaks]
     figures.append(("chip.memory_bandwidth", chip.memory_bandwidth.value, chip.memory_bandwidth.attainable))
-    figures += [(f"levels.{one.name}.bandwidth", one.bandwidth.value, one.bandwidth.attainable) for one in system.levels]
+    figures += [
+        (f"levels.{one.name}.bandwidth", one.bandwidth.value, one.bandwidth.attainable) for one in system.levels
+    ]
     for key, value, attainable in figures:
         if attainable is None:
             continue

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from einscale.errors import EinscaleError, ModelError, did_you_mean
+from msgspec.structs import replace
+
+from einscale.errors import EinscaleError, ModelError, SizeError, did_you_mean
 from einscale.models.config import parse_json, read_text
 from einscale.models.families import read_config
 from einscale.models.layers import layer_kinds
 from einscale.models.values import LayerKind, Model
-from einscale.program.text import parse_program
+from einscale.program.shapes import axis_names
+from einscale.program.text import parse_programs
 from einscale.program.values import Program
+from einscale.units import check_size
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -23,6 +28,15 @@ ALIASES = {
     "llama-2-7b": "llama2-7b",
     "llama-2-70b": "llama2-70b",
     "mistral-7b-v0.1": "mistral-7b",
+    "llama-65b": "llama1-65b",
+    "gemma-2-9b": "gemma2-9b",
+    "gemma-2-27b": "gemma2-27b",
+    "gemma-3-27b": "gemma3-27b",
+    "qwen-2.5-7b": "qwen2.5-7b",
+    "qwen-3-8b": "qwen3-8b",
+    "qwen-3-32b": "qwen3-32b",
+    "olmo-3-7b": "olmo3-7b",
+    "bloom": "bloom-176b",
     "gpt-2": "gpt2",
     "gpt3": "gpt3-175b",
     "gpt-3": "gpt3-175b",
@@ -46,12 +60,15 @@ def is_path(name: str) -> bool:
     return name not in ("", ".") and "\0" not in name and len(name) < 256 and Path(name).exists()
 
 
-def load_model(name_or_path: str | Path, *, dtype: str | None = None) -> Model:
+def load_model(
+    name_or_path: str | Path, *, dtype: str | None = None, sizes: Mapping[str, int] | None = None
+) -> Model:
     """A model by preset name (in any case) or by the path of a `config.json`, an `.ein` text or a Python file.
 
     Args:
         name_or_path: a preset wins over a file of the same name; write `./name` for the file.
         dtype: element type of parameters and activations, over the file's own.
+        sizes: axis -> size, for axes that a program of one's own leaves open.
 
     >>> load_model("llama3-70b").config.hidden
     8192
@@ -59,20 +76,44 @@ def load_model(name_or_path: str | Path, *, dtype: str | None = None) -> Model:
     Raises:
         ModelError: no such preset or file, or a configuration that cannot be used.
         NotationError, ProgramError: a program text with a fault.
+        SizeError: a size for an axis that no program has, or that is fixed to another size.
     """
     name_or_path = str(name_or_path)
     folded = name_or_path.strip().casefold()
     folded = ALIASES.get(folded, folded)
     presets = list_models()
     if folded in presets:
-        return _load_preset(folded, dtype)
-    if is_path(name_or_path):
-        return _load_file(name_or_path, dtype)
-    raise ModelError(
-        f"unknown model `{name_or_path}`",
-        expected="the name of a preset, or the path of a config.json, .ein or .py file",
-        hint=did_you_mean(name_or_path, (*presets, *ALIASES), "presets"),
-    )
+        model = _load_preset(folded, dtype)
+    elif is_path(name_or_path):
+        model = _load_file(name_or_path, dtype)
+    else:
+        raise ModelError(
+            f"unknown model `{name_or_path}`",
+            expected="the name of a preset, or the path of a config.json, .ein or .py file",
+            hint=did_you_mean(name_or_path, (*presets, *ALIASES), "presets"),
+        )
+    return resized(model, sizes) if sizes else model
+
+
+def resized(model: Model, sizes: Mapping[str, int]) -> Model:
+    """The model with the sizes of further axes fixed, in every program that has them.
+
+    Raises:
+        SizeError: an axis that no program has, or whose size a program fixes already to another.
+    """
+    names = dict.fromkeys(axis for layer in model.layers for axis in axis_names(layer.program))
+    for name, size in sizes.items():
+        check_size(size, f"size of axis `{name}`")
+        if name not in names:
+            raise SizeError(f"no program of `{model.name}` has an axis `{name}`", hint=did_you_mean(name, names, "axes"))
+    layers = []
+    for layer in model.layers:
+        fixed, own = dict(layer.program.sizes), set(axis_names(layer.program))
+        for name, size in sizes.items():
+            if name in own and fixed.setdefault(name, size) != size:
+                raise SizeError(f"axis `{name}` is {fixed[name]} in program `{layer.program.name}`, not {size}")
+        layers.append(LayerKind(layer.kind, replace(layer.program, sizes=tuple(fixed.items())), layer.repeat))
+    return replace(model, layers=tuple(layers))
 
 
 def _load_preset(name: str, dtype: str | None) -> Model:
@@ -85,7 +126,7 @@ def _load_file(path: str, dtype: str | None) -> Model:
     text = read_text(path)
     if path.endswith((".ein", ".py")):
         programs = read_programs(path, text)
-        layers = tuple(LayerKind(program.name, program, 1) for program in programs)
+        layers = tuple(LayerKind(program.name, program, program.repeat) for program in programs)
         return Model(Path(path).stem, layers, path)
     config, defaults, notes = read_config(parse_json(text, path), path, text, dtype)
     file = Path(path).resolve()
@@ -94,7 +135,7 @@ def _load_file(path: str, dtype: str | None) -> Model:
 
 
 def read_programs(path: str, text: str) -> tuple[Program, ...]:
-    """Programs of the user's own: the one that an `.ein` text describes, or those that a Python file binds to names.
+    """Programs of the user's own: those that an `.ein` text describes, or that a Python file binds to names.
 
     Raises:
         ModelError: the Python file fails or makes no program.
@@ -102,7 +143,7 @@ def read_programs(path: str, text: str) -> tuple[Program, ...]:
     """
     try:
         if path.endswith(".ein"):
-            return (parse_program(text),)
+            return parse_programs(text)
         found = _run(path, text)
     except EinscaleError as error:
         raise type(error)(
@@ -110,6 +151,10 @@ def read_programs(path: str, text: str) -> tuple[Program, ...]:
         ) from None
     if not found:
         raise ModelError(f"{path} makes no program", expected="a line such as: block = trace(function, inputs)")
+    names = [program.name for program in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ModelError(f"{path} makes two programs called `{twice}`", expected='a name for each: trace(..., name="mlp")')
     return found
 
 

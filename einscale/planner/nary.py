@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from einscale.digits import digits_of
 from einscale.einsum import Einsum, Path, contraction_paths, einsum_flops
 from einscale.errors import PlanError
-from einscale.layout import Layout, Tensor
+from einscale.layout import Layout, Tensor, local_shape
 from einscale.mesh import Mesh
 from einscale.numeric import product
 from einscale.plan import LocalEinsum, Plan, Step, plan_flops, plan_received
@@ -71,16 +71,14 @@ def plan_many(
     """
     einsum = Einsum(tuple(tensor.indices for tensor in tensors), output.indices)
     trees = [contractions(path, tensors, output) for path in contraction_paths(einsum, sizes)]
-    needs = [least_flops(tree, tensors, sizes, mesh) for tree in trees]
+    needs = [least_flops(tree, tensors, layouts, sizes, mesh) for tree in trees]
     order = sorted(range(len(trees)), key=lambda k: (sum(needs[k]), k))
     least = sum(needs[order[0]])
     cap = terms.max_flops
-    if cap is None and terms.network is None:
-        cap = least
     best: Option | None = None
     for k in order[:TREES]:
         spare = None if cap is None else cap - sum(needs[k])
-        if spare is not None and spare < 0:
+        if (spare is not None and spare < 0) or (cap is None and terms.network is None and sum(needs[k]) > least):
             break
         for caps in _allotments(needs[k], spare, mesh.devices):
             found = _planned(trees[k], tensors, layouts, wanted, sizes, mesh, terms, caps)
@@ -125,21 +123,32 @@ def contractions(path: Path, tensors: tuple[Tensor, ...], output: Tensor) -> tup
 
 
 def least_flops(
-    tree: tuple[Contraction, ...], tensors: tuple[Tensor, ...], sizes: Mapping[str, int], mesh: Mesh
+    tree: tuple[Contraction, ...],
+    tensors: tuple[Tensor, ...],
+    layouts: tuple[Layout, ...],
+    sizes: Mapping[str, int],
+    mesh: Mesh,
 ) -> list[int]:
-    """Least FLOPs per device of every contraction of a tree."""
-    hand = list(tensors)
+    """Least FLOPs per device of every contraction of a tree, the local sums of lonely indices included."""
+    hand: list[tuple[Tensor, Layout | None]] = list(zip(tensors, layouts, strict=True))
     digits = digits_of(mesh)
     result = []
     for step in tree:
-        pair = (hand[step.first], hand[step.second])
-        hand = [tensor for k, tensor in enumerate(hand) if k not in (step.first, step.second)] + [step.output]
-        distinct = tuple(replace(tensor, indices=tuple(dict.fromkeys(tensor.indices))) for tensor in pair)
-        whole = tuple(Layout(((),) * len(tensor.indices)) for tensor in distinct)
-        question = Question(distinct, whole, step.output, Wanted((None,) * len(step.output.indices)), sizes, digits)
+        chosen = (hand[step.first], hand[step.second])
+        hand = [entry for k, entry in enumerate(hand) if k not in (step.first, step.second)] + [(step.output, None)]
+        pair = tuple(tensor for tensor, _ in chosen)
+        lonely = Einsum(tuple(tensor.indices for tensor in pair), step.output.indices).lonely
+        flops = 0
+        left = []
+        for (tensor, layout), alone in zip(chosen, lonely, strict=True):
+            if alone and layout is not None:
+                flops += product(local_shape(layout, tensor.indices, sizes, mesh.degrees))
+            left.append(Tensor(tensor.name, tuple(i for i in dict.fromkeys(tensor.indices) if i not in alone)))
+        whole = tuple(Layout(((),) * len(tensor.indices)) for tensor in left)
+        open_output = Wanted((None,) * len(step.output.indices))
+        question = Question(tuple(left), whole, step.output, open_output, sizes, digits)
         shards = most_shards(question, (1 << len(digits.radices)) - 1)
-        points = product(sizes[index] for index in question.names)
-        result.append(-(-einsum_flops(2, True, points) // shards))
+        result.append(flops - (-einsum_flops(2, True, question.iterations) // shards))
     return result
 
 

@@ -209,7 +209,12 @@ def _search(
         needed = 1
     best = Best()
     for kept in keeps(question):
-        Placer(question, kept, needed, objective, best, avoid).run()
+        guesses: tuple[Placement, ...] = ()
+        if isinstance(objective, Seconds):  # what moves the fewest bytes is a good guess of what is fast
+            lean = Best()
+            Placer(question, kept, max(needed, most), Bytes(question), lean, avoid).run()
+            guesses = (lean.placement,) if lean.pricing is not None else ()
+        Placer(question, kept, needed, objective, best, avoid).run(guesses)
     if best.pricing is None:
         raise PlanError("no placement was found within the search's bound on work")
     return best

@@ -84,8 +84,10 @@ class Placer:
         self._share = 1.0
         self.parts = parts_of(question, kept, objective.crossing)
 
-    def run(self) -> None:
+    def run(self, guesses: tuple[Placement, ...] = ()) -> None:
         """Improve on the best placement until none can be cheaper, or the work allowed is done.
+
+        `guesses` are placements to price first, beside those that follow the given layouts.
 
         By bytes single digits are handed out; by time, where bounds are weaker, a few parts of axes. Most questions
         are answered within a fraction of the work allowed. The others go on with whole axes, which are few, before
@@ -94,6 +96,8 @@ class Placer:
         best, pricing = self.best, self.pricing
         slow = pricing.objective.crossing
         self._seed()
+        for placement in guesses:
+            self.consider(placement)
         parts = single_digits(self.question)
         if not pricing.objective.fine and len(parts) > ATOMS:
             parts = coarse_atoms(self.question, slow, ATOMS)

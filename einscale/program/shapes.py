@@ -262,7 +262,11 @@ def program_sizes(program: Program, given: Mapping[str, int] | None = None) -> d
     resolved = {name: axes.get(name) for name in names}
     missing = [name for name, size in resolved.items() if size is None]
     if missing:
-        raise SizeError(f"the size of axis `{missing[0]}` of program `{program.name}` is not given")
+        axis = missing[0]
+        raise SizeError(
+            f"the size of axis `{axis}` of program `{program.name}` is not given",
+            expected=f"a line `size {axis} = 64` in the program, or --size {axis}=64",
+        )
     return {name: size for name, size in resolved.items() if size is not None}
 
 

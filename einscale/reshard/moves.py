@@ -12,6 +12,7 @@ from itertools import product
 from math import prod
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, MASK, PERMUTE, REDUCE_SCATTER, SLICE
+from einscale.digits import changed
 
 Dims = tuple[tuple[int, ...], ...]
 State = tuple[Dims, int]
@@ -301,14 +302,7 @@ def _permutes(state: State, goal: Goal, prefix: list[int], free: int) -> Iterato
         for after in _aligned(state, goal, chosen, free):
             if after not in seen:
                 seen.add(after)
-                yield PERMUTE, _changed(dims, after), (after, owed)
-
-
-def _changed(dims: Dims, after: Dims) -> tuple[int, ...]:
-    """Digits whose place differs."""
-    old = {digit: (d, k) for d, dim in enumerate(dims) for k, digit in enumerate(dim)}
-    new = {digit: (d, k) for d, dim in enumerate(after) for k, digit in enumerate(dim)}
-    return tuple(sorted(digit for digit in old.keys() | new.keys() if old.get(digit) != new.get(digit)))
+                yield PERMUTE, changed(dims, after, goal.radices), (after, owed)
 
 
 def _aligned(state: State, goal: Goal, chosen: tuple[int, ...], free: int) -> Iterator[Dims]:

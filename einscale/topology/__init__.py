@@ -1,5 +1,7 @@
 """Times on links: mesh axes bound to network levels, alpha-beta prices of collectives, and their formulas in words."""
 
+from einscale.topology.algorithms import Algorithm, algorithms
+from einscale.topology.alone import Alone, group_axes, move_name, price_alone
 from einscale.topology.formulas import ALGORITHMS, MOVES, Segment, collective_seconds
 from einscale.topology.network import Network, Place, bind, level_counts, segments, split_levels
 from einscale.topology.price import (
@@ -17,17 +19,23 @@ __all__ = [
     "ALGORITHMS",
     "MOVES",
     "PROVENANCE",
+    "Algorithm",
+    "Alone",
     "Formula",
     "Network",
     "Place",
     "Segment",
     "Term",
+    "algorithms",
     "bind",
     "coefficients",
     "collective_seconds",
     "explain",
     "explain_step",
+    "group_axes",
     "level_counts",
+    "move_name",
+    "price_alone",
     "seconds_on",
     "segments",
     "split_levels",

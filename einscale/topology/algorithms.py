@@ -2,9 +2,10 @@
 
 Latency is launch + steps x hop, as in `einscale.topology.formulas`; V is the bytes of the whole array of one group, L
 the bytes a device holds before the move, n the group. log2(n) is rounded up. One-shot and two-shot are kernels that
-read the memory of all peers at once, which only a network inside a node allows. Sources: R. Thakur, R. Rabenseifner, W. Gropp, Optimization of
-Collective Communication Operations in MPICH, IJHPCA 19(1), 2005 (recursive doubling and halving, Bruck); How To Scale
-Your Model (rings, tori, switches); NCCL, src/graph/tuning.cc (rings over several nodes).
+read the memory of all peers at once, which only a network inside a node allows. What a message costs its sender beside
+a step's latency is not counted. Sources: R. Thakur, R. Rabenseifner, W. Gropp, Optimization of Collective Communication
+Operations in MPICH, IJHPCA 19(1), 2005 (recursive doubling and halving, Bruck); How To Scale Your Model (rings, tori,
+switches); NCCL, src/graph/tuning.cc (rings over several nodes).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def algorithms(kind: str, axes: tuple[str, ...], held: int, network: Network) ->
     >>> from einscale.topology import bind
     >>> network = bind(parse_mesh("data=4,model=8"), load_system("h100"))
     >>> [way.name for way in algorithms("all-reduce", ("model",), 2**20, network)]
-    ['ring', 'bidirectional ring', 'tree', 'tree, whole array', 'switch, two-shot', 'switch, one-shot']
+    ['ring', 'bidirectional ring', 'tree', 'tree, whole array', 'switch two-shot', 'switch one-shot']
     >>> [way.name for way in algorithms("all-gather", ("data", "model"), 2**20, network)]
     ['hierarchical', 'hierarchical, one level after the other', 'ring through all devices']
 
@@ -156,14 +157,14 @@ def _on_switch(kind: str, part: Group, level: Level, held: int) -> Iterator[Algo
         if kind == ALL_REDUCE:
             yield _make("tree, whole array", (depth, depth), level, held, "V log₂(n)/W")
         if level.domain is not None:
-            yield _make("switch, two-shot" if twice == 2 else "switch, one-shot", (twice, share), level, held, *words)
+            yield _make("switch two-shot" if twice == 2 else "switch one-shot", (twice, share), level, held, *words)
             if kind == ALL_REDUCE:
-                yield _make("switch, one-shot", (1, n - 1), level, held, "V(n-1)/W")
+                yield _make("switch one-shot", (1, n - 1), level, held, "V(n-1)/W")
     elif kind == ALL_TO_ALL:
         yield _make("pairwise", (n - 1, (n - 1) / n), level, held, "L(n-1)/(n W)")
         yield _make("tree", (depth, depth / 2), level, held, "L log₂(n)/(2 W)")
         if level.domain is not None:
-            yield _make("switch, one-shot", (1, (n - 1) / n), level, held, "L(n-1)/(n W)")
+            yield _make("switch one-shot", (1, (n - 1) / n), level, held, "L(n-1)/(n W)")
 
 
 def _on_full(kind: str, part: Group, level: Level, held: int) -> Iterator[Algorithm]:
@@ -207,9 +208,7 @@ def _in_turn(kind: str, parts: tuple[Segment, ...]) -> Cost:
     return steps, factor
 
 
-def _across(
-    kind: str, held: int, formula: Formula, parts: tuple[Group, ...], network: Network
-) -> Iterator[Algorithm]:
+def _across(kind: str, held: int, formula: Formula, parts: tuple[Group, ...], network: Network) -> Iterator[Algorithm]:
     """A hierarchy whose levels take turns; one ring through all devices that uses every port between nodes."""
     if kind == PERMUTE:
         return

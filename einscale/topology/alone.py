@@ -24,6 +24,10 @@ SPELLINGS = {
     "collectivepermute": PERMUTE,
     "ppermute": PERMUTE,
     "sendrecv": PERMUTE,
+    "ag": ALL_GATHER,
+    "rs": REDUCE_SCATTER,
+    "ar": ALL_REDUCE,
+    "a2a": ALL_TO_ALL,
 }
 """Names of collectives in other tools, case, `-` and `_` left out."""
 

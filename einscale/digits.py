@@ -158,9 +158,7 @@ def _digits_of(mesh: Mesh, parts: frozenset[str], split: bool) -> Digits:
     return Digits(mesh, tuple(radices), tuple(axes), tuple(befores), whole)
 
 
-def changed(
-    first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], radices: Sequence[int]
-) -> tuple[int, ...]:
+def changed(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], radices: Sequence[int]) -> tuple[int, ...]:
     """Digits that count differently in two layouts: in another dim, or for another number of places.
 
     >>> changed([(0, 1, 2)], [(1, 0, 2)], [2, 2, 4]), changed([(0, 1, 2)], [(2, 1, 0)], [2, 2, 4])

@@ -23,6 +23,7 @@ from einscale.numeric import product
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
 from einscale.program.backward import backward
 from einscale.program.shapes import is_float
+from einscale.program.shapes import program_sizes as sizes_of
 from einscale.program.values import Program
 from einscale.strategy import ROLES, Strategy, bind_strategy
 from einscale.topology import Network, bind
@@ -237,8 +238,12 @@ def _kind_report(
 
 
 def program_sizes(program: Program, batch: int, sequence: int) -> dict[str, int]:
-    """Sizes of every axis of a program: its own, batch `b`, and the sequence `s` (queries) and `t` (keys)."""
-    return {**dict(program.sizes), "b": batch, "s": sequence, "t": sequence}
+    """Sizes of every axis of a program: its own, batch `b`, and the sequence `s` (queries) and `t` (keys).
+
+    Raises:
+        SizeError: the size of another axis is not given.
+    """
+    return sizes_of(program, defaults={"b": batch, "s": sequence, "t": sequence})
 
 
 def retyped(program: Program, dtype: str) -> Program:

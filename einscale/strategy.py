@@ -327,9 +327,14 @@ def divide_composite(
 ) -> dict[str, tuple[str, ...]]:
     """Divide the mesh axes over the parts of a composite, major to minor, splitting an axis where a part ends.
 
+    Where the parts do not divide evenly, the rest of an axis goes to the part with the most elements left, padded: one
+    key head with 71 query heads is not divided 4 ways, its query heads are.
+
     >>> from einscale.mesh import parse_mesh
     >>> divide_composite(("n", "g"), ("model",), {"n": 8, "g": 8}, parse_mesh("model=16"), Rule("h", ("model",)))
     {'n': ('model:(1)8',), 'g': ('model:(8)2',)}
+    >>> divide_composite(("n", "g"), ("model",), {"n": 1, "g": 71}, parse_mesh("model=4"), Rule("h", ("model",)))
+    {'n': (), 'g': ('model',)}
     """
     room = {part: sizes[part] for part in parts}
     total = product(room.values())
@@ -340,7 +345,7 @@ def divide_composite(
             hint=f"use at most {total} devices along {'/'.join(axes)}, or another rule for `{rule.index}`",
         )
     placed: dict[str, tuple[str, ...]] = dict.fromkeys(parts, ())
-    if len(parts) == 1 or total % ways:
+    if len(parts) == 1:
         placed[parts[0]] = tuple(axes)
         return placed
     for axis in axes:
@@ -351,7 +356,11 @@ def divide_composite(
                 placed[part] += (axis if take == whole else sub_axis(axis, before, take),)
                 before, left, room[part] = before * take, left // take, room[part] // take
         if left > 1:
-            return {part: (tuple(axes) if part == parts[0] else ()) for part in parts}
+            roomiest = max(parts, key=lambda name: room[name])
+            if room[roomiest] < left:
+                return {part: (tuple(axes) if part == parts[0] else ()) for part in parts}
+            placed[roomiest] += (axis if left == whole else sub_axis(axis, before, left),)
+            room[roomiest] = int(ceil_div(room[roomiest], left))
     return placed
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,88 @@ def test_required_systems_are_there() -> None:
         "a100-40gb",
         "h200",
         "b200",
+        "b300",
         "gb200-nvl72",
+        "gb300-nvl72",
+        "mi250x",
+        "mi300x",
+        "l4",
+        "a10g",
+        "tpu-v3",
         "tpu-v4",
         "tpu-v5e",
         "tpu-v5p",
         "tpu-v6e",
+        "tpu-v7x",
     }
     assert wanted <= set(NAMES)
+
+
+CHIPS = tomllib.loads((Path(__file__).parent / "data" / "chips.toml").read_text("utf-8"))
+MEASURED_ON = {
+    "a100-80gb": "a100-80gb",
+    "b200": "b200",
+    "gb200-nvl72": "gb200-nvl72",
+    "gb300-nvl72": "gb300-nvl72",
+    "h100-80gb": "h100",
+    "h100-96gb-500w": "h100-96gb-500w",
+    "h200": "h200",
+    "tpu-v4": "tpu-v4",
+    "tpu-v5e": "tpu-v5e",
+}
+"""Names of the hardware that published training steps were measured on, and our systems."""
+
+OTHERWISE = {
+    ("TPU-v3", "bf16"): "123 by Google's own page; the collection has the 140 of a book",
+    ("TPU-v5p", "memory_bandwidth"): "2800 by the book that the other figures are from; Google has printed 2765",
+    ("A10G", "link"): "PCIe 4.0 x16 is 31.5 GB/s after its encoding, 32 before",
+    ("L4", "link"): "PCIe 4.0 x16 is 31.5 GB/s after its encoding; the collection has 31",
+    ("L4", "fp8"): "485 sparse of the data sheet, halved; the collection has 242",
+    ("L4", "int8"): "485 sparse of the data sheet, halved; the collection has 242",
+}
+"""Figures that are not those of the collected ones, and why."""
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_collected_figures_are_ours(name: str) -> None:
+    chip, system = CHIPS[name], load_system(name).ideal()
+    links = chip.get("ici") or chip.get("scaleup") or {}
+    per_link = "per_link_oneway_gbps" if "ici" in chip else "total_oneway_gbps"
+    collected = {key: value for key, value in chip["tflops"].items() if isinstance(value, (int, float))}
+    collected["fp32"] = collected.pop("fp32_vector", None)
+    ours: dict[str, float] = {rate.dtype: rate.datasheet / 1e12 for rate in system.chip.peaks}
+    collected |= {"memory": chip["hbm_gb"], "memory_bandwidth": chip["hbm_gbps"], "link": links.get(per_link)}
+    level = system.levels[0]
+    ours["memory"], ours["memory_bandwidth"] = system.chip.memory.value, system.chip.memory_bandwidth.used / 1e9
+    ours["link"] = level.bandwidth.used / 1e9 * (1 if "ici" in chip else level.links)
+    checked = 0
+    for key, value in collected.items():
+        if value is not None and not isinstance(value, str):
+            differs = ours[key] != pytest.approx(value)
+            assert differs == ((name, key) in OTHERWISE), f"{key}: {ours[key]:g} for {value:g}"
+            checked += 1
+    assert checked >= 2
+    if "torus_dims" in links:
+        assert len(level.shape) == links["torus_dims"]
+    if "pod" in links:
+        assert list(level.shape) == links["pod"]
+    if links.get("domain", 1) > 1:
+        assert level.domain == links["domain"]
+
+
+@pytest.mark.parametrize(("name", "system"), MEASURED_ON.items())
+def test_hardware_of_measured_steps_resolves(name: str, system: str) -> None:
+    assert load_system(name).name == system
+
+
+def test_names_may_be_spelt_as_their_makers_do() -> None:
+    assert load_system("TPU-v7x (Ironwood)").name == load_system("tpu v7x").name == "tpu-v7x"
+    assert load_system("A100-SXM-80GB").name == load_system("a100_sxm4_80gb").name == "a100-80gb"
+
+
+def test_links_of_a_device() -> None:
+    links = {name: [level.links for level in load_system(name).levels] for name in ("h100", "mi300x", "tpu-v5p")}
+    assert links == {"h100": [1, 1], "mi300x": [7, 1], "tpu-v5p": [6, 1]}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -273,7 +273,7 @@ def test_blanks_and_newlines_mean_nothing_between_words() -> None:
 
 
 def test_dialects_are_named() -> None:
-    assert DIALECTS == ("slash", "numpy", "book")
+    assert DIALECTS == ("slash", "numpy", "book", "jax", "dtensor", "shardy", "hlo")
     with pytest.raises(UsageError, match="did you mean `numpy`"):
         parse_spec("ij->ji", syntax="numppy")
 

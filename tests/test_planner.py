@@ -40,7 +40,13 @@ def plan(text: str, mesh: str, sizes: dict[str, int] | None = None, **options: o
     known = {**SIZES, **(sizes or {})}
     wanted = Wanted(dims, goal.unreduced, bool(options.pop("open_sums", False)))
     planned = plan_einsum(
-        tensors, tuple(layout for _, layout in operands), Tensor("out", indices), wanted, known, make_mesh(mesh), **options
+        tensors,
+        tuple(layout for _, layout in operands),
+        Tensor("out", indices),
+        wanted,
+        known,
+        make_mesh(mesh),
+        **options,
     )  # type: ignore[arg-type]
     check(planned, known, make_mesh(mesh))
     return planned
@@ -200,7 +206,14 @@ def test_repeated_questions_are_free_and_equal() -> None:
 def test_alternatives_differ_and_cost_no_less() -> None:
     tensors = (Tensor("A", ("b", "d")), Tensor("B", ("d", "f")))
     given_layouts = (make_layout([("x",), ()]), make_layout([("x",), ("y",)]))
-    arguments = (tensors, given_layouts, Tensor("out", ("b", "f")), Wanted((("x",), ("y",))), SIZES, make_mesh("x=4,y=2"))
+    arguments = (
+        tensors,
+        given_layouts,
+        Tensor("out", ("b", "f")),
+        Wanted((("x",), ("y",))),
+        SIZES,
+        make_mesh("x=4,y=2"),
+    )
     best = plan_einsum(*arguments)
     others = alternatives(*arguments, count=3)
     assert len(others) == 3
@@ -224,13 +237,21 @@ def seconds_of(planned: PlannedEinsum, known: dict[str, int], network: Network) 
 @pytest.mark.parametrize("mesh", ["data=4,model=4", "data=2,model=8", "data=16"])
 @pytest.mark.parametrize(
     "text",
-    ["b/{0} s d, d f/{1} -> b/{0} s f/{1}", "b/{0} s/{1} d, d/{0} f/{1} -> b/{0} s f/{1}", "b s d/{0}, d/{0} f -> b s f"],
+    [
+        "b/{0} s d, d f/{1} -> b/{0} s f/{1}",
+        "b/{0} s/{1} d, d/{0} f/{1} -> b/{0} s f/{1}",
+        "b s d/{0}, d/{0} f -> b s f",
+    ],
 )
 def test_time_is_what_the_steps_take_and_no_more_than_the_plan_by_bytes(text: str, mesh: str) -> None:
     names = make_mesh(mesh).names
     text = text.format(names[0], names[-1])
     if len(names) == 1:
-        text = text.replace(f"/{names[0]} f/{names[0]}", f"/{names[0]} f").replace(f"f/{names[0]}", "f").replace(f"s/{names[0]}", "s")
+        text = (
+            text.replace(f"/{names[0]} f/{names[0]}", f"/{names[0]} f")
+            .replace(f"f/{names[0]}", "f")
+            .replace(f"s/{names[0]}", "s")
+        )
     known = {"b": 256, "s": 512, "d": 1024, "f": 2048}
     network = bind(make_mesh(mesh), load_system("h100"))
     fast = plan(text, mesh, known, network=network, objective="time")

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import check_gradients, random_arrays, run
 from program_strategies import programs
+from tiny_configs import CONFIGS
 
 from einscale.errors import ProgramError
 from einscale.models import layer_kinds, load_model, read_config
@@ -15,6 +16,7 @@ from einscale.program.trace import (
     add,
     apply,
     cast,
+    clamp,
     cross_entropy,
     einsum,
     group,
@@ -24,6 +26,8 @@ from einscale.program.trace import (
     mul,
     relu,
     rms_norm,
+    rope,
+    softcap,
     softmax,
     sum_over,
     trace,
@@ -36,24 +40,6 @@ REDONE = {
     "selective": {"recompute": ATTENTION},
     "full": {"recompute": frozenset({WHOLE})},
     "full and fused": {"recompute": frozenset({WHOLE}), "fused": ATTENTION},
-}
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 12,
-    "intermediate_size": 10,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "vocab_size": 11,
-}
-CONFIGS = {
-    "llama": LLAMA,
-    "llama with every option": LLAMA
-    | {"attention_bias": True, "mlp_bias": True, "attention_dropout": 0.25, "tie_word_embeddings": True},
-    "llama with gelu": LLAMA | {"hidden_act": "gelu", "num_key_value_heads": 6},
-    "mistral": {**LLAMA, "model_type": "mistral", "sliding_window": 3},
-    "gpt2": {"model_type": "gpt2", "n_embd": 12, "n_layer": 2, "n_head": 3, "vocab_size": 11, "n_positions": 7},
 }
 
 
@@ -146,6 +132,20 @@ TINY = {
     "output that is used again": lambda: traced(square_and_relu, {"x": "fp32[a b]"}),
     "rms norm along a middle axis": lambda: traced(
         lambda x, w: rms_norm(x, w, axis="b"), {"x": "fp32[a b c]", "w": "fp32[b]"}
+    ),
+    "rms norm over two axes": lambda: traced(
+        lambda x, w: rms_norm(x, w, axis="b c"), {"x": "fp32[a b c]", "w": "fp32[b c]"}
+    ),
+    "norms without a scale": lambda: traced(
+        lambda x: mul(rms_norm(x, axis="b"), layer_norm(x, axis="b")), {"x": "fp32[a b]"}
+    ),
+    "softcap": lambda: traced(lambda x: softcap(x, 1.5, factor=0.7), {"x": "fp32[a b]"}),
+    "clamp": lambda: traced(lambda x: clamp(x, 0.8), {"x": "fp32[a b]"}),
+    "partial rotary embedding": lambda: traced(
+        lambda x: rope(x, axis="b", sequence="a", theta=100.0, rotary=2), {"x": "fp32[a b]"}
+    ),
+    "alibi": lambda: traced(
+        lambda x: softmax(mask(x, query="a", key="b", factor=0.5, alibi=4.0, heads="c v"), "b"), {"x": "fp32[c a b v]"}
     ),
     "layer norm without a bias": lambda: traced(
         lambda x, w: layer_norm(x, w, axis="b"), {"x": "fp32[a b]", "w": "fp32[b]"}

@@ -71,6 +71,10 @@ def covered(axes: list[str], plan: PlannedProgram) -> set[tuple[str, int, int]]:
     return found
 
 
+AtHand = dict[tuple[str, str], set[Layout]]
+"""(value, phase) -> the layouts a device has it in."""
+
+
 def check_statement(plan: PlannedProgram, planned: PlannedStatement, at_hand: AtHand) -> None:
     statement, work = planned.statement, planned.work
     phase = planned.phase

@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from einscale.api.layer import layer
+from einscale.api.layer import fixed_size, layer
 from einscale.compare import Comparison, Side, compare_reports
 from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
 from einscale.hardware import System
 from einscale.layer import LayerReport, batch_ways
 from einscale.mesh import Mesh, make_mesh
-from einscale.models import Model
+from einscale.models import Model, load_model, resized
 from einscale.strategy import Strategy, bind_strategy, load_strategy
 from einscale.units import check_size
 
@@ -86,6 +86,7 @@ def compare(
     dtype: str = "bf16",
     forward: bool = True,
     backward: bool = True,
+    sizes: Mapping[str, int] | None = None,
 ) -> CompareResult:
     """Price the layers of a model under several strategies and explain how they differ from the first.
 
@@ -95,7 +96,7 @@ def compare(
     (True, True)
 
     Args:
-        model: a preset, the path of a `config.json`, or a `Model`.
+        model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
         strategies: two or more: names, paths of TOML files, or `Strategy` values; `"fsdp@data=64"`, or a pair of a
             strategy and a mesh, is on a mesh of its own.
         mesh: of the strategies that have none of their own.
@@ -105,6 +106,7 @@ def compare(
         dtype: element type of parameters, activations and einsums.
         forward: price the forward pass.
         backward: price the backward pass.
+        sizes: axis -> size, for axes that a program of your own leaves open.
 
     Raises:
         UsageError: fewer than two strategies, one of them twice, or one without a mesh.
@@ -113,7 +115,10 @@ def compare(
     chosen = [_resolve(one, mesh) for one in _listed(strategies)]
     labels = _labels(chosen)
     ways = lcm(*(_ways(label, *one) for label, one in zip(labels, chosen, strict=True)))
+    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = resized(loaded, sizes) if sizes else loaded
     notes = []
+    batch = fixed_size(loaded, "b", "batch", batch) or batch
     if batch is None:
         batch = ways
         notes.append(
@@ -129,7 +134,7 @@ def compare(
     for label, (strategy, devices) in zip(labels, chosen, strict=True):
         try:
             answer = layer(
-                model,
+                loaded,
                 mesh=devices,
                 strategy=strategy,
                 hardware=hardware,
@@ -175,7 +180,7 @@ def _resolve(chosen: Chosen, shared: MeshLike | None) -> tuple[Strategy, Mesh]:
         if found:
             name, own = found["name"], found["mesh"]
     if isinstance(name, str) and "@" in name and not name.endswith(".toml") and "/" not in name:
-        make_mesh(name.partition("@")[2])  # no mesh, and says what of it is not
+        raise _no_mesh(name)
     if name == "":
         raise UsageError(
             "a strategy is missing before `@`", text=str(chosen), span=(0, 1), expected="NAME@MESH such as fsdp@data=64"
@@ -188,6 +193,17 @@ def _resolve(chosen: Chosen, shared: MeshLike | None) -> tuple[Strategy, Mesh]:
             expected=f"--mesh for all of them, or a mesh of its own: {strategy.name}@data=8,model=8",
         )
     return strategy, make_mesh(devices)
+
+
+def _no_mesh(text: str) -> EinscaleError:
+    """What is wrong with the mesh behind `@`."""
+    start = text.index("@") + 1
+    return UsageError(
+        "cannot read the mesh behind `@`",
+        text=text,
+        span=(min(start, len(text) - 1), len(text)),
+        expected="STRATEGY@NAME=INT,... such as fsdp@data=64",
+    )
 
 
 def _labels(chosen: Sequence[tuple[Strategy, Mesh]]) -> list[str]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from einscale.dtypes import dtype as canonical_dtype
-from einscale.errors import SizeError, UsageError
+from einscale.errors import SizeError, StrategyError, UsageError, did_you_mean
 from einscale.gains import Gain, free_gains
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.layer import LayerReport, batch_ways, default_strategy, layer_report
 from einscale.mesh import Mesh, make_mesh
-from einscale.models import Model, load_model
+from einscale.models import Model, load_model, resized
 from einscale.planner.program import BACKWARD, FORWARD
-from einscale.program.shapes import is_float
-from einscale.strategy import Strategy, load_strategy
+from einscale.program.shapes import axis_names, is_float
+from einscale.strategy import Rule, Strategy, load_strategy
 from einscale.units import check_size
 
 DEFAULT_SEQUENCE = 4096
@@ -80,6 +81,8 @@ def layer(
     forward: bool = True,
     backward: bool = True,
     strict: bool = False,
+    sizes: Mapping[str, int] | None = None,
+    shard: str | Mapping[str, str | Iterable[str] | None] | None = None,
 ) -> LayerResult:
     """Price every kind of layer of a model under a strategy.
 
@@ -88,7 +91,7 @@ def layer(
     (['embedding', 'block', 'head'], True)
 
     Args:
-        model: a preset, the path of a `config.json`, or a `Model`.
+        model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
         mesh: its axes, major to minor: `"data=8,model=8"`, a mapping of names to sizes, or a `Mesh`.
         strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
         hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
@@ -97,6 +100,9 @@ def layer(
         dtype: element type of parameters, activations and einsums.
         forward: price the forward pass.
         backward: price the backward pass.
+        sizes: axis -> size, for axes that a program of your own leaves open.
+        shard: compute rules of your own, `"b=data,h=model"` or a mapping of axes to mesh axes: a strategy by
+            themselves, or rules that come before those of `strategy`.
         strict: refuse a strategy that does not say which collectives it expects; what it does not expect is in
             `report.unexpected`.
 
@@ -107,6 +113,7 @@ def layer(
         raise UsageError("neither the forward nor the backward pass is asked for", expected="one of them, or both")
     devices = make_mesh(mesh)
     loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = resized(loaded, sizes) if sizes else loaded
     system = hardware if isinstance(hardware, System) else load_system(str(hardware or DEFAULT_SYSTEM))
     element = canonical_dtype(dtype)
     if not is_float(element):
@@ -115,16 +122,16 @@ def layer(
             expected="a floating-point dtype such as bf16",
         )
     notes: list[str] = []
-    chosen = strategy if isinstance(strategy, Strategy) else load_strategy(strategy or default_strategy(devices))
+    chosen = _strategy(strategy, shard, loaded, devices)
     if strict and chosen.expect is None:
         raise UsageError(
             f"strategy `{chosen.name}` does not say which collectives it expects",
             expected='a list such as `expect = ["all-reduce model activations"]` in its file, or no --strict',
         )
-    if strategy is None and devices.devices > 1:
+    if strategy is None and not shard and devices.devices > 1:
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
     tokens = _sequence(loaded, sequence, notes)
-    sequences = _batch(chosen, devices, batch, notes)
+    sequences = _batch(chosen, devices, batch, fixed_size(loaded, "b", "batch", batch), notes)
     phases = tuple(phase for phase, wanted in ((FORWARD, forward), (BACKWARD, backward)) if wanted)
     report = layer_report(
         loaded,
@@ -140,9 +147,57 @@ def layer(
     return LayerResult(report)
 
 
+def _strategy(
+    strategy: str | Strategy | None,
+    shard: str | Mapping[str, str | Iterable[str] | None] | None,
+    model: Model,
+    mesh: Mesh,
+) -> Strategy:
+    """The strategy asked for, or the one that suits the mesh, with the rules of `shard` before its own."""
+    from einscale.notation.rules import parse_rules
+
+    rules = parse_rules(shard, mesh.names) if shard else ()
+    chosen = strategy if isinstance(strategy, Strategy) else None
+    if chosen is None and (strategy or not rules):
+        chosen = load_strategy(str(strategy or default_strategy(mesh)))
+    if not rules:
+        assert chosen is not None
+        return chosen
+    names = dict.fromkeys(axis for layer in model.layers for axis in axis_names(layer.program))
+    names |= dict.fromkeys(name for layer in model.layers for name, _ in layer.program.composites)
+    for index, _ in rules:
+        if index not in names:
+            text = ",".join(f"{name}={'/'.join(axes)}" for name, axes in rules)
+            start = text.index(f"{index}=")
+            raise StrategyError(
+                f"a rule for axis `{index}`, which no layer of {model.name} has",
+                text=text,
+                span=(start, start + len(index)),
+                hint=did_you_mean(index, names, "its axes are"),
+            )
+    own = tuple(Rule(index, axes) for index, axes in rules)
+    words = ", ".join(str(rule) for rule in own)
+    if chosen is None:
+        return Strategy(name="shard", compute=own, summary=words)
+    return replace(chosen, name=f"{chosen.name} + shard", compute=own + chosen.compute, expect=None)
+
+
+def fixed_size(model: Model, axis: str, what: str, wanted: int | None) -> int | None:
+    """Size of an axis where a program of one's own fixes it.
+
+    Raises:
+        SizeError: another size of it is wanted.
+    """
+    fixed = next((size for layer in model.layers for name, size in layer.program.sizes if name == axis), None)
+    if None not in (fixed, wanted) and fixed != wanted:
+        raise SizeError(f"{model.name} fixes the {what}, axis `{axis}`, at {fixed}: it cannot be {wanted}")
+    return fixed
+
+
 def _sequence(model: Model, sequence: int | None, notes: list[str]) -> int:
     """Tokens in a sequence; a longer one than learned positions allow is refused, than trained on is noted."""
     limit = model.config.max_positions if model.config else None
+    sequence = fixed_size(model, "s", "sequence", sequence) or sequence
     if sequence is None:
         chosen = min(DEFAULT_SEQUENCE, limit) if limit else DEFAULT_SEQUENCE
         notes.append(f"sequence: {chosen} tokens (none was given)")
@@ -158,9 +213,10 @@ def _sequence(model: Model, sequence: int | None, notes: list[str]) -> int:
     return tokens
 
 
-def _batch(strategy: Strategy, mesh: Mesh, batch: int | None, notes: list[str]) -> int:
+def _batch(strategy: Strategy, mesh: Mesh, batch: int | None, fixed: int | None, notes: list[str]) -> int:
     """Sequences in the global batch; they must divide evenly over the data-parallel devices."""
     ways = batch_ways(strategy, mesh)
+    batch = fixed or batch
     if batch is None:
         notes.append(
             f"batch: {ways} sequence{'s' if ways > 1 else ''}, one for each data-parallel device (none was given)"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import lcm, prod
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.errors import MeshError, NotationError, UsageError, did_you_mean
-from einscale.layout import Layout, Tensor, make_layout
 from einscale.mesh import Mesh, make_mesh
 from einscale.notation import DIALECTS, LAYOUTS, parse_spec, parse_tensor
 from einscale.notation.check import check_tensors
@@ -21,8 +19,7 @@ from einscale.notation.objects import given
 from einscale.notation.syntax import Axis, Group, Spec, TensorSpec
 from einscale.notation.tokens import check_text
 from einscale.notation.writers import write_book, write_book_tensor, write_numpy, write_numpy_tensor
-from einscale.notation.xla_warning import Rematerialization, element_bits, find_warnings, has_warning
-from einscale.numeric import ceil_div
+from einscale.notation.xla_warning import has_warning
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -221,31 +218,33 @@ def convert(
             raise UsageError(f"the object is of notation `{known.notation}`, not `{syntax}`")
         source, syntax = known.text, known.notation
         mesh = known.mesh if mesh is None else mesh
-        named = named or _shaped(known.shape)
+        named = named or _shaped(known.shape, known.dtype)
     devices = None if mesh is None else make_mesh(mesh)
     if len(source) > _MOST_TEXT:
         raise NotationError(f"the text is absurdly long: {len(source)} characters")
     if syntax is None and has_warning(source):
         if devices is None:
             raise MeshError("a warning of XLA numbers devices, and the mesh that names them is not given")
-        return Conversion(source, "xla-warning", devices, None, _all_decoded(find_warnings(source), devices, named))
+        from einscale.api.xla_warning import decode_warnings
+
+        return Conversion(source, "xla-warning", devices, None, decode_warnings(source, devices, named))
     return _converted(check_text(source), devices, syntax, named)
 
 
 def _converted(text: str, mesh: Mesh | None, syntax: str | None, named: TensorSpec | None) -> Conversion:
     """One tensor or one einsum in every notation."""
-    pairs = _pairs(mesh)
+    pairs = mesh_pairs(mesh)
     notation = syntax or (None if ";" in text else detect_layout(text))
     if notation in LAYOUTS and ";" not in text:
-        reading = _read(text, notation, named, pairs)
-        return Conversion(text, notation, mesh, _in_all("tensor", reading.tensor, pairs, reading.lost))
+        reading = read_one(text, notation, named, pairs)
+        return Conversion(text, notation, mesh, in_all("tensor", reading.tensor, pairs, reading.lost))
     if named is not None:
         raise UsageError("the text names its indices itself", hint="leave out `indices` (`--indices`)")
     dialect = detect(text, syntax)
     names = None if mesh is None else mesh.names
     if dialect == "slash" and "->" not in text and not _is_list(text):
         tensor = parse_tensor(text, mesh_axes=names)
-        return Conversion(text, dialect, mesh, _in_all("tensor", tensor, pairs))
+        return Conversion(text, dialect, mesh, in_all("tensor", tensor, pairs))
     sizes = None if mesh is None else [axis.size for axis in mesh.axes]
     spec = parse_spec(text, syntax=dialect, mesh_axes=names, mesh_sizes=sizes)
     return Conversion(text, dialect, mesh, _spec_in_all(spec, pairs))
@@ -271,19 +270,20 @@ def _indices(indices: str | Sequence[str] | None) -> TensorSpec | None:
     return tensor
 
 
-def _shaped(shape: Sequence[int] | None) -> TensorSpec | None:
-    """A tensor of this shape, its indices i, j, k, ..."""
+def _shaped(shape: Sequence[int] | None, element: str | None) -> TensorSpec | None:
+    """A tensor of this shape and element type, its indices i, j, k, ..."""
     if shape is None or any(size < 1 for size in shape):
         return None
     axes = default_dims(len(shape))
-    return TensorSpec(tuple(replace(axis, size=size) for axis, size in zip(axes, shape, strict=True)))
+    return TensorSpec(tuple(replace(axis, size=size) for axis, size in zip(axes, shape, strict=True)), dtype=element)
 
 
-def _pairs(mesh: Mesh | None) -> MeshAxes | None:
+def mesh_pairs(mesh: Mesh | None) -> MeshAxes | None:
+    """(name, size) of every mesh axis."""
     return None if mesh is None else tuple((axis.name, axis.size) for axis in mesh.axes)
 
 
-def _read(
+def read_one(
     text: str, notation: str, named: TensorSpec | None, mesh: MeshAxes | None, rank: int | None = None
 ) -> Reading:
     """The layout of one tensor, its dims named."""
@@ -296,7 +296,7 @@ def _read(
     return Reading(tensor, reading.lost)
 
 
-def _in_all(role: str, tensor: TensorSpec, mesh: MeshAxes | None, lost: tuple[str, ...] = ()) -> Converted:
+def in_all(role: str, tensor: TensorSpec, mesh: MeshAxes | None, lost: tuple[str, ...] = ()) -> Converted:
     """One tensor in every notation."""
     written = [Written("slash", str(tensor))]
     for notation in NOTATIONS:
@@ -311,7 +311,7 @@ def _in_all(role: str, tensor: TensorSpec, mesh: MeshAxes | None, lost: tuple[st
             else:
                 text = write_layout(tensor, notation, mesh)
         except NotationError as error:
-            written.append(Written(notation, None, note=_why(error)))
+            written.append(Written(notation, None, note=why_not(error)))
         else:
             written.append(Written(notation, text, rules, _unsaid((tensor,), notation, mesh)))
     return Converted(role, str(tensor), (tensor.layout,), tuple(written), lost)
@@ -333,7 +333,7 @@ def _spec_in_all(spec: Spec, mesh: MeshAxes | None) -> Converted:
             else:
                 text = write_with_layouts(_sized(spec), notation, mesh)
         except NotationError as error:
-            written.append(Written(notation, None, note=_why(error)))
+            written.append(Written(notation, None, note=why_not(error)))
         else:
             written.append(Written(notation, text, rules, _unsaid(tensors, notation, mesh)))
     return Converted("spec", str(spec), tuple(tensor.layout for tensor in tensors), tuple(written))
@@ -356,7 +356,8 @@ def _fill(dim: Axis | Group, sizes: Mapping[str, int]) -> Axis | Group:
     return replace(dim, size=sizes.get(dim.name))
 
 
-def _why(error: NotationError) -> str:
+def why_not(error: NotationError) -> str:
+    """Why something cannot be said, in one line."""
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
@@ -376,121 +377,3 @@ def _unsaid(tensors: Sequence[TensorSpec], notation: str, mesh: MeshAxes | None)
         if any(size == 1 and name in used for name, size in mesh or ()):
             missing.append("mesh axes of size 1")
     return f"leaves out {', '.join(missing)}" if missing else ""
-
-
-def _all_decoded(
-    found: Sequence[Rematerialization], mesh: Mesh, named: TensorSpec | None
-) -> tuple[DecodedWarning, ...]:
-    """The warnings of a log; one that cannot be decoded says why, and is an error if there is no other."""
-    decoded = []
-    failure = None
-    for one in found:
-        try:
-            decoded.append(_decoded(one, mesh, named))
-        except NotationError as error:
-            failure = failure or error
-            note = f"not decoded: {_why(error)}"
-            decoded.append(
-                DecodedWarning(one.operation, one.op_name, one.count, one.element, None, None, None, note=note)
-            )
-    if failure is not None and all(one.before is None for one in decoded):
-        raise failure
-    return tuple(decoded)
-
-
-def _decoded(found: Rematerialization, mesh: Mesh, named: TensorSpec | None) -> DecodedWarning:
-    """One warning with names, and with the moves that go from one sharding to the other."""
-    pairs = _pairs(mesh)
-    rank, note = len(found.shape) if found.shape is not None else None, ""
-    tiled = _tiled_rank(found, pairs)
-    if tiled is not None and rank not in {None, tiled}:
-        note = f"the operation has {rank} dims and its shardings {tiled}: its shape says nothing of the tensor"
-        rank = None
-    readings = [_read(text, "hlo", named, pairs, tiled or rank) for text in (found.source, found.target)]
-    before, after = readings
-    dims = _whole(before.tensor, found.shape if rank is not None else None, mesh)
-    if dims is not None:
-        before, after = (Reading(_with_sizes(one.tensor, dims), one.lost) for one in readings)
-    sized = [one.tensor for one in (before, after)]
-    answer = DecodedWarning(
-        found.operation,
-        found.op_name,
-        found.count,
-        found.element,
-        dims,
-        *(_in_all(role, one.tensor, pairs, one.lost) for role, one in (("from", before), ("to", after))),
-        note=note,
-    )
-    bits = element_bits(found.element)
-    if dims is None or bits is None or before.lost or after.lost:
-        return answer if note else replace(answer, note=_no_moves(dims, bits))
-    return _with_moves(answer, sized, dims, bits, mesh)
-
-
-def _no_moves(dims: tuple[int, ...] | None, bits: int | None) -> str:
-    if dims is None:
-        return "the tensor's shape is not known, so its moves are not either; give it as `--indices 'i=16 j=16'`"
-    return "the element type has no size here" if bits is None else ""
-
-
-def _tiled_rank(found: Rematerialization, mesh: MeshAxes | None) -> int | None:
-    """Dims of the tensor as its shardings say; None if neither says."""
-    for text in (found.source, found.target):
-        if "devices=" in text or "], [" in text:
-            return len(parse_layout(text, "hlo", None, mesh).tensor.dims)
-    return None
-
-
-def _whole(tensor: TensorSpec, local: tuple[int, ...] | None, mesh: Mesh) -> tuple[int, ...] | None:
-    """Shape of the whole tensor: as named by the caller, else that of a device times the shards of each dim."""
-    if all(axis.size is not None for axis in tensor.axes) and tensor.axes:
-        return tuple(axis.size or 1 for axis in tensor.axes)
-    if local is None or len(local) != len(tensor.axes):
-        return None
-    shards = [prod(mesh.size(name) for name in dim) for dim in tensor.layout]
-    return tuple(size * count for size, count in zip(local, shards, strict=True))
-
-
-def _with_sizes(tensor: TensorSpec, sizes: tuple[int, ...]) -> TensorSpec:
-    left = iter(sizes)
-    dims: list[Axis | Group] = []
-    for dim in tensor.dims:
-        if isinstance(dim, Group):
-            dims.append(replace(dim, axes=tuple(replace(axis, size=next(left)) for axis in dim.axes)))
-        else:
-            dims.append(replace(dim, size=next(left)))
-    return replace(tensor, dims=tuple(dims))
-
-
-def _with_moves(
-    answer: DecodedWarning, tensors: Sequence[TensorSpec], shape: tuple[int, ...], bits: int, mesh: Mesh
-) -> DecodedWarning:
-    """The warning with what einscale would move, elements counted and then priced by their bits."""
-    from einscale.collectives import FREE, received_total
-    from einscale.reshard import reshard
-
-    before, after = (make_layout(tensor.layout, tensor.unreduced) for tensor in tensors)
-    indices = tensors[0].indices
-    sizes = dict(zip(indices, shape, strict=True))
-    tensor = Tensor(answer.operation.lstrip("%") or "tensor", indices, "int8")
-    moves = []
-    total = 0
-    for step in reshard(tensor, before, after, sizes, mesh):
-        elements = int(received_total(step, sizes, mesh))
-        total += elements
-        received = 0 if step.kind in FREE else int(ceil_div(elements * bits, 8 * mesh.devices))
-        moves.append(ReshardMove(step.kind, step.axes, str(step), received))
-    counts = [lcm(*(prod(mesh.size(name) for name in dim) for dim in pair)) for pair in zip(before.dims, after.dims)]
-    whole = prod(-(-size // count) * count for size, count in zip(shape, counts, strict=True))
-    return replace(
-        answer,
-        moves=tuple(moves),
-        bytes_received=int(ceil_div(total * bits, 8 * mesh.devices)),
-        bytes_replicated=_gathered(before, whole, bits, mesh),
-    )
-
-
-def _gathered(before: Layout, elements: int, bits: int, mesh: Mesh) -> int:
-    """Bytes a device receives when the whole tensor is gathered to every device."""
-    shards = prod(mesh.size(name) for dim in before.dims for name in dim)
-    return int(ceil_div((elements - elements // shards) * bits, 8))

@@ -246,7 +246,8 @@ def plan(
         )
     _check_cap(max_flops)
     devices = make_mesh(mesh)
-    parsed = parse_spec(spec, syntax=syntax, mesh_axes=devices.names, rules=rules)
+    sizes_of_axes = [axis.size for axis in devices.axes]
+    parsed = parse_spec(spec, syntax=syntax, mesh_axes=devices.names, mesh_sizes=sizes_of_axes, rules=rules)
     asked = resolve(parsed, devices, sizes or {}, canonical_dtype(dtype))
     system = hardware if isinstance(hardware, System) else load_system(hardware or DEFAULT_SYSTEM)
     return answer(asked, bind(devices, system), objective, max_flops)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einscale.cli.layer import Backward, Batch, Forward, ModelName, Sequence
-from einscale.cli.options import Dtype, Format, Hardware, Json, Output, Units
+from einscale.cli.options import AxisSizes, Dtype, Format, Hardware, Json, Output, Units
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -34,6 +34,7 @@ def compare(
     model: ModelName,
     strategy: Strategies = None,
     mesh: MeshText = None,
+    size: AxisSizes = None,
     hardware: Hardware = None,
     batch: Batch = None,
     seq: Sequence = None,
@@ -53,6 +54,7 @@ def compare(
     einscale compare llama3-70b -s megatron-sp@data=8,model=8 -s fsdp@data=64
     """
     from einscale.api.compare import compare as compare_strategies
+    from einscale.cli.arguments import read_sizes
     from einscale.cli.output import choose, emit
     from einscale.units import parse_size
 
@@ -61,6 +63,7 @@ def compare(
         model,
         strategy or (),
         mesh=mesh,
+        sizes=read_sizes(size or ()),
         hardware=hardware,
         batch=None if batch is None else parse_size(batch, "batch"),
         sequence=None if seq is None else parse_size(seq, "sequence"),

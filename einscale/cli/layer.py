@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einscale.cli.options import Dtype, Format, Hardware, Json, Output, Units
+from einscale.cli.options import AxisSizes, Dtype, Format, Hardware, Json, Output, Units
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
 
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A preset (`einscale models` lists them) or the path of a config.json.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A preset (`einscale models`), or the path of a config.json or of your own program."
+    ),
 ]
 MeshText = Annotated[
     str,
@@ -25,6 +28,14 @@ StrategyName = Annotated[
     str | None,
     typer.Option(
         "--strategy", metavar="NAME|FILE", help="A named strategy or a .toml file; else one that suits the mesh."
+    ),
+]
+Shard = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shard",
+        metavar="AXIS=MESH_AXIS,...",
+        help="Compute rules of your own: b=data,h=model; alone, or before those of --strategy.",
     ),
 ]
 Batch = Annotated[
@@ -50,6 +61,8 @@ def layer(
     model: ModelName,
     mesh: MeshText = "data=1",
     strategy: StrategyName = None,
+    shard: Shard = None,
+    size: AxisSizes = None,
     hardware: Hardware = None,
     batch: Batch = None,
     seq: Sequence = None,
@@ -67,8 +80,11 @@ def layer(
     """Price every kind of layer of a model: local shapes, collectives with causes, FLOPs, bytes, time, memory.
 
     einscale layer llama3-70b --mesh data=8,model=8 --strategy megatron-sp --hardware h100
+
+    einscale layer my_block.ein --size d=4096 --mesh data=8,model=8 --shard b=data,h=model
     """
     from einscale.api.layer import layer as price_layer
+    from einscale.cli.arguments import read_sizes
     from einscale.cli.output import choose, emit, write
     from einscale.units import parse_size
 
@@ -77,6 +93,8 @@ def layer(
         model,
         mesh=mesh,
         strategy=strategy,
+        shard=",".join(shard) if shard else None,
+        sizes=read_sizes(size or ()),
         hardware=hardware,
         batch=None if batch is None else parse_size(batch, "batch"),
         sequence=None if seq is None else parse_size(seq, "sequence"),

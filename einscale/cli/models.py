@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from einscale.cli.options import Format, Json, Output, Units
+from einscale.cli.options import AxisSizes, Format, Json, Output, Units
 
 if TYPE_CHECKING:
     from einscale.models import Model
@@ -28,21 +28,28 @@ def models(as_json: Json = False, output_format: Format = "auto", output: Output
 
 
 def model(
-    name: Name, as_json: Json = False, output_format: Format = "auto", output: Output = None, units: Units = "iec"
+    name: Name,
+    size: AxisSizes = None,
+    as_json: Json = False,
+    output_format: Format = "auto",
+    output: Output = None,
+    units: Units = "iec",
 ) -> None:
     """Count a model's parameters, tensor by tensor, and show what its configuration says."""
+    from einscale.cli.arguments import read_sizes
     from einscale.cli.output import choose, emit
     from einscale.models import load_model
     from einscale.report import catalogue
 
     destination = choose(output_format=output_format, json=as_json, output=output, units=units)
-    loaded = load_model(name)
+    loaded = load_model(name, sizes=read_sizes(size or ()))
     emit(destination, lambda: catalogue.model_document(loaded), lambda: catalogue.model_report(loaded))
 
 
 def program(
     name: Name,
     layer: Annotated[str | None, typer.Option("--layer", metavar="KIND", help="Only this kind of layer.")] = None,
+    size: AxisSizes = None,
     with_backward: Annotated[bool, typer.Option("--backward", help="With the derived backward pass.")] = False,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.")] = None,
 ) -> None:
@@ -50,11 +57,12 @@ def program(
     import sys
     from pathlib import Path
 
+    from einscale.cli.arguments import read_sizes
     from einscale.cli.output import write, write_file
     from einscale.models import load_model
     from einscale.program.text import print_program
 
-    chosen = _programs(load_model(name), layer)
+    chosen = _programs(load_model(name, sizes=read_sizes(size or ())), layer)
     if with_backward:
         from einscale.program.backward import backward
 

@@ -21,6 +21,12 @@ Sizes: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--size", "-s", metavar="NAME=INT", help="Size of an index; repeat it, or part several by commas."),
 ]
+AxisSizes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size", metavar="NAME=INT", help="Size of an axis that a program of your own leaves open; repeat, or commas."
+    ),
+]
 Dtype: TypeAlias = Annotated[
     str, typer.Option("--dtype", metavar="NAME", help="Element type of tensors that name none.")
 ]

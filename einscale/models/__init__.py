@@ -3,7 +3,7 @@
 from einscale.models.counts import parameter_counts, program_parameters
 from einscale.models.families import FAMILIES, read_config
 from einscale.models.layers import layer_kinds
-from einscale.models.registry import list_models, load_model
+from einscale.models.registry import list_models, load_model, resized
 from einscale.models.values import LayerKind, Model, ModelConfig, ParameterCounts
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "parameter_counts",
     "program_parameters",
     "read_config",
+    "resized",
 ]

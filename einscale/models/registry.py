@@ -60,9 +60,7 @@ def is_path(name: str) -> bool:
     return name not in ("", ".") and "\0" not in name and len(name) < 256 and Path(name).exists()
 
 
-def load_model(
-    name_or_path: str | Path, *, dtype: str | None = None, sizes: Mapping[str, int] | None = None
-) -> Model:
+def load_model(name_or_path: str | Path, *, dtype: str | None = None, sizes: Mapping[str, int] | None = None) -> Model:
     """A model by preset name (in any case) or by the path of a `config.json`, an `.ein` text or a Python file.
 
     Args:
@@ -105,7 +103,9 @@ def resized(model: Model, sizes: Mapping[str, int]) -> Model:
     for name, size in sizes.items():
         check_size(size, f"size of axis `{name}`")
         if name not in names:
-            raise SizeError(f"no program of `{model.name}` has an axis `{name}`", hint=did_you_mean(name, names, "axes"))
+            raise SizeError(
+                f"no program of `{model.name}` has an axis `{name}`", hint=did_you_mean(name, names, "axes")
+            )
     layers = []
     for layer in model.layers:
         fixed, own = dict(layer.program.sizes), set(axis_names(layer.program))
@@ -154,7 +154,9 @@ def read_programs(path: str, text: str) -> tuple[Program, ...]:
     names = [program.name for program in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ModelError(f"{path} makes two programs called `{twice}`", expected='a name for each: trace(..., name="mlp")')
+        raise ModelError(
+            f"{path} makes two programs called `{twice}`", expected='a name for each: trace(..., name="mlp")'
+        )
     return found
 
 

@@ -310,6 +310,8 @@ def _ordered(scanner: Scanner, found: list[tuple[int, Placement]], mesh: MeshAxe
     if any(placement.marks for _, placement in found):
         return tuple(position for position, _ in sorted(found, key=lambda pair: pair[1].marks))
     order: list[int] = []
+    if any(placement.split > 1 for _, placement in found) and not all(size for _, size in mesh):
+        raise scanner.fail("a strided shard on a mesh whose sizes are not known", found[0][1].span, expected="sizes")
     for position, placement in reversed(found):  # a strided shard stands behind as many shards as it finds
         before = [prod(mesh[k][1] for k in order[:count]) for count in range(len(order) + 1)]
         if placement.split not in before:

@@ -305,7 +305,7 @@ def _decoded(scanner: Scanner, start: Token, tiling: Tiling, dims: Dims | None, 
     """A tiling as a layout over the mesh."""
     span = scanner.since(start)
     count = prod(tiling.tiles)
-    if mesh is None:
+    if mesh is None or not all(size for _, size in mesh):
         message = "an HloSharding numbers devices, and the mesh that names them is not known"
         raise scanner.fail(message, span, expected=f"a mesh of {count} devices, its axes in the order of the devices")
     devices = prod(size for _, size in mesh)
@@ -449,11 +449,9 @@ def _unused(used: list[Digit], ladder: list[tuple[str, int, int]]) -> list[Digit
     """The digits of the mesh that are not among those used, major to minor."""
     found: list[Digit] = []
     for _, stride, size in ladder:
-        here = sorted(
-            (digit for digit in used if stride <= digit.stride < stride * size), key=lambda digit: -digit.stride
-        )
+        inside = [digit for digit in used if digit.size > 1 and stride <= digit.stride < stride * size]
         top = stride * size
-        for digit in here:
+        for digit in sorted(inside, key=lambda digit: -digit.stride):
             found.append(Digit(digit.stride * digit.size, top // (digit.stride * digit.size)))
             top = digit.stride
         found.append(Digit(stride, top // stride))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from einscale.dtypes import dtype, is_dtype
 from einscale.errors import NotationError
 
 
@@ -17,12 +18,14 @@ class Given(Struct, frozen=True):
         text: the layout.
         mesh: the mesh the object knows, to be given to `einscale.make_mesh`; None if it knows none.
         shape: the tensor's shape, if the object knows it and the text does not say it.
+        dtype: its canonical element type, likewise.
     """
 
     notation: str
     text: str
     mesh: object = None
     shape: tuple[int, ...] | None = None
+    dtype: str | None = None
 
 
 def given(value: object) -> Given:
@@ -39,12 +42,12 @@ def given(value: object) -> Given:
     """
     if _has(value, "placements", "device_mesh"):
         shape = tuple(map(int, getattr(value, "shape", ()))) if hasattr(value, "shape") else None
-        return Given("dtensor", _placements(value.placements), value.device_mesh, shape)  # type: ignore[attr-defined]
+        return Given("dtensor", _placements(value.placements), value.device_mesh, shape, _element(value))  # type: ignore[attr-defined]
     if _has(value, "spec", "mesh"):
         return Given("jax", _partition_spec(value.spec), value.mesh)  # type: ignore[attr-defined]
     if _has(value, "shape", "sharding") and _has(value.sharding, "spec"):  # type: ignore[attr-defined]
         sharding, shape = value.sharding, tuple(map(int, value.shape))  # type: ignore[attr-defined]
-        return Given("jax", _partition_spec(sharding.spec), getattr(sharding, "mesh", None), shape)
+        return Given("jax", _partition_spec(sharding.spec), getattr(sharding, "mesh", None), shape, _element(value))
     if _has(value, "unreduced") or _has(value, "partitions"):
         return Given("jax", _partition_spec(value))
     if isinstance(value, (tuple, list)):
@@ -60,6 +63,12 @@ def given(value: object) -> Given:
 
 def _has(value: object, *names: str) -> bool:
     return all(hasattr(value, name) for name in names)
+
+
+def _element(value: object) -> str | None:
+    """The element type of a tensor, if it has one that is known here."""
+    name = str(getattr(value, "dtype", ""))
+    return dtype(name) if is_dtype(name) else None
 
 
 def _partition_spec(value: object) -> str:

@@ -78,7 +78,7 @@ class Seconds:
     fine = False
     """Latencies and whole permutes keep bounds too weak to search single digits of a large mesh."""
 
-    nodes, tried = 600, 4_000
+    nodes, tried = 400, 2_500
     """Most partial placements, and most moves in the reshards around them, that one plan tries."""
 
     def __init__(self, question: Question, network: Network, flop_rate: float | None) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 CUT_SHORT = "the search stopped at its bound on work: a cheaper plan may exist"
 """Note of a plan whose search did not end by itself."""
 
+GUESS = 0.1
+"""Share of the work allowed by bytes that is spent on a first guess by time."""
+
 KEEPS = 8
 """Most choices of which owed sums to keep through an einsum that are tried."""
 
@@ -211,7 +214,7 @@ def _search(
     for kept in keeps(question):
         guesses: tuple[Placement, ...] = ()
         if isinstance(objective, Seconds):  # what moves the fewest bytes is a good guess of what is fast
-            lean = Best()
+            lean = Best(GUESS)
             Placer(question, kept, max(needed, most), Bytes(question), lean, avoid).run()
             guesses = (lean.placement,) if lean.pricing is not None else ()
         Placer(question, kept, needed, objective, best, avoid).run(guesses)

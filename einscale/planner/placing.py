@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 from einscale.planner.branches import Branches
-from einscale.planner.counts import Atoms, Counts, coarse_atoms, ordered_vectors, parts_of, single_digits
+from einscale.planner.counts import Atoms, Counts, Vector, coarse_atoms, ordered_vectors, parts_of, single_digits
 from einscale.planner.objective import Objective
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question
@@ -36,12 +36,16 @@ def divisions(placement: Placement, question: Question) -> Divisions:
 
 
 class Best:
-    """The cheapest placement found, and whether the search ended by itself."""
+    """The cheapest placement found, and whether the search ended by itself.
 
-    __slots__ = ("cost", "exact", "nodes", "placement", "pricing", "work")
+    `allowance` is the share of the objective's bounds on work that may be spent.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("allowance", "cost", "exact", "nodes", "placement", "pricing", "work")
+
+    def __init__(self, allowance: float = 1.0) -> None:
         """Nothing yet."""
+        self.allowance = allowance
         self.cost = NEVER
         self.exact = True
         self.placement: Placement = ()
@@ -95,13 +99,13 @@ class Placer:
         """
         best, pricing = self.best, self.pricing
         slow = pricing.objective.crossing
-        self._seed()
         for placement in guesses:
             self.consider(placement)
+        self._seed()
         parts = single_digits(self.question)
         if not pricing.objective.fine and len(parts) > ATOMS:
+            best.exact = best.exact and not self._vectors(parts)[0]
             parts = coarse_atoms(self.question, slow, ATOMS)
-            best.exact = False
         done = self._search(parts, FIRST)
         if not done:
             whole = coarse_atoms(self.question, slow, 0)
@@ -114,12 +118,10 @@ class Placer:
 
     def _search(self, atoms: Atoms, share: float) -> bool:
         """Every placement of given atoms, cut by bounds, with a share of the work allowed; whether it was enough."""
-        best, pricing = self.best, self.pricing
+        best = self.best
         self.atoms = atoms
         self._share = share
-        vectors, every = ordered_vectors(
-            self.question, self.parts, atoms, pricing.banned, self.needed, best.cost // UNIT + 1, pricing.objective
-        )
+        vectors, every = self._vectors(atoms)
         for vector in vectors:
             if vector[0] * UNIT >= best.cost:
                 return every
@@ -128,11 +130,19 @@ class Placer:
             Branches(self, vector).place(0, ())
         return every and self.allowed()
 
+    def _vectors(self, atoms: Atoms) -> tuple[list[Vector], bool]:
+        """Count vectors that may be cheaper than the best placement, and whether all were looked at."""
+        most = -(-self.best.cost // UNIT)
+        pricing = self.pricing
+        return ordered_vectors(
+            self.question, self.parts, atoms, pricing.banned, self.needed, most, pricing.objective
+        )
+
     def allowed(self) -> bool:
         """Whether more may be looked at."""
-        objective = self.pricing.objective
-        work = self.best.work + self.pricing.work
-        return self.best.nodes <= objective.nodes * self._share and work <= objective.tried * self._share
+        objective, best = self.pricing.objective, self.best
+        share = self._share * best.allowance
+        return best.nodes <= objective.nodes * share and best.work + self.pricing.work <= objective.tried * share
 
     def consider(self, placement: Placement) -> None:
         """Price a placement exactly and keep it if it is the cheapest."""

@@ -235,7 +235,7 @@ class _Planner:
         name = statement.output
         if name not in self.free:
             best = plan_statement_freely(statement, self.table, self.resting, self.sizes, self.mesh, self.network)
-            chosen = {}
+            chosen: dict[str, tuple[str, ...]] = {}
             for step in best.plan.steps:
                 chosen |= step.placement if isinstance(step, LocalEinsum) else {}
             labels = dict.fromkeys(label for operand in statement.labels for label in operand)

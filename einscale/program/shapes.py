@@ -232,10 +232,17 @@ def axis_names(program: Program) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def program_sizes(program: Program, given: Mapping[str, int] | None = None) -> dict[str, int]:
+def program_sizes(
+    program: Program, given: Mapping[str, int] | None = None, defaults: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Size of every axis: the program's own, those given by the caller, and what follows from both.
 
     A key axis `t` that reads the sequence `s` has its size. A name has one size in the whole program.
+
+    Args:
+        program: whose axes are asked for.
+        given: axis -> size, for axes that the program has.
+        defaults: axis -> size, for axes whose size nothing else says; the program need not have them.
 
     Raises:
         SizeError: a size is missing, contradicts another, names no axis, or is not positive.
@@ -259,6 +266,9 @@ def program_sizes(program: Program, given: Mapping[str, int] | None = None) -> d
                 axes.join_einsum(statement.labels, [table[name].axes for name in values])
     except ProgramError as error:
         raise SizeError(f"program `{program.name}`: {error.message}") from None
+    for name, size in (defaults or {}).items():
+        if name in names and axes.get(name) is None:
+            axes.size[axes.root(name)] = check_size(size, f"size of axis `{name}`")
     resolved = {name: axes.get(name) for name in names}
     missing = [name for name, size in resolved.items() if size is None]
     if missing:

@@ -35,7 +35,7 @@ CONVENTIONS = (
     " the move; n: devices of the group; m: devices of faster levels; W: one-way bandwidth of a port or link; k: links"
     " at work",
     "*: what plans are priced with; bandwidth-bound from: the V at which latency is half of the time",
-    "V/s: what nccl-tests call algorithm bandwidth; bus/s: bytes received a second, their bus bandwidth",
+    "bus/s: bytes a device receives in a second, which nccl-tests call bus bandwidth",
     "times are modelled, not measured: attainable rates where a source has them, otherwise datasheet",
 )
 

@@ -237,17 +237,20 @@ def _sentence(difference: Difference, comparison: Comparison, units: str) -> str
     """One difference in one sentence."""
     base = next(side.report.totals for side in comparison.sides if side.label == difference.first)
     change = difference.change
-    share = f" ({100 * change.seconds / base.seconds:+.3g} %)" if base.seconds else ""
+    share = f" ({100 * change.seconds / base.seconds:+.3g} %)" if base.seconds and change.seconds else ""
     return (
-        f"{difference.other} against {difference.first}: {_signed(change.seconds, format_seconds)}{share},"
-        f" local {_signed(change.compute_seconds, format_seconds)} and"
+        f"{difference.other} against {difference.first}: time {_signed(change.seconds, format_seconds)}{share},"
+        f" local {_signed(change.compute_seconds, format_seconds)},"
         f" network {_signed(change.communication_seconds, format_seconds)};"
-        f" {_signed(change.received, lambda value: format_bytes(value, units))} received,"
-        f" {_signed(difference.memory_change, lambda value: format_bytes(value, units))} memory"
+        f" received {_signed(change.received, lambda value: format_bytes(value, units))};"
+        f" memory {_signed(difference.memory_change, lambda value: format_bytes(value, units))}"
     )
 
 
 def _signed(value: float, write: Callable[[float], str]) -> str:
+    """A change with its sign, in words where there is none."""
+    if not value:
+        return "the same"
     return f"+{write(value)}" if value > 0 else write(value)
 
 

@@ -8,7 +8,7 @@ from einscale.report.table import Column, Report, Row, Table
 from einscale.units import format_bytes
 
 if TYPE_CHECKING:
-    from einscale.api.notation import Conversion, Converted, DecodedWarning
+    from einscale.api.notation import Conversion, Converted, DecodedWarning, Written
 
 TITLES = {
     "slash": "slash notation",
@@ -25,7 +25,7 @@ TITLES = {
 _COLUMNS = (
     Column("notation", "notation"),
     Column("text", "text", wrap=True),
-    Column("note", "note", wrap=True),
+    Column("note", "note", detail=True),
 )
 _MOVES = (
     Column("move", "einscale's moves", wrap=True),
@@ -41,8 +41,8 @@ def conversion_report(conversion: Conversion) -> Report:
     if conversion.item is not None:
         item = conversion.item
         heading = (f"{item.canonical or 'a scalar'}", f"read as {TITLES[conversion.syntax]}", *mesh)
-        tables = (_written(item, ""),)
-        return Report(heading, tables, tuple(f"lost: {sentence}" for sentence in item.lost), numbered)
+        lost = tuple(f"lost: {sentence}" for sentence in item.lost)
+        return Report(heading, (_written(item, ""),), (*_left_out(item), *lost), numbered)
     warnings = conversion.warnings
     count = sum(one.count for one in warnings)
     heading = (f"{count} warning{'s' if count > 1 else ''} of XLA that a tensor is replicated", *mesh)
@@ -53,11 +53,24 @@ def conversion_report(conversion: Conversion) -> Report:
 
 
 def _written(item: Converted, title: str) -> Table:
-    rows = []
+    rows = tuple(Row((TITLES[one.notation], _text(one), one.note if one.text is None else "")) for one in item.written)
+    return Table(item.role, title, _COLUMNS, rows)
+
+
+def _left_out(item: Converted) -> tuple[str, ...]:
+    """What notations that can write it leave out, one sentence for each kind."""
+    found: dict[str, list[str]] = {}
     for one in item.written:
-        rules = f"  --shard {one.rules}" if one.rules else ""
-        rows.append(Row((TITLES[one.notation], "—" if one.text is None else f"{one.text}{rules}", one.note)))
-    return Table(item.role, title, _COLUMNS, tuple(rows))
+        if one.text is not None and one.note:
+            found.setdefault(one.note, []).append(TITLES[one.notation])
+    return tuple(f"{note}: {', '.join(titles)}" for note, titles in found.items())
+
+
+def _text(one: Written) -> str:
+    """How it is written, with the rules that belong to it."""
+    if one.text is None:
+        return "—"
+    return f"{one.text}  --shard {one.rules}" if one.rules else one.text
 
 
 def _warning(one: DecodedWarning, several: bool) -> list[Table]:
@@ -67,7 +80,7 @@ def _warning(one: DecodedWarning, several: bool) -> list[Table]:
     what = f"{one.operation or 'a tensor'}" if several else ""
     columns = (_COLUMNS[0], Column("from", "from", wrap=True), Column("to", "to", wrap=True))
     rows = tuple(
-        Row((TITLES[before.notation], before.text or "—", after.text or "—"))
+        Row((TITLES[before.notation], _text(before), _text(after)))
         for before, after in zip(one.before.written, one.after.written, strict=True)
         if before.text is not None or after.text is not None
     )

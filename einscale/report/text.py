@@ -52,7 +52,7 @@ def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -
     ]
     widths = _fit(table, texts, shown, width)
     total = sum(widths.values()) + GAP * (len(shown) - 1)
-    lines: list[Line] = [((table.title, "title"),)] if table.title else []
+    lines: list[Line] = _paragraph(table.title, width, "title", 2)
     header = {number: wrap(table.columns[number].title, widths[number]) or [""] for number in shown}
     lines += _columns(table.columns, shown, widths, header, "header")
     rule: Line = (("─" * min(total, width or LONGEST_RULE), "rule"),)

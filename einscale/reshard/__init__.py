@@ -41,6 +41,7 @@ def reshard(
     objective: str = "bytes",
     cause: str = "",
     split_axes: bool = True,
+    share_replicas: bool = True,
 ) -> tuple[Collective, ...]:
     """Cheapest moves from `before` to `after`.
 
@@ -54,6 +55,19 @@ def reshard(
     ...     print(step)
     all-to-all(x,y) A: i/y j k/x -> i j/x/y k
 
+    Args:
+        tensor: what moves.
+        before: the layout it is in.
+        after: the layout it is to have.
+        sizes: index -> size.
+        mesh: the mesh.
+        network: the mesh on its links, for the objective `time`.
+        objective: `bytes` or `time`.
+        cause: why it moves; by default each step says what it does.
+        split_axes: whether parts of a mesh axis may move apart from each other.
+        share_replicas: whether devices that hold the same data, along axes in neither layout, may share the work of a
+            move and gather last. It moves fewer bytes in more steps.
+
     Raises:
         LayoutError: a layout is not one of this tensor on this mesh, or the two owe different reductions.
         UsageError: the objective is unknown, or `time` without a network.
@@ -66,9 +80,11 @@ def reshard(
     room = rooms(tensor, (source, target), sizes, digits)
     if objective == "time":
         links = links_of(digits, network)
-        path = solve_timed(source, target, room, volume(tensor, (source, target), sizes, digits), links)
+        path = solve_timed(
+            source, target, room, volume(tensor, (source, target), sizes, digits), links, idle=share_replicas
+        )
     else:
-        path = solve(source, target, digits.radices, room, mesh.devices)
+        path = solve(source, target, digits.radices, room, mesh.devices, idle=share_replicas)
     return emit(tensor, before, after, path.steps, digits, cause, merged=MERGED if objective == "bytes" else FREE)
 
 
@@ -117,7 +133,14 @@ def volume(tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], 
 
 
 def solve(
-    source: State, target: State, radices: tuple[int, ...], room: tuple[int, ...], devices: int, most: int = NEVER
+    source: State,
+    target: State,
+    radices: tuple[int, ...],
+    room: tuple[int, ...],
+    devices: int,
+    most: int = NEVER,
+    *,
+    idle: bool = True,
 ) -> Path:
     """Cheapest path in digits, remembered whatever the digits are called; see `cheapest` for `most`."""
     if source == target:
@@ -126,7 +149,7 @@ def solve(
     def problem(small: Small, groups: tuple[tuple[int, ...], ...]) -> Problem:
         return Problem(small[0], small[1], small[2], room, devices)
 
-    return answered(source, target, radices, most, (room, devices), problem)
+    return answered(source, target, radices, most, (room, devices), problem, idle=idle)
 
 
 def emit(

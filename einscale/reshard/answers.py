@@ -29,6 +29,8 @@ def answered(
     terms: Hashable,
     make: Callable[[Small, Groups], Problem],
     apart: int = 0,
+    *,
+    idle: bool = True,
 ) -> Path:
     """The cheapest path; first without the digits that are idle in both layouts, then, if that may gain, with them.
 
@@ -39,12 +41,13 @@ def answered(
         most: see `cheapest`.
         terms: whatever else the answer depends on.
         make: the problem, from the shrunken question and what its digits stand for.
-        apart: digits that are not glued to others.
+        apart: digits that are not glued to those outside it.
+        idle: whether idle digits may help.
     """
     path, groups = _asked(source, target, radices, most, terms, make, apart, idle=False)
     looked = path.until(most)
     exact = path.exact or len(looked) < len(path.looked)
-    if not path.met and path.cost < most:
+    if idle and not path.met and path.cost < most:
         other, other_groups = _asked(source, target, radices, most, terms, make, apart, idle=True)
         further = other.until(most)
         looked += further

@@ -16,9 +16,6 @@ COLLECTIVE = 1 << 12
 UNIT = 1 << 24
 """What one unit of bytes counts: more than any number of collectives."""
 
-TRIED = 8_000
-"""Most moves one search tries before it takes the best path known."""
-
 
 Looked = tuple[tuple[int, int], ...]
 
@@ -80,6 +77,9 @@ class Problem:
         room: per dim, what its shard count must divide.
         devices: all devices of the mesh; digits not among these stay idle.
     """
+
+    most_tried = 8_000
+    """Most moves one search tries before it takes the best path known."""
 
     __slots__ = (
         "_fine",
@@ -249,7 +249,7 @@ def cheapest(problem: Problem, most: int = NEVER) -> Path:
         if state == target:
             met = -negative < (floor + 1) * UNIT
             return Path(-negative, _walk(came, state), met=met, looked=tuple(looked))
-        if tried > TRIED:
+        if tried > problem.most_tried:
             return Path(best.cost, best.steps, exact=False, met=best.met, looked=tuple(looked))
         ways = moves(state, goal)
         looked.append((estimate, len(ways)))

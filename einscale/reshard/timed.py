@@ -85,6 +85,9 @@ class TimedProblem(Problem):
         links: what moves cost; `bytes_`: of the whole tensor; `groups`: the mesh's digits behind each of the problem's.
     """
 
+    most_tried = 1_500
+    """Fewer than by bytes: bounds are weaker, so that searches rarely end early."""
+
     __slots__ = ("_masks", "_slow", "_slow_fine", "bytes_", "links")
 
     def __init__(
@@ -185,7 +188,14 @@ def _domain_shares(one: Dims, other: Dims, slow: int, radices: tuple[int, ...]) 
 
 
 def solve_timed(
-    source: State, target: State, room: tuple[int, ...], bytes_: int, links: Links, most: int = NEVER
+    source: State,
+    target: State,
+    room: tuple[int, ...],
+    bytes_: int,
+    links: Links,
+    most: int = NEVER,
+    *,
+    idle: bool = True,
 ) -> Path:
     """Fastest path in the digits of the mesh, remembered; see `cheapest` for `most`."""
     if source == target:
@@ -196,4 +206,4 @@ def solve_timed(
 
     every = (1 << len(links.digits.radices)) - 1
     terms = (room, bytes_, links.network)
-    return answered(source, target, links.digits.radices, most, terms, problem, links.crossing or every)
+    return answered(source, target, links.digits.radices, most, terms, problem, links.crossing or every, idle=idle)

@@ -153,7 +153,7 @@ def price_alone(kind: str, whole: int, axes: tuple[str, ...], network: Network) 
     """
     n = int(product(network.mesh.size(name) for name in axes))
     held = ceil_div(whole, n) if kind in SHARDED else whole
-    after = {ALL_GATHER: held * n, REDUCE_SCATTER: ceil_div(held, n)}.get(kind, held)
+    after = held * n if kind == ALL_GATHER else ceil_div(held, n) if kind == REDUCE_SCATTER else held
     formula = explain(kind, axes, held, network)
     ways = algorithms(kind, axes, held, network)
     return Alone(kind, axes, network, whole, n, held, after, _received(kind, held, n), formula, ways)

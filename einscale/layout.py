@@ -97,7 +97,10 @@ def check_layout(layout: Layout, mesh: Mesh, what: str = "the tensor") -> None:
 
 def shards(axes: Iterable[str], degrees: Mapping[str, Number]) -> Number:
     """Product of the sizes of the given mesh axes."""
-    return product(degree(axis, degrees) for axis in axes)
+    result: Number = 1
+    for axis in axes:
+        result = result * (degrees[axis] if axis in degrees else degree(axis, degrees))
+    return result
 
 
 def local_shape(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from msgspec import Struct
 
@@ -26,7 +26,7 @@ class MeshAxis(Struct, frozen=True):
         return f"{self.name}={self.size}" + (f"@{self.level}" if self.level else "")
 
 
-class Mesh(Struct, frozen=True):
+class Mesh(Struct, frozen=True, dict=True):
     """Devices arranged along named axes; the last axis varies fastest, so its devices are nearest neighbours.
 
     >>> mesh = parse_mesh("data=16@ib, model=8@nvlink")
@@ -41,7 +41,7 @@ class Mesh(Struct, frozen=True):
         """Axis names, major to minor."""
         return tuple(axis.name for axis in self.axes)
 
-    @property
+    @cached_property
     def degrees(self) -> dict[str, int]:
         """Axis name -> number of devices along it."""
         return {axis.name: axis.size for axis in self.axes}
@@ -57,6 +57,9 @@ class Mesh(Struct, frozen=True):
         Raises:
             MeshError: the mesh has no such axis.
         """
+        for axis in self.axes:
+            if axis.name == name:
+                return axis.size
         return int(degree(name, self.degrees))
 
     def __str__(self) -> str:

@@ -28,6 +28,8 @@ def ceil_div(numerator: Number, denominator: Number) -> Number:
     >>> ceil_div(7, 2), ceil_div(8, 2)
     (4, 4)
     """
+    if isinstance(numerator, int) and isinstance(denominator, int):  # nearly always, and asked for very often
+        return -(-numerator // denominator)
     if _any_array(numerator, denominator):
         import numpy as np
 
@@ -51,6 +53,8 @@ def divide_exact(numerator: Number, denominator: Number) -> Number:
 
 def maximum(first: Number, second: Number) -> Number:
     """The larger of the two."""
+    if isinstance(first, int) and isinstance(second, int):
+        return first if first >= second else second
     if _any_array(first, second):
         import numpy as np
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from einscale.errors import HardwareError
 from einscale.hardware import load_chip, load_system
-from einscale.roofline import local_seconds, ridge_intensity, ridge_points
+from einscale.roofline import local_seconds, matmul_seconds, ridge_intensity, ridge_points, roofline
 
 V5E = load_system("tpu-v5e").ideal().chip
 H100 = load_system("h100").ideal().chip
@@ -71,3 +71,34 @@ def test_arrays_equal_scalars(work: list[tuple[int, int]]) -> None:
     alone = [local_seconds(f, b, "bf16", H100) for f, b in work]
     assert together.seconds == pytest.approx([time.seconds for time in alone], rel=1e-12)
     assert list(together.bound) == [time.bound for time in alone]
+
+
+def test_a_matmul_reads_its_operands_once_and_writes_its_result_once() -> None:
+    time = matmul_seconds(64, 4096, 8192, "bf16", H100)
+    assert time == local_seconds(2 * 64 * 4096 * 8192, 2 * (64 * 4096 + 4096 * 8192 + 64 * 8192), "bf16", H100)
+    half = matmul_seconds(64, 4096, 8192, "float8_e4m3fn", H100)
+    assert half.memory_seconds == time.memory_seconds / 2
+    with pytest.raises(HardwareError, match="no matrix FLOP/s figure for fp8"):
+        matmul_seconds(1, 1, 1, "fp8", V5E)
+
+
+def test_roofline_of_a_system() -> None:
+    system = load_system("h100")
+    line = roofline(system)
+    rate = line.usual
+    assert (rate.dtype, rate.flops_per_second, rate.datasheet) == ("bf16", 794.5e12, 989e12)
+    assert (rate.ridge, rate.datasheet_ridge) == (ridge_intensity(system.chip, "bf16"), 989e12 / 3350e9)
+    assert [n for n, _ in rate.cubes] == [4096, 8192]
+    assert rate.cubes[1][1].compute_seconds == pytest.approx(2 * 8192**3 / 794.5e12)
+    assert [(channel.name, channel.links) for channel in line.channels] == [("hbm", 1), ("nvlink", 1), ("ib", 1)]
+    assert line.channel("hbm").seconds(80e9) == pytest.approx(80 / 3350)
+    with pytest.raises(HardwareError, match="h100 has no channel `nvlnk`\n  did you mean `nvlink`"):
+        line.channel("nvlnk")
+
+
+def test_all_links_of_a_device_work_at_once() -> None:
+    line = roofline(load_system("tpu-v5p").ideal())  # How To Scale Your Model, training: 2550 on one axis, 850 on three
+    assert line.channel("ici").intensity(line.usual.flops_per_second) == pytest.approx(850)
+    assert 3 * line.channel("ici").intensity(line.usual.flops_per_second) == pytest.approx(2550)
+    assert roofline(load_system("mi300x")).channel("xgmi").bandwidth == 448e9
+    assert roofline(load_system("v100")).usual.dtype == "fp16"

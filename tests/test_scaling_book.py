@@ -70,7 +70,7 @@ def many(result: CollectiveResult) -> float:
 
 
 def two_chips() -> float:
-    """D from which a matmul divided over its contraction computes longer than it sums: both grow, so one ratio tells."""
+    """D from which a matmul divided over its contraction computes longer than it sums; one ratio tells."""
     d = 8192
     sizes = {"B": 4096, "D": d, "F": 4096}
     answer = einscale.plan("B D/x, D/x F -> B F", mesh="x=2", sizes=sizes, hardware=book("v5e_roofline"))

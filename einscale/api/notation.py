@@ -9,7 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.errors import MeshError, NotationError, UsageError, did_you_mean
-from einscale.mesh import Mesh, make_mesh
+from einscale.layout import check_layout, make_layout
+from einscale.mesh import Mesh, MeshAxis, make_mesh
 from einscale.notation import DIALECTS, LAYOUTS, parse_spec, parse_tensor
 from einscale.notation.check import check_tensors
 from einscale.notation.detect import detect, detect_layout
@@ -24,17 +25,8 @@ from einscale.notation.xla_warning import has_warning
 if TYPE_CHECKING:
     from einscale.report.table import Report
 
-NOTATIONS = {
-    "slash": "slash notation",
-    "numpy": "numpy",
-    "book": "scaling book",
-    "jax": "JAX PartitionSpec",
-    "jax-type": "JAX type",
-    "dtensor": "DTensor",
-    "shardy": "Shardy",
-    "hlo": "HloSharding",
-}
-"""Notations that are written, with their titles."""
+NOTATIONS = ("slash", "numpy", "book", "jax", "jax-type", "dtensor", "shardy", "hlo")
+"""Notations that are written."""
 
 _MOST_TEXT = 1_000_000
 
@@ -244,9 +236,12 @@ def _converted(text: str, mesh: Mesh | None, syntax: str | None, named: TensorSp
     names = None if mesh is None else mesh.names
     if dialect == "slash" and "->" not in text and not _is_list(text):
         tensor = parse_tensor(text, mesh_axes=names)
+        _check_parts(tensor, pairs)
         return Conversion(text, dialect, mesh, in_all("tensor", tensor, pairs))
     sizes = None if mesh is None else [axis.size for axis in mesh.axes]
     spec = parse_spec(text, syntax=dialect, mesh_axes=names, mesh_sizes=sizes)
+    for tensor in (*spec.operands, *((spec.output,) if spec.output is not None else ())):
+        _check_parts(tensor, pairs)
     return Conversion(text, dialect, mesh, _spec_in_all(spec, pairs))
 
 
@@ -293,7 +288,15 @@ def read_one(
     if named is not None:
         tensor = replace(tensor, name=named.name, dtype=tensor.dtype or named.dtype)
     check_tensors(text, (tensor,), None if mesh is None else [name for name, _ in mesh])
+    _check_parts(tensor, mesh)
     return Reading(tensor, reading.lost)
+
+
+def _check_parts(tensor: TensorSpec, mesh: MeshAxes | None) -> None:
+    """Raise if a part of a mesh axis is none on this mesh."""
+    if mesh is not None:
+        devices = Mesh(tuple(MeshAxis(name, size) for name, size in mesh))
+        check_layout(make_layout(tensor.layout, tensor.unreduced), devices, str(tensor))
 
 
 def in_all(role: str, tensor: TensorSpec, mesh: MeshAxes | None, lost: tuple[str, ...] = ()) -> Converted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from einscale.models.values import Model, ParameterCounts
 from einscale.numeric import product
-from einscale.program.shapes import program_sizes
+from einscale.program.shapes import known_sizes, missing_size
 from einscale.program.values import Program
 
 
@@ -17,7 +17,10 @@ def program_parameters(program: Program) -> dict[str, int]:
     wanted = [value for value in program.parameters if value.name not in program.tied]
     sizes = dict(program.sizes)
     if any(axis not in sizes for value in wanted for axis in value.axes):
-        sizes = program_sizes(program)
+        sizes = known_sizes(program)
+        for axis in (axis for value in wanted for axis in value.axes):
+            if axis not in sizes:
+                raise missing_size(program, axis)
     return {value.name: int(product(sizes[axis] for axis in value.axes)) for value in wanted}
 
 

@@ -149,7 +149,7 @@ def read_gpt_neox(reader: ConfigReader, dtype: str | None) -> ModelConfig:
     nested = reader.nested("rope_parameters")
     key = "partial_rotary_factor" if "partial_rotary_factor" in nested.data else "rotary_pct"
     rotary = int(head_dim * (nested if key in nested.data else reader).number(key, 1e-9, 1.0 + 1e-9))
-    check_rotary(reader, key, rotary)
+    check_rotary(reader, key, rotary, f"makes {rotary} of {head_dim} elements of a head turn")
     bias, dropout = reader.flag("attention_bias"), reader.number("hidden_dropout", 0.0, 1.0)
     return ModelConfig(
         architecture="gpt_neox",
@@ -204,7 +204,7 @@ def read_falcon(reader: ConfigReader, dtype: str | None) -> ModelConfig:
     elif reader.flag("multi_query"):
         kv_heads = 1
     if not alibi:
-        check_rotary(reader, "num_attention_heads", head_dim)
+        check_rotary(reader, "num_attention_heads", head_dim, f"is {heads}, which makes heads of {head_dim}")
     bias = reader.flag("bias")
     return ModelConfig(
         architecture="falcon",

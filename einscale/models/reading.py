@@ -131,14 +131,20 @@ def check_hidden(reader: ConfigReader, hidden: int, heads: int, key: str, hidden
     return hidden // heads
 
 
-def check_rotary(reader: ConfigReader, key: str, size: int) -> None:
+def check_rotary(reader: ConfigReader, key: str, size: int, fault: str = "") -> None:
     """Raise unless pairs can be turned.
+
+    Args:
+        reader: the configuration.
+        key: what the number of elements follows from.
+        size: elements of a head that are rotated.
+        fault: how it follows, where the key is not the number itself.
 
     Raises:
         ModelError: an odd number of elements is to be rotated.
     """
     if size % 2:
-        raise reader.error(key, f"is {size}", "an even number: rotary positions turn pairs")
+        raise reader.error(reader.key(key), fault or f"is {size}", "an even number: rotary positions turn pairs")
 
 
 def read_pattern(reader: ConfigReader, layers: int, default: Callable[[int], bool]) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from einscale.errors import EinscaleError, ModelError, SizeError, did_you_mean
+from einscale.errors import ModelError, SizeError, did_you_mean
 from einscale.models.config import parse_json, read_text
 from einscale.models.families import read_config
 from einscale.models.layers import layer_kinds
+from einscale.models.own import read_programs
 from einscale.models.values import LayerKind, Model
 from einscale.program.shapes import axis_names
-from einscale.program.text import parse_programs
-from einscale.program.values import Program
 from einscale.units import check_size
 
 PRESETS = Path(__file__).parent / "presets"
@@ -132,53 +131,3 @@ def _load_file(path: str, dtype: str | None) -> Model:
     file = Path(path).resolve()
     name = file.parent.name if file.name == "config.json" else file.stem.removesuffix(".config")
     return Model(name or path, layer_kinds(config), path, config, defaults, notes)
-
-
-def read_programs(path: str, text: str) -> tuple[Program, ...]:
-    """Programs of the user's own: those that an `.ein` text describes, or that a Python file binds to names.
-
-    Raises:
-        ModelError: the Python file fails or makes no program.
-        NotationError, ProgramError: a fault of the program.
-    """
-    try:
-        if path.endswith(".ein"):
-            return parse_programs(text)
-        found = _run(path, text)
-    except EinscaleError as error:
-        raise type(error)(
-            f"{path}: {error.message}", text=error.text, span=error.span, expected=error.expected, hint=error.hint
-        ) from None
-    if not found:
-        raise ModelError(f"{path} makes no program", expected="a line such as: block = trace(function, inputs)")
-    names = [program.name for program in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ModelError(
-            f"{path} makes two programs called `{twice}`", expected='a name for each: trace(..., name="mlp")'
-        )
-    return found
-
-
-def _run(path: str, text: str) -> tuple[Program, ...]:
-    """Programs that a Python file binds to names. The file is the user's own code and runs as such."""
-    try:
-        names: dict[str, object] = {"__name__": "einscale_user_program", "__file__": path}
-        exec(compile(text, path, "exec"), names)
-    except EinscaleError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"line {_line_of(error, path)}: {type(error).__name__}: {error}") from None
-    return tuple(dict.fromkeys(value for value in names.values() if isinstance(value, Program)))
-
-
-def _line_of(error: BaseException, path: str) -> int:
-    """Line of a Python file at which an error came out of it."""
-    if isinstance(error, SyntaxError):
-        return error.lineno or 1
-    line, trace = 1, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == path:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

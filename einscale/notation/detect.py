@@ -14,7 +14,7 @@ DIALECTS = ("slash", "numpy", "book", "jax", "dtensor", "shardy", "hlo")
 _OWED = r"P\((?:sum|max|min|avg|product)\)"
 _HEADS = {
     "jax": (
-        r"(?:\w+\.)*(?:PartitionSpec\(|P\(\s*(?:\)|['\"(]|None\b|(?:\w+\.)*UNCONSTRAINED\b|unreduced\b|reduced\b))"
+        r"(?:\w+\.)*(?:PartitionSpec\(|P\(\s*(?:\)|['\"(]|\w+\s*,|None\b|(?:\w+\.)*UNCONSTRAINED\b|unreduced\b|reduced\b))"
         r"|(?:\w+(?:<\w+>)?)?\[\s*\d+\s*[@,]"
         r"|\w+(?:<\w+>)?\[[\d\s]*\]\s*\{[UVR]"
     ),
@@ -24,7 +24,7 @@ _HEADS = {
     ),
     "shardy": r"(?:sdy\.sharding\s*=\s*)?(?:#sdy\.)?sharding\s*<|<\s*@|\[\s*\{",
     "hlo": (
-        r"(?:sharding\s*=\s*)?\{\s*(?:devices\s*=|replicated\b|maximal\b|maximal_mesh|manual\b|unknown\b|unreduced\b"
+        r"(?:sharding\s*=\s*)?\{\s*(?:devices?\s*=|replicated\b|maximal\b|maximal_mesh|manual\b|unknown\b|unreduced\b"
         r"|mesh\[|\{)"
     ),
 }

@@ -191,8 +191,7 @@ def _arguments(scanner: Scanner, token: Token, kind: str) -> tuple[int, str, int
         else:
             what = f"`{key}`" if key else f"`{shorten(scanner.peek().text)}`"
             raise scanner.fail(f"`{token.text}` takes no {what}", expected=_EXPECTED)
-        if not scanner.accept(",") and scanner.peek().kind != ")":
-            raise scanner.fail(f"`{token.text}(` is never closed", token, expected="`)`")
+        scanner.separate(token, ")")
     if kind in {"Shard", "_StridedShard"} and dim is None:
         raise scanner.fail(f"`{token.text}` without a dim", scanner.since(token), expected="`Shard(0)`")
     if kind == "_StridedShard" and split is None:
@@ -237,8 +236,7 @@ def _shard_order(scanner: Scanner) -> dict[int, tuple[int, ...]] | None:
         if inner:
             scanner.accept(",")
             scanner.need(")", "in `shard_order=`")
-        if not scanner.accept(",") and scanner.peek().kind != closing:
-            raise scanner.fail("`shard_order=` is never closed", opened, expected=f"`{closing}`")
+        scanner.separate(opened, closing)
     return found
 
 
@@ -248,8 +246,7 @@ def _numbers(scanner: Scanner) -> tuple[int, ...]:
     found = []
     while not scanner.accept(closing):
         found.append(scanner.index()[0])
-        if not scanner.accept(",") and scanner.peek().kind != closing:
-            raise scanner.fail(f"`{bracket.kind}` is never closed", bracket, expected=f"`{closing}`")
+        scanner.separate(bracket, closing)
     return tuple(found)
 
 
@@ -296,7 +293,7 @@ def _by_dim(scanner: Scanner, placements: list[Placement], mesh: MeshAxes, span:
     """Tensor dim -> mesh dims that divide it, major to minor."""
     if len(placements) != len(mesh):
         names = ", ".join(name for name, _ in mesh)
-        message = f"{len(placements)} placements on a mesh of {len(mesh)} dims"
+        message = f"{len(placements)} placement{'s' * (len(placements) != 1)} on a mesh of {len(mesh)} dims"
         raise scanner.fail(message, span, expected=f"one for each of: {names}")
     by_dim: dict[int, list[tuple[int, Placement]]] = {}
     for position, placement in enumerate(placements):

@@ -38,6 +38,9 @@ Dims: TypeAlias = Sequence[Axis | Group]
 
 MOST_DIMS = 64
 
+MANUAL = "over {} the program is manual (shard_map): each device has a tensor of its own"
+"""What a layout cannot hold of a sharding made inside shard_map."""
+
 _TOKEN = re.compile(
     r"\s*(?:(?P<name>[^\W\d]\w*)|(?P<string>'[^'\n]*'|\"[^\"\n]*\")|(?P<number>\d+)|(?P<mark><=|->|[-()\[\]{}<>,:=@?#.;/]))"
 )
@@ -145,6 +148,23 @@ class Scanner:
         if len(token.text) > 9:
             raise self.fail(f"an absurd number: `{shorten(token.text)}`", token)
         return int(token.text), token
+
+    def separate(self, opened: Token, closing: str) -> None:
+        """Pass the comma between entries; the last one may go without.
+
+        Args:
+            opened: the mark that opens the list, or the word before it.
+            closing: the mark that closes it.
+
+        Raises:
+            NotationError: neither a comma nor the closing mark follows.
+        """
+        token = self.peek()
+        if self.accept(",") or token.kind == closing:
+            return
+        if token.kind == "end":
+            raise self.fail(f"`{shorten(opened.text)}` is never closed", opened, expected=f"`{closing}`")
+        raise self.fail(f"`{shorten(token.text)}` where an entry should end", token, expected=f"`,` or `{closing}`")
 
     def since(self, start: Token) -> Span:
         """The span from a token to the last one passed."""

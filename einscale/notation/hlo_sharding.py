@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from einscale.errors import NotationError
 from einscale.notation.foreign import (
+    MANUAL,
     DimLayout,
     Dims,
     MeshAxes,
@@ -30,7 +31,6 @@ from einscale.notation.foreign import (
     shard_size,
     stored_dims,
 )
-from einscale.notation.jax_spec import MANUAL
 from einscale.notation.shardy import read_dims, read_sets
 from einscale.notation.syntax import Shard, Span, TensorSpec, split_shard
 from einscale.notation.tokens import Token, shorten
@@ -42,9 +42,9 @@ MOST_DEVICES = 1 << 20
 _EXPECTED = "`{devices=[2,4]<=[8]}`, `{replicated}` or the like"
 _SUBGROUPS = ("replicated", "manual", "unreduced", "maximal")
 _WHOLE = {
-    "maximal": "it is on one device alone, which is no layout over a mesh",
+    "maximal": "the tensor is on one device alone, which is no layout over a mesh",
     "manual": "inside shard_map each device has a tensor of its own, which is no layout of one tensor",
-    "unknown": "it is not known yet",
+    "unknown": "the sharding is not known yet",
 }
 
 
@@ -99,7 +99,7 @@ def read_hlo(scanner: Scanner, dims: Dims | None = None, mesh: MeshAxes | None =
     if token.kind == "{":
         raise scanner.fail("a tuple of shardings", token, expected="one of them")
     if scanner.follows("mesh", "["):
-        return _by_mesh(scanner, start, dims)
+        return _by_mesh(scanner, start, dims, mesh)
     if scanner.accept("maximal_mesh"):
         raise scanner.fail(_WHOLE["maximal"], token)
     if scanner.accept("devices"):
@@ -128,31 +128,34 @@ def _everywhere(scanner: Scanner, start: Token, token: Token, dims: Dims | None,
     return Reading(TensorSpec(laid, partial=owing(owed, "sum", span), span=span))
 
 
-def _by_mesh(scanner: Scanner, start: Token, dims: Dims | None) -> Reading:
+def _by_mesh(scanner: Scanner, start: Token, dims: Dims | None, mesh: MeshAxes | None) -> Reading:
     """`{mesh[x=2,y=4], [{x}, {y}], replicated={...}, unreduced={...}}`, whose names are its own."""
-    scanner.take()
+    token = scanner.take()
     bracket = scanner.take()
     own: list[tuple[str, int]] = []
     while not scanner.accept("]"):
-        word = scanner.accept("string") or scanner.need("name", "where a mesh axis should stand")
+        name = scanner.accept("string") or scanner.need("name", "where a mesh axis should stand")
         scanner.need("=", "after a mesh axis")
-        own.append((word.text.strip("'\""), scanner.number("size of a mesh axis")))
-        if not scanner.accept(",") and scanner.peek().kind != "]":
-            raise scanner.fail("`mesh[` is never closed", bracket, expected="`]`")
+        own.append((name.text.strip("'\""), scanner.number("size of a mesh axis")))
+        scanner.separate(bracket, "]")
+    known = [(name, size) for name, size in mesh or () if size > 1]
+    if mesh is not None and all(size for _, size in mesh) and known != [pair for pair in own if pair[1] > 1]:
+        shown = ",".join(f"{name}={size}" for name, size in known)
+        raise scanner.fail("a sharding on another mesh", scanner.since(token), expected=f"the mesh {shown}")
     if scanner.follows(",", "device_ids"):
         hint = "names stand for other devices than in a mesh in order"
         raise scanner.fail("a mesh whose devices are not in order", scanner.peek(1), hint=hint)
     scanner.need(",", "after the mesh")
     brace = scanner.peek()
-    token = scanner.accept("replicated", "unreduced", "manual")
-    if token is not None:
-        if token.text == "manual":
-            raise scanner.fail(_WHOLE["manual"], token)
+    word = scanner.accept("replicated", "unreduced", "manual")
+    if word is not None:
+        if word.text == "manual":
+            raise scanner.fail(_WHOLE["manual"], word)
         _end(scanner, brace)
-        return _everywhere(scanner, start, token, dims, own)
+        return _everywhere(scanner, start, word, dims, own)
     lost: list[str] = []
     layouts = read_dims(scanner, scanner.need("[", "where the dims should stand"), lost, quoted=False)
-    replicated, owed, reduction = read_sets(scanner, quoted=False, comma=True)
+    replicated, owed, reduction = read_sets(scanner, lost, quoted=False, comma=True)
     _end(scanner, brace)
     span = scanner.since(start)
     check_parts(scanner, [shard for layout in layouts for shard in layout.shards] + replicated + owed)
@@ -203,7 +206,7 @@ def _tiling(scanner: Scanner, brace: Token) -> Tiling:
         raise scanner.fail(f"{len(subgroups)} kinds of tile dims, and {len(tiles)} tile dims", span)
     if listed is not None:
         shared = tiles[-1] if subgroups and subgroups[-1] == "replicated" else 1
-        digits = _digits_of(scanner, listed, shared, span)
+        digits = _digits_of(scanner, listed, shared, scanner.since(start))
     return Tiling(tiles, digits, subgroups)
 
 
@@ -212,8 +215,7 @@ def _sizes(scanner: Scanner) -> tuple[int, ...]:
     found = []
     while not scanner.accept("]"):
         found.append(scanner.number())
-        if not scanner.accept(",") and scanner.peek().kind != "]":
-            raise scanner.fail("`[` is never closed", bracket, expected="`]`")
+        scanner.separate(bracket, "]")
     if not found:
         raise scanner.fail("no sizes", scanner.since(bracket), expected="`[2,1,4]`")
     return tuple(found)
@@ -232,8 +234,7 @@ def _iota(scanner: Scanner, tiles: tuple[int, ...]) -> tuple[Digit, ...]:
         listed = []
         while not scanner.accept(")"):
             listed.append(scanner.index()[0])
-            if not scanner.accept(",") and scanner.peek().kind != ")":
-                raise scanner.fail("`T(` is never closed", bracket, expected="`)`")
+            scanner.separate(bracket, ")")
         if sorted(listed) != list(order):
             expected = f"each of 0 to {len(sizes) - 1} once"
             raise scanner.fail("no rearrangement of the dims", scanner.since(bracket), expected=expected)
@@ -265,7 +266,7 @@ def _digits_of(scanner: Scanner, devices: tuple[int, ...], shared: int, span: Sp
     while len(rest) > 1:
         stride = rest[1]
         size = next((k for k, device in enumerate(rest) if device != k * stride), len(rest))
-        if len(rest) % size or size < 2:
+        if size < 2 or len(rest) % size:
             break
         digits.insert(0, Digit(stride, size))
         rest = rest[::size]
@@ -296,8 +297,7 @@ def _subgroups(scanner: Scanner) -> tuple[str, ...]:
                 expected = f"one of {', '.join(_SUBGROUPS)}"
                 raise scanner.fail(f"unknown kind of tile dim `{shorten(word.text)}`", word, expected=expected)
             found.append(word.text)
-            if not scanner.accept(",") and scanner.peek().kind != "}":
-                raise scanner.fail("`{` is never closed", brace, expected="`}`")
+            scanner.separate(brace, "}")
     return tuple(found)
 
 
@@ -341,9 +341,9 @@ def _per_tile_dim(scanner: Scanner, tiling: Tiling, mesh: MeshAxes, span: Span) 
             if tile % digit.size:  # a tile dim ends within this digit: its major part belongs here
                 if digit.size % tile:
                     raise scanner.fail(
-                        f"a tile dim takes {tile} of {digit.size} devices that are {digit.stride} apart",
+                        f"a tile dim of {tile} shards where the mesh has {digit.size} devices, {digit.stride} apart",
                         span,
-                        expected="a divisor: no part of a mesh axis is such",
+                        hint="no part of a mesh axis is such",
                     )
                 left.insert(0, Digit(digit.stride, digit.size // tile))
                 digit = Digit(digit.stride * (digit.size // tile), tile)
@@ -374,9 +374,8 @@ def _cut(scanner: Scanner, digit: Digit, ladder: list[tuple[str, int, int]], spa
         bottom, end = max(low, stride), min(high, top)
         if bottom % stride or top % end or end % bottom:
             shown = ",".join(f"{axis}={count}" for axis, _, count in ladder)
-            what = f"its {digit.size} shards that are {digit.stride} devices apart"
             raise scanner.fail(
-                f"{what} are no part of axis `{name}` of the mesh {shown}",
+                f"{digit.size} shards, {digit.stride} apart, are no part of axis `{name}` of the mesh {shown}",
                 span,
                 hint="it was made on another mesh, or one whose devices are in another order",
             )

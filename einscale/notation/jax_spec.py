@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from einscale.dtypes import ALIASES, BITS, dtype, is_dtype
 from einscale.errors import NotationError, did_you_mean
 from einscale.notation.foreign import (
+    MANUAL,
     DimLayout,
     Dims,
     MeshAxes,
@@ -32,7 +33,6 @@ from einscale.notation.tokens import Token, shorten
 SPEC_NAMES = ("P", "PartitionSpec")
 NAME = "JAX"
 REDUCED = "it is *reduced* over {}, which says how its gradient is reduced; its values are replicated there"
-MANUAL = "over {} the program is manual (shard_map): each device has a tensor of its own"
 _ENTRY = "`None`, `'x'` or `('x', 'y')`"
 _KEYWORDS = ("unreduced", "reduced", "unreduced_kind")
 
@@ -90,8 +90,7 @@ def _spec(scanner: Scanner, start: Token, dims: Dims | None) -> Reading:
             raise scanner.fail("an entry after `unreduced=`", expected="the entries of the dims first")
         else:
             layouts.append(_entry(scanner))
-        if not scanner.accept(",") and scanner.peek().kind != ")":
-            raise scanner.fail("a PartitionSpec is never closed", start, expected="`)`")
+        scanner.separate(start, ")")
     if kind and not owed:
         raise scanner.fail("`unreduced_kind` without `unreduced`", kind, expected="`unreduced={'x'}` before it")
     span = scanner.since(start)
@@ -109,8 +108,7 @@ def _entry(scanner: Scanner) -> DimLayout:
         shards: list[Shard] = []
         while not scanner.accept(")"):
             shards.append(quoted_axis(scanner, scanner.need("string", "in a tuple of mesh axes", _ENTRY)))
-            if not scanner.accept(",") and scanner.peek().kind != ")":
-                raise scanner.fail("`(` is never closed", token, expected="`)`")
+            scanner.separate(token, ")")
         return DimLayout(tuple(shards), span=scanner.since(token))
     while token.kind == "name" and scanner.peek().kind == ".":
         scanner.take()
@@ -137,8 +135,7 @@ def _name_set(scanner: Scanner) -> list[Shard]:
         scanner.need("{", "where a set of mesh axes should stand", "a set: `{'x'}`")
         while not scanner.accept("}"):
             shards.append(quoted_axis(scanner, scanner.need("string", "in a set of mesh axes")))
-            if not scanner.accept(",") and scanner.peek().kind != "}":
-                raise scanner.fail("`{` is never closed", brace, expected="`}`")
+            scanner.separate(brace, "}")
     if wrapped:
         scanner.need(")", f"after `{wrapped.text}`")
     return shards
@@ -172,8 +169,7 @@ def _type(scanner: Scanner, start: Token, dims: Dims | None) -> Reading:
     layouts = []
     while not scanner.accept("]"):
         layouts.append(_sized(scanner))
-        if not scanner.accept(",") and scanner.peek().kind != "]":
-            raise scanner.fail("`[` is never closed", bracket, expected="`]`")
+        scanner.separate(bracket, "]")
     partial = _marks(scanner, lost) if scanner.peek().kind == "{" else None
     span = scanner.since(start)
     owed = list(partial.axes) if partial else []
@@ -225,8 +221,7 @@ def _marks(scanner: Scanner, lost: list[str]) -> Partial | None:
             lost.append(REDUCED.format(names))
         else:
             lost.append(MANUAL.format(names))
-        if not scanner.accept(",") and scanner.peek().kind != "}":
-            raise scanner.fail("`{` is never closed", brace, expected="`}`")
+        scanner.separate(brace, "}")
     return partial
 
 

@@ -90,7 +90,7 @@ def parse_with_layouts(text: str, notation: str, mesh: MeshAxes | None = None) -
     operands = []
     for position, operand in enumerate(equation.operands):
         if position and not scanner.accept(","):
-            message = f"{position} layouts for {len(equation.operands)} operands"
+            message = f"{position} layout{'s' * (position > 1)} for {len(equation.operands)} operands"
             raise scanner.fail(message, expected="`,` and a layout for each operand")
         operands.append(_with(scanner, operand, notation, mesh))
     if scanner.peek().kind == ",":

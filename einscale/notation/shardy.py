@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from einscale.errors import did_you_mean
 from einscale.notation.foreign import (
+    MANUAL,
     DimLayout,
     Dims,
     MeshAxes,
@@ -48,7 +49,7 @@ def read_shardy(scanner: Scanner, dims: Dims | None = None) -> Reading:
     bracket = scanner.need("[", "where the dims should stand", _EXPECTED)
     lost: list[str] = []
     layouts = read_dims(scanner, bracket, lost, quoted=True)
-    replicated, owed, reduction = read_sets(scanner, quoted=True, comma=angle is not None)
+    replicated, owed, reduction = read_sets(scanner, lost, quoted=True, comma=angle is not None)
     if angle is not None:
         scanner.need(">", "after a sharding", "`>`, or `replicated={...}` or `unreduced={...}` before it")
     span = scanner.since(start)
@@ -106,8 +107,7 @@ def read_dims(scanner: Scanner, bracket: Token, lost: list[str], *, quoted: bool
             scanner.take()
             lost.append(f"priority {priority.text[1:]} of a dim: it orders propagation and lays out nothing")
         layouts.append(DimLayout(shards, is_open, span=scanner.since(brace)))
-        if not scanner.accept(",") and scanner.peek().kind != "]":
-            raise scanner.fail("`[` is never closed", bracket, expected="`]`")
+        scanner.separate(bracket, "]")
     return layouts
 
 
@@ -122,8 +122,7 @@ def _axes(scanner: Scanner, brace: Token, *, quoted: bool) -> tuple[tuple[Shard,
             is_open = True
         else:
             shards.append(_one_axis(scanner, quoted=quoted))
-        if not scanner.accept(",") and scanner.peek().kind != "}":
-            raise scanner.fail("`{` is never closed", brace, expected="`}`")
+        scanner.separate(brace, "}")
     return tuple(shards), is_open
 
 
@@ -140,11 +139,12 @@ def _one_axis(scanner: Scanner, *, quoted: bool) -> Shard:
     return quoted_axis(scanner, scanner.take())
 
 
-def read_sets(scanner: Scanner, *, quoted: bool, comma: bool) -> tuple[list[Shard], list[Shard], str]:
+def read_sets(scanner: Scanner, lost: list[str], *, quoted: bool, comma: bool) -> tuple[list[Shard], list[Shard], str]:
     """`replicated={"w"}`, `unreduced={"u"}`, `unreduced=max{"u"}`, `manual={"m"}`.
 
     Args:
         scanner: where they stand; left behind them.
+        lost: gets a sentence for what has no counterpart here.
         quoted: whether mesh axes are in quotation marks.
         comma: whether a comma before them is theirs and must be; otherwise it is theirs if one of them follows.
 
@@ -175,6 +175,8 @@ def read_sets(scanner: Scanner, *, quoted: bool, comma: bool) -> tuple[list[Shar
             raise scanner.fail(f"`?` in `{word.text}=`", scanner.since(brace))
         if word.text == "unreduced":
             owed += shards
+        elif word.text == "manual" and shards:
+            lost.append(MANUAL.format(", ".join(f"`{shard}`" for shard in shards)))
         else:
             replicated += shards
     return replicated, owed, reduction

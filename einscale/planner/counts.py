@@ -10,7 +10,7 @@ from einscale.reshard.moves import State, digits_in, mask_of, size_of
 
 Counts = tuple[int, ...]
 
-VECTORS = 6_000
+VECTORS = 4_000
 """Most vectors of counts one search looks at."""
 
 
@@ -128,6 +128,8 @@ def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[
     amounts = [(size, min(amount, _usable(size, rooms))) for size, amount in classes]
     for size, amount in amounts:
         most *= size**amount
+    if most < needed:
+        return
     for size, amount in amounts:
         spare = most // needed
         least = amount
@@ -297,37 +299,47 @@ Vector = tuple[int, Counts, Counts | None]
 def ordered_vectors(
     question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
 ) -> tuple[list[Vector], bool]:
-    """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at.
+    """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at."""
+    result: list[Vector] = []
+    looked = 0
+    for vector in vectors(question, parts, atoms, banned, needed, most, objective):
+        looked += 1
+        if looked > VECTORS:
+            break
+        if vector is not None:
+            result.append(vector)
+    return sorted(result, key=_bound), looked <= VECTORS
+
+
+def vectors(
+    question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
+) -> Iterator[Vector | None]:
+    """Count vectors that can be cheaper than `most`; None for each that is looked at and cannot.
 
     Where levels differ in speed the slow digits are handed out first: what crosses between domains is known then, and
     most of their vectors need no second look.
     """
     every = (1 << len(question.radices)) - 1 & ~banned
     slow = objective.crossing & every
-    result: list[Vector] = []
-    looked = 0
     if not slow:
         for counts in count_vectors(classes_of(question, atoms, every), needed, question.rooms):
-            looked += 1
-            _keep(result, counts, None, parts, most, objective)
-        return sorted(result, key=_bound), looked < VECTORS
+            yield _kept(counts, None, parts, most, objective)
+        return
     inside = classes_of(question, atoms, every & ~slow)
-    for far in count_vectors(classes_of(question, atoms, slow), 1, question.rooms):
+    within = 1
+    for size, amount in inside:
+        within *= size**amount
+    for far in count_vectors(classes_of(question, atoms, slow), -(-needed // within), question.rooms):
         least = 0
         for part in parts:
             least += objective.floor(part.volume, 0, part.across(far))
         if least >= most:
-            looked += 1
+            yield None
             continue
         rooms = tuple([room // count for room, count in zip(question.rooms, far, strict=True)])
-        for near in count_vectors(inside, 1, rooms):
-            looked += 1
-            if looked > VECTORS:
-                return sorted(result, key=_bound), False
+        for near in count_vectors(inside, -(-needed // product_of(far)), rooms):
             counts = tuple([a * b for a, b in zip(far, near, strict=True)])
-            if product_of(counts) >= needed:
-                _keep(result, counts, far, parts, most, objective)
-    return sorted(result, key=_bound), looked < VECTORS
+            yield _kept(counts, far, parts, most, objective)
 
 
 def product_of(counts: Counts) -> int:
@@ -342,14 +354,11 @@ def _bound(vector: Vector) -> tuple[int, Counts, Counts]:
     return vector[0], vector[1], vector[2] or ()
 
 
-def _keep(
-    result: list[Vector], counts: Counts, far: Counts | None, parts: list[Part], most: int, objective: Objective
-) -> None:
-    """Append a vector unless its bound reaches `most`."""
+def _kept(counts: Counts, far: Counts | None, parts: list[Part], most: int, objective: Objective) -> Vector | None:
+    """A vector with its bound, None if that reaches `most`."""
     floor = objective.work(counts)
     for part in parts:
         if floor >= most:
-            return
+            return None
         floor += part.floor(counts, far, objective)
-    if floor < most:
-        result.append((floor, counts, far))
+    return (floor, counts, far) if floor < most else None

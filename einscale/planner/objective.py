@@ -37,7 +37,7 @@ class Bytes:
     fine = True
     """Bounds are strong enough to search single digits of a large mesh."""
 
-    nodes, tried = 2000, 20_000
+    nodes, tried = 2000, 12_000
     """Most partial placements, and most moves in the reshards around them, that one plan tries."""
 
     def floor(self, volume: int, units: int, across: float) -> int:
@@ -47,6 +47,10 @@ class Bytes:
     def work(self, counts: tuple[int, ...]) -> int:
         """Cost of the local work: none."""
         return 0
+
+    def fewest_shards(self, most: int) -> int:
+        """Parts that the iteration space must be divided into for the local work to cost less than `most`."""
+        return 1
 
     def path(self, source: State, target: State, room: tuple[int, ...], volume: int, most: int) -> Path:
         """Cheapest moves of a tensor, priced for its volume; given up where they cannot cost less than `most`."""
@@ -78,7 +82,7 @@ class Seconds:
     fine = False
     """Latencies and whole permutes keep bounds too weak to search single digits of a large mesh."""
 
-    nodes, tried = 400, 2_500
+    nodes, tried = 300, 2_000
     """Most partial placements, and most moves in the reshards around them, that one plan tries."""
 
     def __init__(self, question: Question, network: Network, flop_rate: float | None) -> None:
@@ -117,6 +121,17 @@ class Seconds:
             traffic += operand.volume / _shards(operand.labels, counts)
         chip = self.links.network.system.chip
         return float(local_seconds(flops, traffic, question.operands[0].tensor.dtype, chip).seconds)
+
+    def fewest_shards(self, most: int) -> int:
+        """Parts that the iteration space must be divided into for the FLOPs to take less than `most`."""
+        question = self.question
+        flops = question.iterations * question.flops_factor
+        if self._rate is not None:
+            seconds = flops / self._rate
+        else:
+            chip = self.links.network.system.chip
+            seconds = local_seconds(flops, 0, question.operands[0].tensor.dtype, chip).seconds
+        return max(1, -(-int(seconds * FEMTO * (1 - 1e-9)) // most))
 
     def path(self, source: State, target: State, room: tuple[int, ...], volume: int, most: int) -> Path:
         """Fastest moves of a tensor; given up where they cannot take less than `most`."""

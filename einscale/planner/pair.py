@@ -16,7 +16,7 @@ from einscale.plan import Plan, plan_flops, plan_received
 from einscale.planner.counts import most_shards
 from einscale.planner.emission import Prepared, assemble, assemble_one
 from einscale.planner.objective import Bytes, Objective, Seconds
-from einscale.planner.placing import Best, Divisions, Placer, divisions
+from einscale.planner.placing import ATOMS, Best, Divisions, Placer, divisions
 from einscale.planner.prepare import prepared_all
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question, Wanted
@@ -31,6 +31,9 @@ CUT_SHORT = "the search stopped at its bound on work: a cheaper plan may exist"
 
 GUESS = 0.1
 """Share of the work allowed by bytes that is spent on a first guess by time."""
+
+SMALL = 8.0
+"""Times more work by time on a small mesh, where single digits are handed out."""
 
 KEEPS = 8
 """Most choices of which owed sums to keep through an einsum that are tried."""
@@ -210,11 +213,12 @@ def _search(
         needed = -(-work // left)
     elif isinstance(objective, Seconds):
         needed = 1
-    best = Best()
+    small = isinstance(objective, Seconds) and len(question.radices) <= ATOMS
+    best = Best(SMALL if small else 1.0)
     for kept in keeps(question):
         guesses: tuple[Placement, ...] = ()
         if isinstance(objective, Seconds):  # what moves the fewest bytes is a good guess of what is fast
-            lean = Best(GUESS)
+            lean = Best(1.0 if small else GUESS)
             Placer(question, kept, max(needed, most), Bytes(question), lean, avoid).run()
             guesses = (lean.placement,) if lean.pricing is not None else ()
         Placer(question, kept, needed, objective, best, avoid).run(guesses)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from itertools import permutations
 
 from einscale.planner.branches import Branches
-from einscale.planner.counts import Atoms, Counts, Vector, coarse_atoms, ordered_vectors, parts_of, single_digits
+from einscale.planner.counts import (
+    VECTORS,
+    Atoms,
+    Counts,
+    Vector,
+    coarse_atoms,
+    ordered_vectors,
+    parts_of,
+    single_digits,
+    vectors,
+)
 from einscale.planner.objective import Objective
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question
@@ -67,7 +77,7 @@ class Placer:
             axes (`divisions`).
     """
 
-    __slots__ = ("_share", "atoms", "avoid", "best", "needed", "parts", "pricing", "question")
+    __slots__ = ("_made", "_share", "atoms", "avoid", "best", "needed", "parts", "pricing", "question")
 
     def __init__(
         self,
@@ -86,6 +96,7 @@ class Placer:
         self.pricing = Pricing(question, kept, objective)
         self.atoms: Atoms = ()
         self._share = 1.0
+        self._made: dict[Atoms, tuple[list[Vector], bool]] = {}
         self.parts = parts_of(question, kept, objective.crossing)
 
     def run(self, guesses: tuple[Placement, ...] = ()) -> None:
@@ -104,7 +115,7 @@ class Placer:
         self._seed()
         parts = single_digits(self.question)
         if not pricing.objective.fine and len(parts) > ATOMS:
-            best.exact = best.exact and not self._vectors(parts)[0]
+            best.exact = best.exact and not self._any_vector(parts)
             parts = coarse_atoms(self.question, slow, ATOMS)
         done = self._search(parts, FIRST)
         if not done:
@@ -121,8 +132,10 @@ class Placer:
         best = self.best
         self.atoms = atoms
         self._share = share
-        vectors, every = self._vectors(atoms)
-        for vector in vectors:
+        if not self.allowed():
+            return False
+        found, every = self._vectors(atoms)
+        for vector in found:
             if vector[0] * UNIT >= best.cost:
                 return every
             if not self.allowed():
@@ -131,12 +144,23 @@ class Placer:
         return every and self.allowed()
 
     def _vectors(self, atoms: Atoms) -> tuple[list[Vector], bool]:
-        """Count vectors that may be cheaper than the best placement, and whether all were looked at."""
+        """Count vectors that may be cheaper than the best placement, and whether all were looked at; made once."""
+        if atoms in self._made:
+            return self._made[atoms]
         most = -(-self.best.cost // UNIT)
         pricing = self.pricing
-        return ordered_vectors(
-            self.question, self.parts, atoms, pricing.banned, self.needed, most, pricing.objective
-        )
+        needed = max(self.needed, pricing.objective.fewest_shards(most))
+        found = ordered_vectors(self.question, self.parts, atoms, pricing.banned, needed, most, pricing.objective)
+        self._made[atoms] = found
+        return found
+
+    def _any_vector(self, atoms: Atoms) -> bool:
+        """Whether any count vector may be cheaper than the best placement, or there are too many to tell."""
+        most = -(-self.best.cost // UNIT)
+        pricing = self.pricing
+        needed = max(self.needed, pricing.objective.fewest_shards(most))
+        found = vectors(self.question, self.parts, atoms, pricing.banned, needed, most, pricing.objective)
+        return any(vector is not None or k > VECTORS for k, vector in enumerate(found))
 
     def allowed(self) -> bool:
         """Whether more may be looked at."""

@@ -142,6 +142,7 @@ class _Planner:
                 self.readers.setdefault(name, []).append(statement)
         self.groups = {statement.group for statement in program.statements}
         self.scopes = self._scopes()
+        self.placements: dict[tuple[tuple[str, ...], tuple[str, ...]], Mapping[str, tuple[str, ...]]] = {}
         self.resting: dict[str, Layout] = {}
         self.carried: dict[str, Layout | None] = {}
         self.at_hand: dict[tuple[str, str], list[Layout]] = {}
@@ -166,9 +167,13 @@ class _Planner:
             scopes.setdefault(name, self.scopes_of(readers[0]))
         return scopes
 
-    def placed(self, indices: Sequence[str], scopes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        """Compute placement of an iteration space."""
-        return place(indices, self.strategy.compute, self.sizes, self.mesh, self.composites, scopes)
+    def placed(self, indices: Sequence[str], scopes: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+        """Compute placement of an iteration space; a program has few distinct ones, so they are kept."""
+        key = (tuple(indices), scopes)
+        if key not in self.placements:
+            rules = self.strategy.compute
+            self.placements[key] = place(indices, rules, self.sizes, self.mesh, self.composites, scopes)
+        return self.placements[key]
 
     def rest(self, value: Value) -> Layout:
         """Layout a value rests in: the compute rules on its axes, then the store rules of its class."""
@@ -222,7 +227,7 @@ class _Planner:
 
     def contraction_placement(
         self, statement: Statement, labels: tuple[tuple[str, ...], ...]
-    ) -> dict[str, tuple[str, ...]]:
+    ) -> Mapping[str, tuple[str, ...]]:
         """Mesh axes of each label of an einsum's iteration space."""
         called = {statement.output, statement.group, statement.section} - {""}
         if statement.op == "einsum" and called & set(self.strategy.policy.auto):
@@ -258,13 +263,9 @@ class _Planner:
         """A map runs in the layout its result rests in, or where it sums axes away, in that of its largest operand."""
         placement = self.map_placement(statement)
         carried = self.carry(statement.output)
-        owed_together = carried.unreduced if carried else ()
+        owed_together = carried.unreduced if carried and self.adds_owed(statement) else ()
         layouts = tuple(
-            Layout(
-                tuple(placement[axis] for axis in self.table[name].axes),
-                owed_together if self.keeps_owing(name) else (),
-            )
-            for name in statement.inputs
+            Layout(tuple(placement[axis] for axis in self.table[name].axes), owed_together) for name in statement.inputs
         )
         labels = tuple(self.table[name].axes for name in statement.inputs)
         before = self.fetch_all(statement, layouts, labels)
@@ -285,7 +286,7 @@ class _Planner:
         output = self.table[statement.output]
         largest = max(statement.inputs, key=lambda name: len(self.table[name].axes))
         guide = output.name if set(output.axes) >= set(self.table[largest].axes) else largest
-        layout = (self.carry(guide) if guide == output.name and self.keeps_owing(statement.inputs[0]) else None) or (
+        layout = (self.carry(guide) if guide == output.name and self.adds_owed(statement) else None) or (
             self.resting[guide]
         )
         placement = dict(zip(self.table[guide].axes, layout.dims, strict=True))
@@ -397,15 +398,21 @@ class _Planner:
         layouts = [self.carry(source) for source in statement.inputs]
         axes = {self.table[source].axes for source in statement.inputs}
         owing = [layout for layout in layouts if layout is not None]
-        if len(owing) < len(layouts) or len({layout.dims for layout in owing}) > 1 or axes != {self.table[name].axes}:
+        settled = [self.resting[source] for source, layout in zip(statement.inputs, layouts, strict=True) if not layout]
+        if not owing or (settled and len(owing) == 1) or axes != {self.table[name].axes}:
+            return None
+        if any(layout.dims != owing[0].dims for layout in (*owing, *settled)):
             return None
         return Layout(owing[0].dims, self.owing(part for layout in owing for part in layout.unreduced))
 
-    def keeps_owing(self, name: str) -> bool:
-        """Whether a value goes on owing its sum: its one reader is an addition of values that all owe one.
+    def adds_owed(self, statement: Statement) -> bool:
+        """Whether a map adds values that go on owing their sums."""
+        return any(self.keeps_owing(name) for name in statement.inputs)
 
-        Where they owe sums over different axes, those that owe less are masked, which is free, and the sum is reduced
-        once.
+    def keeps_owing(self, name: str) -> bool:
+        """Whether a value goes on owing its sum: its one reader is an addition of values of which several owe one.
+
+        Those that owe less, or nothing, are masked, which is free, and the sum is reduced once.
         """
         readers = self.readers.get(name, [])
         if self.carry(name) is None or len(readers) != 1 or name in self.program.outputs:

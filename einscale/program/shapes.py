@@ -247,6 +247,29 @@ def program_sizes(
     Raises:
         SizeError: a size is missing, contradicts another, names no axis, or is not positive.
     """
+    known = known_sizes(program, given, defaults)
+    missing = next((name for name in axis_names(program) if name not in known), None)
+    if missing is not None:
+        raise missing_size(program, missing)
+    return known
+
+
+def missing_size(program: Program, axis: str) -> SizeError:
+    """The error for an axis whose size nothing says."""
+    return SizeError(
+        f"the size of axis `{axis}` of program `{program.name}` is not given",
+        expected=f"a line `size {axis} = 64` in the program, or --size {axis}=64",
+    )
+
+
+def known_sizes(
+    program: Program, given: Mapping[str, int] | None = None, defaults: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Size of every axis whose size is known; arguments as for `program_sizes`.
+
+    Raises:
+        SizeError: a size contradicts another, names no axis, or is not positive.
+    """
     table = program.table
     known = dict(program.sizes)
     names = axis_names(program)
@@ -270,13 +293,6 @@ def program_sizes(
         if name in names and axes.get(name) is None:
             axes.size[axes.root(name)] = check_size(size, f"size of axis `{name}`")
     resolved = {name: axes.get(name) for name in names}
-    missing = [name for name, size in resolved.items() if size is None]
-    if missing:
-        axis = missing[0]
-        raise SizeError(
-            f"the size of axis `{axis}` of program `{program.name}` is not given",
-            expected=f"a line `size {axis} = 64` in the program, or --size {axis}=64",
-        )
     return {name: size for name, size in resolved.items() if size is not None}
 
 

@@ -53,12 +53,13 @@ def _heading(alone: Alone, units: str) -> tuple[str, ...]:
     groups = mesh.devices // alone.devices
     at_once = f"{groups} groups at once, each of" if groups > 1 else "one group of"
     levels = ", ".join(f"{term.level} ({term.pattern})" for term in alone.formula.terms)
-    before = "a part, " if alone.kind in SHARDED else "all, "
+    before = f"V/{alone.devices} = " if alone.kind in SHARDED else "V = "
+    own = "" if alone.kind in SHARDED else ", a sum of its own,"
     return (
         f"{alone.kind} of V = {format_bytes(alone.whole, units)} over {', '.join(alone.axes)}",
         f"mesh {mesh}, {mesh.devices} devices of {system.name}; {at_once} {alone.devices}"
         + (f" on {levels}" if levels else ""),
-        f"a device holds {before if alone.devices > 1 else ''}{format_bytes(alone.held, units)} before and"
+        f"a device holds {before}{format_bytes(alone.held, units)}{own} before and"
         f" {format_bytes(alone.after, units)} after, and receives {format_bytes(alone.received, units)}",
     )
 

@@ -7,27 +7,23 @@ from functools import lru_cache
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
-from einscale.collectives import ALL_GATHER, FREE, MASK, REDUCE_SCATTER, SLICE, Collective
+from einscale.collectives import ALL_GATHER, FREE, REDUCE_SCATTER, SLICE, Collective
 from einscale.digits import Digits, digits_of
 from einscale.dtypes import bytes_of
 from einscale.errors import LayoutError, UsageError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh
-from einscale.reshard.answers import answered
-from einscale.reshard.glue import Small
+from einscale.reshard.answers import solve
 from einscale.reshard.moves import Move, State, digits_in, mask_of
-from einscale.reshard.search import NEVER, NOWHERE, Path, Problem
+from einscale.reshard.search import MERGED, fused_steps
 from einscale.reshard.timed import Links, solve_timed
 
 if TYPE_CHECKING:
     from einscale.topology import Network
 
-__all__ = ["reshard"]
+__all__ = ["MERGED", "emit", "links_of", "reshard", "rooms", "solve", "to_state"]
 
 OBJECTIVES = ("bytes", "time")
-
-MERGED = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER)
-"""Kinds of which two in a row are one fused move of the same bytes."""
 
 
 def reshard(
@@ -132,26 +128,6 @@ def volume(tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], 
     return int(bytes_of(elements, tensor.dtype))
 
 
-def solve(
-    source: State,
-    target: State,
-    radices: tuple[int, ...],
-    room: tuple[int, ...],
-    devices: int,
-    most: int = NEVER,
-    *,
-    idle: bool = True,
-) -> Path:
-    """Cheapest path in digits, remembered whatever the digits are called; see `cheapest` for `most`."""
-    if source == target:
-        return NOWHERE
-
-    def problem(small: Small, groups: tuple[tuple[int, ...], ...]) -> Problem:
-        return Problem(small[0], small[1], small[2], room, devices)
-
-    return answered(source, target, radices, most, (room, devices), problem, idle=idle)
-
-
 def emit(
     tensor: Tensor,
     before: Layout,
@@ -163,12 +139,7 @@ def emit(
     merged: tuple[str, ...] = MERGED,
 ) -> tuple[Collective, ...]:
     """The steps of a path as collectives with named axes; neighbours of one of the kinds `merged` become one move."""
-    fused: list[Move] = []
-    for kind, moved, state in steps:
-        if fused and fused[-1][0] == kind and kind in merged:
-            fused[-1] = (kind, fused[-1][1] + moved, state)
-        else:
-            fused.append((kind, moved, state))
+    fused = fused_steps(steps, merged)
     reduction = before.reduction if before.unreduced else after.reduction
     result = []
     here = before

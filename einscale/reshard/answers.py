@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 
 from einscale.reshard.glue import Small, grown, shrink
 from einscale.reshard.moves import State
-from einscale.reshard.search import Path, Problem, cheapest
+from einscale.reshard.search import NEVER, NOWHERE, Path, Problem, cheapest
 
 REMEMBERED = 50_000
 """Answers kept; then all are forgotten."""
@@ -82,3 +82,23 @@ def _asked(
                 _answers.clear()
             _answers[key] = path
     return path, groups
+
+
+def solve(
+    source: State,
+    target: State,
+    radices: tuple[int, ...],
+    room: tuple[int, ...],
+    devices: int,
+    most: int = NEVER,
+    *,
+    idle: bool = True,
+) -> Path:
+    """Cheapest path in digits, remembered whatever the digits are called; see `cheapest` for `most`."""
+    if source == target:
+        return NOWHERE
+
+    def problem(small: Small, groups: tuple[tuple[int, ...], ...]) -> Problem:
+        return Problem(small[0], small[1], small[2], room, devices)
+
+    return answered(source, target, radices, most, (room, devices), problem, idle=idle)

@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from itertools import pairwise
 from math import prod
 
-from einscale.collectives import ALL_GATHER, ALL_REDUCE, FREE, MASK, PERMUTE, SLICE
+from einscale.collectives import ALL_GATHER, ALL_REDUCE, FREE, MASK, PERMUTE, REDUCE_SCATTER, SLICE
 from einscale.digits import overlap
 from einscale.reshard.moves import Dims, Goal, Move, State, digits_in, moves, size_of
 
@@ -78,7 +78,7 @@ class Problem:
         devices: all devices of the mesh; digits not among these stay idle.
     """
 
-    most_tried = 8_000
+    most_tried = 4_000
     """Most moves one search tries before it takes the best path known."""
 
     __slots__ = (
@@ -182,6 +182,21 @@ def shards_of(dims: Dims, radices: tuple[int, ...]) -> int:
         for digit in dim:
             result *= radices[digit]
     return result
+
+
+MERGED = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER)
+"""Kinds of which two in a row are one fused move of the same bytes."""
+
+
+def fused_steps(steps: tuple[Move, ...], merged: tuple[str, ...]) -> tuple[Move, ...]:
+    """A path whose neighbours of one of the kinds `merged` are one move."""
+    fused: list[Move] = []
+    for kind, moved, state in steps:
+        if fused and fused[-1][0] == kind and kind in merged:
+            fused[-1] = (kind, fused[-1][1] + moved, state)
+        else:
+            fused.append((kind, moved, state))
+    return tuple(fused)
 
 
 def plain_path(problem: Problem) -> Path:

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, FREE, PERMUTE, REDUCE_SCATTER
 from einscale.digits import Digits
-from einscale.reshard.answers import answered
+from einscale.reshard.answers import answered, solve
 from einscale.reshard.glue import Small
 from einscale.reshard.moves import Dims, Move, State, digits_in, mask_of, size_of
-from einscale.reshard.search import COLLECTIVE, NEVER, NOWHERE, UNIT, Path, Problem, least_units, shards_of
+from einscale.reshard.search import (
+    COLLECTIVE,
+    MERGED,
+    NEVER,
+    NOWHERE,
+    UNIT,
+    Path,
+    Problem,
+    fused_steps,
+    least_units,
+    shards_of,
+)
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -30,7 +41,7 @@ class Links:
         latency: least seconds of any collective.
     """
 
-    __slots__ = ("_known", "crossing", "digits", "fast", "inside", "latency", "network", "slow")
+    __slots__ = ("_known", "crossing", "devices", "digits", "fast", "inside", "latency", "network", "slow")
 
     def __init__(self, digits: Digits, network: Network) -> None:
         """Look at single digits, whole axes and the whole mesh for the cheapest byte."""
@@ -38,6 +49,7 @@ class Links:
 
         self.digits = digits
         self.network = network
+        self.devices = digits.mesh.devices
         self._known: dict[tuple[str, int], tuple[float, float]] = {}
         every = range(len(digits.radices))
         self.crossing = mask_of(d for d in every if level_counts(digits.names((d,)), network)[0] == 1)
@@ -74,7 +86,7 @@ class Links:
 
     def least(self, units: int, across: float, volume: int) -> int:
         """Least femtoseconds to receive so many units of V/P^2, and a share of V from beyond the fastest domain."""
-        seconds = volume * max(units / self.digits.mesh.devices**2 * self.fast, across * self.slow)
+        seconds = volume * max(units / self.devices**2 * self.fast, across * self.slow)
         return int((seconds + (self.latency if units else 0.0)) * FEMTO * (1 - 1e-9))
 
 
@@ -85,7 +97,7 @@ class TimedProblem(Problem):
         links: what moves cost; `bytes_`: of the whole tensor; `groups`: the mesh's digits behind each of the problem's.
     """
 
-    most_tried = 1_500
+    most_tried = 1_000
     """Fewer than by bytes: bounds are weaker, so that searches rarely end early."""
 
     __slots__ = ("_masks", "_slow", "_slow_fine", "bytes_", "links")
@@ -143,7 +155,7 @@ def least_crossing(dims: Dims, target: State, parts: int, slow: int, radices: tu
 
     The placement bound once more, with a domain as one device. `parts` counts the partial sums in different domains.
     """
-    domains = links.digits.mesh.devices // links.inside
+    domains = links.devices // links.inside
     needed, joint = _domain_shares(dims, target[0], slow, radices)
     if joint == 0:
         return 0.0
@@ -206,4 +218,28 @@ def solve_timed(
 
     every = (1 << len(links.digits.radices)) - 1
     terms = (room, bytes_, links.network)
-    return answered(source, target, links.digits.radices, most, terms, problem, links.crossing or every, idle=idle)
+    path = answered(source, target, links.digits.radices, most, terms, problem, links.crossing or every, idle=idle)
+    if path.exact:
+        return path
+    lean = solve(source, target, links.digits.radices, room, links.devices, idle=idle)
+    steps = fused_steps(lean.steps, MERGED)
+    cost = _cost_of(steps, source, bytes_, links)
+    looked = path.looked + lean.looked
+    if cost < path.cost:
+        return Path(cost, steps, exact=False, looked=looked)
+    return Path(path.cost, path.steps, exact=False, met=path.met, looked=looked)
+
+
+def _cost_of(steps: tuple[Move, ...], source: State, bytes_: int, links: Links) -> int:
+    """What given moves cost by time."""
+    total = 0
+    dims = source[0]
+    for kind, moved, (after, _) in steps:
+        if kind in FREE:
+            total += 1
+        else:
+            alpha, beta = links.coefficients(kind, mask_of(moved))
+            local = bytes_ / shards_of(dims, links.digits.radices)
+            total += int((alpha + beta * local) * FEMTO) * UNIT + COLLECTIVE
+        dims = after
+    return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -66,11 +67,17 @@ CHOICES = (
     (RECOMPUTING, "data=2,model=4"),
     (UNFUSED, "dp=2,tp=4"),
     ("dp", "data=1"),
+    ("ring", "data=4,context=4"),
+    ("ulysses", "context=8"),
+    ("megatron-sp+context", "data=2,context=2,model=4"),
+    ("hsdp", "pod=2@ib,data=8@nvlink"),
+    ("2d", "data=2,x=2,y=4"),
+    ("weight-gathered", "data=4,model=4"),
 )
 
 
 @given(st.lists(st.sampled_from(CHOICES), min_size=2, max_size=3, unique_by=lambda one: (str(one[0]), one[1])))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_terms_add_up_to_the_difference_whatever_is_compared(chosen: list) -> None:
     result = compare("llama3-8b", chosen, sequence=512, batch=32)
     for found in result.comparison.differences:
@@ -226,6 +233,22 @@ def test_labels_are_what_one_would_type() -> None:
     again = compare("gpt2", labels, sequence=64, batch=4)
     assert again.comparison == result.comparison
     assert result.report("dp@data=4").mesh == parse_mesh("data=4")
+
+
+def test_a_program_of_ones_own_is_compared(tmp_path: Path) -> None:
+    own = tmp_path / "mlp.ein"
+    own.write_text(
+        "program mlp\nsize f = 256\ninput x: bf16[b s d]\nparam w_up: bf16[d f]\nparam w_down: bf16[f d]\n"
+        'up = einsum("b s d, d f -> b s f", x, w_up)\nout = einsum("b s f, f d -> b s d", up, w_down)\nreturn out\n'
+    )
+    result = compare(str(own), ["megatron", "megatron-sp"], mesh="model=4", sizes={"d": 64}, sequence=32)
+    found = only(result)
+    check_sums(found)
+    out = next(term for term in found.terms if term.names == ("out",))
+    assert (out.first, out.other) == ("all-reduce over model", "reduce-scatter over model")
+    assert out.change.received == -(32 * 64 * 2) * 3 // 4
+    with pytest.raises(SizeError):
+        compare(str(own), ["megatron", "megatron-sp"], mesh="model=4", sequence=32)
 
 
 def test_two_files_of_one_name_are_told_apart() -> None:

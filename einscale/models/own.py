@@ -33,6 +33,14 @@ def _located(error: EinscaleError, message: str, text: str | None, span: tuple[i
     return type(error)(message, text=text, span=span, expected=error.expected, hint=error.hint)
 
 
+def _within(error: EinscaleError, text: str, place: tuple[int, int]) -> tuple[str | None, tuple[int, int] | None]:
+    """The guilty characters of an error in the file: where the text it speaks of stands in the call, else the call."""
+    if error.text is None or error.span is None:
+        return text, place
+    start = text.find(error.text, *place)
+    return (text, (start + error.span[0], start + error.span[1])) if start >= 0 else (error.text, error.span)
+
+
 def _run(path: str, text: str) -> tuple[Program, ...]:
     """Programs that a Python file binds to names. The file is the user's own code and runs as such."""
     names: dict[str, object] = {"__name__": "einscale_user_program", "__file__": path}
@@ -40,8 +48,7 @@ def _run(path: str, text: str) -> tuple[Program, ...]:
         exec(compile(text, path, "exec"), names)
     except EinscaleError as error:
         line, span = _place(error.__traceback__, path, text)
-        shown = (text, span) if error.text is None else (error.text, error.span)
-        raise _located(error, f"{path}: line {line}: {error.message}", *shown) from None
+        raise _located(error, f"{path}: line {line}: {error.message}", *_within(error, text, span)) from None
     except SyntaxError as error:
         line = error.lineno or 1
         raise ModelError(f"{path}: line {line}: SyntaxError: {error.msg}", text=text, span=_line(text, line)) from None

@@ -37,7 +37,7 @@ class Bytes:
     fine = True
     """Bounds are strong enough to search single digits of a large mesh."""
 
-    nodes, tried = 2000, 12_000
+    nodes, tried = 2000, 10_000
     """Most partial placements, and most moves in the reshards around them, that one plan tries."""
 
     def floor(self, volume: int, units: int, across: float) -> int:
@@ -82,7 +82,7 @@ class Seconds:
     fine = False
     """Latencies and whole permutes keep bounds too weak to search single digits of a large mesh."""
 
-    nodes, tried = 300, 2_000
+    nodes, tried = 150, 1_000
     """Most partial placements, and most moves in the reshards around them, that one plan tries."""
 
     def __init__(self, question: Question, network: Network, flop_rate: float | None) -> None:

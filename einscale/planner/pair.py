@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CUT_SHORT = "the search stopped at its bound on work: a cheaper plan may exist"
 """Note of a plan whose search did not end by itself."""
 
-GUESS = 0.1
+GUESS = 0.05
 """Share of the work allowed by bytes that is spent on a first guess by time."""
 
 SMALL = 8.0

@@ -110,9 +110,9 @@ class Placer:
         """
         best, pricing = self.best, self.pricing
         slow = pricing.objective.crossing
-        for placement in guesses:
-            self.consider(placement)
-        self._seed()
+        first = dict.fromkeys((*guesses, *self._seeds()))
+        for placement in sorted(first, key=lambda placement: pricing.bounds(placement)[0]):
+            self.consider(placement, free=True)
         parts = single_digits(self.question)
         if not pricing.objective.fine and len(parts) > ATOMS:
             best.exact = best.exact and not self._any_vector(parts)
@@ -168,11 +168,11 @@ class Placer:
         share = self._share * best.allowance
         return best.nodes <= objective.nodes * share and best.work + self.pricing.work <= objective.tried * share
 
-    def consider(self, placement: Placement) -> None:
-        """Price a placement exactly and keep it if it is the cheapest."""
+    def consider(self, placement: Placement, *, free: bool = False) -> None:
+        """Price a placement exactly and keep it if it is the cheapest; `free` of the bounds on work."""
         if self.avoid and divisions(placement, self.question) in self.avoid:
             return
-        if self.best.pricing is not None and not self.allowed():
+        if self.best.pricing is not None and not free and not self.allowed():
             return
         cost = self.pricing.cost(placement, self.best.cost)
         if cost < self.best.cost:
@@ -180,14 +180,14 @@ class Placer:
             self.best.placement = placement
             self.best.pricing = self.pricing
 
-    def _seed(self) -> None:
+    def _seeds(self) -> list[Placement]:
         """Placements that follow one tensor's layout, then the others' where they still fit."""
         question = self.question
         lists: list[list[tuple[int, tuple[int, ...]]]] = [
             list(zip(operand.labels, operand.source[0], strict=True)) for operand in question.operands
         ]
         lists.append([(k, dim) for k, dim in zip(question.out_labels, question.target, strict=True) if dim is not None])
-        seen = set()
+        result = []
         for order in permutations(range(len(lists))):
             chosen: list[tuple[int, ...]] = [()] * len(question.names)
             used = self.pricing.banned
@@ -197,9 +197,9 @@ class Placer:
                     used |= mask_of(fit)
                     chosen[k] = fit
             placement = self._filled(chosen, used)
-            if placement is not None and placement not in seen:
-                seen.add(placement)
-                self.consider(placement)
+            if placement is not None:
+                result.append(placement)
+        return result
 
     def _fit(self, have: tuple[int, ...], dim: tuple[int, ...], used: int, k: int) -> tuple[int, ...]:
         """`have`, continued as `dim` goes on, as far as its digits are unused and fit the index."""

@@ -72,32 +72,36 @@ class Pricing:
         """Digits over which the result of a placement owes its sum."""
         return self.banned | mask_of(tuple(digit for k in self.question.contracted for digit in placement[k]))
 
+    def bounds(self, placement: Placement) -> tuple[int, tuple[tuple[int, int, Dims], ...], int]:
+        """Least cost of a placement; of each operand with its number and dims, the largest first; of the result."""
+        question, objective = self.question, self.objective
+        total = objective.work(tuple([size_of(dim, question.radices) for dim in placement])) * UNIT
+        operands = []
+        for j, operand in enumerate(question.operands):
+            dims = question.operand_dims(operand, placement)
+            least = objective.bound(operand.source, (dims, self.kept[j]), operand.volume) * UNIT
+            total += least
+            operands.append((-operand.volume, j, least, dims))
+        last = 0
+        if not question.open:
+            out = (question.output_dims(placement), self.owed(placement))
+            last = objective.bound(out, (self._target, question.owes), question.out_volume) * UNIT
+        return total + last, tuple((least, j, dims) for _, j, least, dims in sorted(operands)), last
+
     def cost(self, placement: Placement, most: int = NEVER) -> int:
         """Cost of a placement, or anything not below `most` where it is not below it.
 
         The bounds of all tensors come first, so that each search knows how little is left for it.
         """
-        question, objective = self.question, self.objective
-        total = objective.work(tuple([size_of(dim, question.radices) for dim in placement])) * UNIT
-        bounds = []
-        for j, operand in enumerate(question.operands):
-            dims = question.operand_dims(operand, placement)
-            least = objective.bound(operand.source, (dims, self.kept[j]), operand.volume) * UNIT
-            total += least
-            bounds.append((operand.volume, j, dims, least))
-        out, owed = question.output_dims(placement), self.owed(placement)
-        least = 0
-        if not question.open:
-            least = objective.bound((out, owed), (self._target, question.owes), question.out_volume) * UNIT
-        total += least
-        if total >= most:
-            return total
-        for _, j, dims, bound in sorted(bounds, reverse=True):
-            cost = self.operand(j, dims, most - total + bound).cost
-            total += cost - bound
+        total, operands, least = self.bounds(placement)
+        for bound, j, dims in operands:
             if total >= most:
                 return total
-        return total + self.output(out, owed, most - total + least)[0].cost - least
+            total += self.operand(j, dims, most - total + bound).cost - bound
+        if total >= most:
+            return total
+        dims, owed = self.question.output_dims(placement), self.owed(placement)
+        return total + self.output(dims, owed, most - total + least)[0].cost - least
 
 
 def output_targets(question: Question, dims: Dims, owed: int) -> list[State]:

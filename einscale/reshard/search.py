@@ -78,7 +78,7 @@ class Problem:
         devices: all devices of the mesh; digits not among these stay idle.
     """
 
-    most_tried = 4_000
+    most_tried = 3_500
     """Most moves one search tries before it takes the best path known."""
 
     __slots__ = (

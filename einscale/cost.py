@@ -11,8 +11,8 @@ from einscale.bounds import placement_bound
 from einscale.collectives import Collective, received
 from einscale.layout import shards
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum, Plan, work_flops, work_traffic
-from einscale.planner.fusion import never_written
+from einscale.plan import LocalEinsum, Plan, work_flops, work_reads, work_results, work_traffic
+from einscale.planner.fusion import kept_residuals, never_written
 from einscale.planner.program import PlannedProgram, PlannedStatement
 from einscale.roofline import LocalTime, local_seconds
 from einscale.topology import Network, step_seconds
@@ -136,7 +136,7 @@ def price_program(planned: PlannedProgram, network: Network, dtype: str) -> tupl
     fuse = planned.strategy.policy.fuse
     done: list[PricedStatement] = []
     for key, group in _runs(rows):
-        kernel = _fused(group, network, dtype) if key and key in fuse else group
+        kernel = _fused(group, planned, network, dtype) if key and key in fuse else group
         done += _hidden(kernel, planned.mesh)
     return tuple(done)
 
@@ -180,8 +180,27 @@ def _runs(rows: list[PricedStatement]) -> Iterable[tuple[str, list[PricedStateme
         yield key, run
 
 
-def _fused(rows: list[PricedStatement], network: Network, dtype: str) -> list[PricedStatement]:
+def _once(rows: list[PricedStatement], planned: PlannedProgram) -> list[PricedStatement]:
+    """Statements of one kernel, each tensor that enters or leaves it counted where it first occurs.
+
+    What the kernel keeps of a softmax for the backward pass, its log-sum-exp, is written forward and read backward.
+    """
+    seen = set(never_written(planned))
+    degrees = planned.mesh.degrees
+    counted = []
+    for row in rows:
+        traffic = int(work_traffic(row.planned.work, planned.sizes, degrees, seen))
+        for held in kept_residuals(planned, row.planned):
+            traffic += held
+        touched = (*work_reads(row.planned.work), *work_results(row.planned.work))
+        seen.update(tensor.name for tensor, _ in touched)
+        counted.append(replace(row, traffic=traffic))
+    return counted
+
+
+def _fused(rows: list[PricedStatement], planned: PlannedProgram, network: Network, dtype: str) -> list[PricedStatement]:
     """Statements of one kernel, its time shared out by their FLOPs."""
+    rows = _once(rows, planned)
     flops = sum(row.flops for row in rows if isinstance(row.planned.work, LocalEinsum))
     whole = local_seconds(flops, sum(row.traffic for row in rows), dtype, network.system.chip)
     every = sum(row.flops for row in rows)

@@ -82,6 +82,8 @@ def dtype(name: str) -> str:
     Raises:
         NotationError: no such element type.
     """
+    if not isinstance(name, str):
+        raise NotationError(f"a dtype is named by text, not by {type(name).__name__}", expected="for example bf16")
     folded = name.removeprefix("torch.").removeprefix("jnp.").casefold()
     folded = ALIASES.get(folded, folded)
     if folded not in BITS:

@@ -6,12 +6,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.cost import NOTHING, PricedStatement, Totals, price_program, total
+from einscale.errors import StrategyError, did_you_mean
 from einscale.hardware import System
 from einscale.layout import padding_fraction
 from einscale.memory import (
     Held,
     Peak,
     gradient_bytes,
+    kept_gathered,
     optimizer_bytes,
     parameters_held,
     peak,
@@ -20,16 +22,30 @@ from einscale.memory import (
 from einscale.mesh import Mesh, split_name
 from einscale.models import Model
 from einscale.numeric import product
+from einscale.planner.classes import moved_class
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
-from einscale.program.backward import backward
-from einscale.program.shapes import is_float
+from einscale.program.backward import WHOLE, backward
+from einscale.program.shapes import axis_names
 from einscale.program.shapes import program_sizes as sizes_of
 from einscale.program.values import Program
-from einscale.strategy import ROLES, Strategy, bind_strategy
+from einscale.strategy import LARGEST, ROLES, Strategy, bind_strategy
 from einscale.topology import Network, bind
 
-DEFAULT_STRATEGY = {frozenset(): "dp", frozenset({"data"}): "fsdp", frozenset({"model"}): "megatron-sp"}
-"""Strategy used when none is given, by the roles that the mesh has; both roles: `fsdp+tp`."""
+AXES = ("b", "s", "t", "d", "h", "n", "g", "k", "f", "v", "p")
+"""Axes and composites of the built-in models."""
+
+DEFAULTS = {
+    (): "dp",
+    ("data",): "fsdp",
+    ("model",): "megatron-sp",
+    ("data", "model"): "fsdp+tp",
+    ("context",): "context",
+    ("data", "context"): "context",
+    ("model", "context"): "megatron-sp+context",
+    ("data", "model", "context"): "megatron-sp+context",
+    ("pod", "data"): "hsdp",
+}
+"""Roles that the mesh has -> the strategy used when none is given."""
 
 
 class KindReport(Struct, frozen=True):
@@ -44,6 +60,7 @@ class KindReport(Struct, frozen=True):
         saved: activations one layer saves for its backward pass; empty for a forward pass alone.
         gradient_bytes: bytes of its parameters' gradients on one device.
         optimizer_bytes: bytes of their optimizer state on one device.
+        gathered_bytes: bytes of gathered parameters kept from its forward pass to its backward.
         peak: the most one layer holds while it runs, its parameters at rest left out.
         padding: (tensor in slash notation, share of it that is padding) where a dim does not divide evenly.
     """
@@ -56,6 +73,7 @@ class KindReport(Struct, frozen=True):
     saved: tuple[Held, ...]
     gradient_bytes: int
     optimizer_bytes: int
+    gathered_bytes: int
     peak: Peak
     padding: tuple[tuple[str, float], ...]
 
@@ -92,6 +110,7 @@ class MemoryReport(Struct, frozen=True):
         gradients: at rest; 0 for a forward pass alone.
         optimizer: state of AdamW with an fp32 master copy; 0 for a forward pass alone.
         saved: activations every layer saves for the backward pass.
+        gathered: parameters gathered in the forward pass and kept for the backward, where the strategy keeps them.
         working: the most any layer needs besides, while it runs.
         capacity: memory of the chip.
     """
@@ -100,13 +119,14 @@ class MemoryReport(Struct, frozen=True):
     gradients: int
     optimizer: int
     saved: int
+    gathered: int
     working: int
     capacity: int
 
     @property
     def needed(self) -> int:
         """Everything together."""
-        return self.parameters + self.gradients + self.optimizer + self.saved + self.working
+        return self.parameters + self.gradients + self.optimizer + self.saved + self.gathered + self.working
 
     @property
     def fits(self) -> bool:
@@ -160,9 +180,20 @@ def default_strategy(mesh: Mesh) -> str:
     >>> from einscale.mesh import parse_mesh
     >>> default_strategy(parse_mesh("data=8,model=8")), default_strategy(parse_mesh("tp=8"))
     ('fsdp+tp', 'megatron-sp')
+
+    Raises:
+        StrategyError: no named strategy suits the mesh.
     """
-    roles = frozenset(role for role in ("data", "model") for name in mesh.names if name in ROLES[role])
-    return DEFAULT_STRATEGY.get(roles, "fsdp+tp")
+    live = [axis.name for axis in mesh.axes if axis.size > 1]
+    roles = {next((role for role, names in ROLES.items() if name in names), name) for name in live}
+    for known, strategy in DEFAULTS.items():
+        if roles == set(known):
+            return strategy
+    raise StrategyError(
+        f"no strategy is given, and none suits the mesh axes {', '.join(live)} by itself",
+        text=str(mesh),
+        expected="a strategy that uses these axes; `einscale strategies` lists those known by name",
+    )
 
 
 def layer_report(
@@ -183,6 +214,7 @@ def layer_report(
         StrategyError: the strategy does not fit the mesh or the model.
         SizeError: the batch or the sequence does.
     """
+    check_names(strategy, model)
     network = bind(mesh, system)
     kinds = tuple(
         _kind_report(layer.kind, layer.repeat, layer.program, strategy, network, batch, sequence, dtype, phases)
@@ -202,6 +234,39 @@ def layer_report(
         notes=notes,
         unexpected=unexpected_collectives(kinds, strategy, mesh),
     )
+
+
+def check_names(strategy: Strategy, model: Model) -> None:
+    """Raise where a strategy speaks of an axis, a scope or a statement group that nothing in a model has.
+
+    Axes that the built-in models use are always known, so that one strategy serves models that lack some of them.
+
+    Raises:
+        StrategyError: a rule that would match nothing, with the near miss.
+    """
+    programs = [layer.program for layer in model.layers]
+    axes = dict.fromkeys((LARGEST, *AXES))
+    for program in programs:
+        axes |= dict.fromkeys((*axis_names(program), *(name for name, _ in program.composites)))
+    statements = [statement for program in programs for statement in program.statements]
+    groups = dict.fromkeys(("attention", *(s.group for s in statements if s.group)))
+    sections = dict.fromkeys(("attention", "mlp", *(s.section for s in statements if s.section)))
+    results = dict.fromkeys(name for s in statements for name in (*s.outputs, *(f"d_{one}" for one in s.outputs)))
+    rules = [*strategy.compute, *(rule for _, table in strategy.store for rule in table)]
+    policy = strategy.policy
+    asked = [
+        *((rule.index, "axis", axes) for rule in rules),
+        *((rule.scope, "group or section", {**groups, **sections}) for rule in rules if rule.scope),
+        *((name, "group", groups) for name in (*policy.fuse, *policy.stream)),
+        *((name, "group", {**groups, WHOLE: None}) for name in policy.recompute),
+        *((name, "group, section or result", {**groups, **sections, **results}) for name in policy.auto),
+    ]
+    for name, what, known in asked:
+        if name not in known and not (known is not axes and name.startswith("d_")):
+            raise StrategyError(
+                f"strategy `{strategy.name}` speaks of the {what} `{name}`, which no layer of {model.name} has",
+                hint=did_you_mean(name, known, "known"),
+            )
 
 
 def _kind_report(
@@ -232,6 +297,7 @@ def _kind_report(
         saved=saved_activations(planned) if trains else (),
         gradient_bytes=gradient_bytes(planned) if trains else 0,
         optimizer_bytes=optimizer_bytes(planned) if trains else 0,
+        gathered_bytes=sum(held.bytes for held in kept_gathered(planned)),
         peak=peak(planned),
         padding=padded_values(planned),
     )
@@ -269,7 +335,8 @@ def _memory(kinds: tuple[KindReport, ...], system: System) -> MemoryReport:
         gradients=sum(kind.gradient_bytes * kind.repeat for kind in kinds),
         optimizer=sum(kind.optimizer_bytes * kind.repeat for kind in kinds),
         saved=sum(kind.saved_bytes * kind.repeat for kind in kinds),
-        working=max(max(0, kind.peak.bytes - kind.saved_bytes - kind.gradient_bytes) for kind in kinds),
+        gathered=sum(kind.gathered_bytes * kind.repeat for kind in kinds),
+        working=max(max(0, kind.peak.bytes - kind.saved_bytes) for kind in kinds),
         capacity=system.chip.memory_bytes,
     )
 
@@ -285,13 +352,14 @@ def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, me
             for priced in row.collectives:
                 if priced.bytes == 0:
                     continue
-                what = tensor_class(kind.planned, priced.step.tensor.name)
+                what = moved_class(kind.planned.program, priced.step.tensor.name)
                 for axis in priced.step.axes:
                     role = roles.get(split_name(axis)[0], axis)
-                    if f"{priced.step.kind} {role} {what}" not in strategy.expect:
-                        found[f"{kind.kind}: {priced.step.kind} over {axis} of {priced.step.tensor.name} ({what})"] = (
-                            None
-                        )
+                    entry = f"{priced.step.kind} {role} {what}"
+                    if entry not in strategy.expect:
+                        found[
+                            f'{kind.kind}: {priced.step.kind} over {axis} of {priced.step.tensor.name} ("{entry}")'
+                        ] = None
     return tuple(found)
 
 
@@ -301,33 +369,6 @@ def role_names(strategy: Strategy, mesh: Mesh) -> dict[str, str]:
         name: next((role for role in strategy.roles if name in (role, *ROLES.get(role, ()))), name)
         for name in mesh.names
     }
-
-
-def tensor_class(planned: PlannedProgram, name: str) -> str:
-    """Class of what a collective moves.
-
-    `parameters`, `gradients` (of parameters), `statistics` (of a map), `shared` (made of parameters alone, such as the
-    positions of a sequence) or `activations`.
-    """
-    table = planned.program.table
-    if name not in table:
-        return "statistics"
-    value = table[name]
-    if value.kind == "parameter":
-        return "parameters"
-    root = value.of if value.of in table else name
-    if table[root].kind == "parameter":
-        return "gradients"
-    return "shared" if _made_of_parameters(planned.program, root) else "activations"
-
-
-def _made_of_parameters(program: Program, name: str) -> bool:
-    """Whether a value is made of parameters alone, the same for every sequence of the batch: looked-up positions."""
-    producer = next((s for s in program.statements if name in s.outputs), None)
-    if producer is None or "b" in program.table[name].axes:
-        return False
-    floats = [source for source in producer.inputs if is_float(program.table[source].dtype)]
-    return all(program.table[source].kind == "parameter" for source in floats)
 
 
 def batch_ways(strategy: Strategy, mesh: Mesh) -> int:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.collectives import ALL_GATHER
-from einscale.dtypes import bytes_of
 from einscale.layout import Layout, Tensor, local_bytes, shards
-from einscale.planner.fusion import interior, never_written
+from einscale.planner.classes import moved_class
+from einscale.planner.fusion import interior, never_written, residual_layouts
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram
 from einscale.program.backward import WHOLE
-from einscale.program.maps import fused_residuals, saved
-from einscale.program.values import Program, Statement, Value
+from einscale.program.maps import saved
+from einscale.program.values import Program, Statement
 
-OPTIMIZER_STATE = ("fp32", "fp32", "fp32")
-"""What AdamW keeps for each parameter in mixed precision: a master copy and two moments, 12 bytes (Rajbhandari et al.
-2020, ZeRO, arXiv 1910.02054, section 3.1)."""
+MOMENTS = ("fp32", "fp32")
+"""Element types of AdamW's two moments."""
 
 
 class Held(Struct, frozen=True):
@@ -84,20 +81,37 @@ def gradient_bytes(planned: PlannedProgram) -> int:
     return sum(_held(planned, name, "gradient").bytes for name in final)
 
 
-def optimizer_bytes(planned: PlannedProgram, state: Iterable[str] = OPTIMIZER_STATE) -> int:
-    """Bytes of optimizer state on one device, laid out as the parameters are.
+def optimizer_state(dtype: str) -> tuple[str, ...]:
+    """Element types of what AdamW keeps for each parameter: two fp32 moments, and a master copy of what is not fp32.
 
-    Args:
-        planned: one program.
-        state: dtype of each number kept for a parameter.
+    12 bytes for a 16-bit parameter (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054, section 3.1), 8 for an fp32 one.
     """
+    return MOMENTS if dtype == "fp32" else (*MOMENTS, "fp32")
+
+
+def optimizer_bytes(planned: PlannedProgram) -> int:
+    """Bytes of AdamW's state on one device, laid out by the `optimizer` store rules, else as the parameters are."""
     total = 0
     for held in parameters_held(planned):
-        elements = local_bytes(
-            Tensor(held.tensor.name, held.tensor.indices, "int8"), held.layout, planned.sizes, planned.mesh.degrees
-        )
-        total += sum(int(bytes_of(elements, dtype)) for dtype in state)
+        where = planned.optimizer[held.tensor.name]
+        for dtype in optimizer_state(held.tensor.dtype):
+            state = Tensor(held.tensor.name, held.tensor.indices, dtype)
+            total += int(local_bytes(state, where, planned.sizes, planned.mesh.degrees))
     return total
+
+
+def kept_gathered(planned: PlannedProgram) -> tuple[Held, ...]:
+    """Gathered parameters that stay from the forward pass to the backward, where the strategy keeps them."""
+    if planned.strategy.policy.reshard_after_forward:
+        return ()
+    parameters = {value.name for value in planned.program.parameters}
+    kept = dict.fromkeys(
+        (tensor.name, layout)
+        for row in planned.statements
+        for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True)
+        if tensor.name in parameters and layout != planned.resting[tensor.name]
+    )
+    return tuple(_held(planned, name, "gathered and kept", layout) for name, layout in kept)
 
 
 def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
@@ -110,9 +124,8 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
     """
     program, policy = planned.program, planned.strategy.policy
     if WHOLE in policy.recompute:
-        return tuple(
-            _held(planned, name, "input of the layer") for name in program.inputs if _is_forward(program, name)
-        )
+        fed = [name for name in program.inputs if program.table[name].kind == "input"]
+        return tuple(_held(planned, name, "input of the layer") for name in fed)
     kept: dict[str, Held] = {}
     inside = interior(program, {*policy.fuse, *policy.recompute})
     for statement in program.statements:
@@ -122,13 +135,10 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
         for name in _saved_by(program, statement, fused):
             if name not in inside and name not in kept:
                 kept[name] = _held(planned, name, f"{statement.op} for {statement.output}")
-        for residual in fused_residuals(statement, program.table) if fused else ():
-            kept[residual.name] = _fused_residual(planned, statement, residual)
+        for tensor, layout in residual_layouts(planned, statement) if fused else ():
+            size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
+            kept[tensor.name] = Held(tensor, layout, size, f"fused {statement.op} for {statement.output}")
     return tuple(kept.values())
-
-
-def _is_forward(program: Program, name: str) -> bool:
-    return program.table[name].kind == "input"
 
 
 def _saved_by(program: Program, statement: Statement, fused: bool) -> tuple[str, ...]:
@@ -139,20 +149,11 @@ def _saved_by(program: Program, statement: Statement, fused: bool) -> tuple[str,
     return tuple(name for name in names if program.table[name].kind != "parameter")
 
 
-def _fused_residual(planned: PlannedProgram, statement: Statement, residual: Value) -> Held:
-    """What a fused kernel keeps of a statement, divided as the statement's result is."""
-    made = planned.program.table[statement.output]
-    dims = dict(zip(made.axes, planned.resting[statement.output].dims, strict=True))
-    layout = Layout(tuple(dims[axis] for axis in residual.axes))
-    tensor = Tensor(residual.name, residual.axes, residual.dtype)
-    size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
-    return Held(tensor, layout, size, f"fused {statement.op} for {statement.output}")
-
-
 def peak(planned: PlannedProgram) -> Peak:
     """The most a device holds while a program runs, from the lifetime of every tensor in every layout.
 
-    Parameters at rest are left out: they are held all the time. Gathered copies of them count while they are needed.
+    Parameters and their gradients at rest are left out: they are held all the time. Gathered copies of parameters count
+    while they are needed, unless the strategy keeps them.
     """
     lifetimes, degrees = _lifetimes(planned), planned.mesh.degrees
     fused = never_written(planned)
@@ -185,23 +186,25 @@ def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[i
     """(value, layout, phase) -> the first and last statement at which a device holds it.
 
     A value at rest has no phase: it is held until its last reader. A copy in another layout is dropped after its last
-    reader in the phase that made it, unless the strategy keeps gathered parameters.
+    reader in the phase that made it. Parameters at rest, their gradients at rest and gathered parameters that are kept
+    are left out: they are held for every layer at once.
     """
     program, table = planned.program, planned.program.table
-    keeps = not planned.strategy.policy.reshard_after_forward
+    apart = {
+        (name, planned.resting[name]) for name in table if moved_class(program, name) in ("parameters", "gradients")
+    }
+    apart |= {(held.tensor.name, held.layout) for held in kept_gathered(planned)}
     spans: dict[tuple[str, Layout, str], tuple[int, int]] = {}
 
     def touch(name: str, layout: Layout, moment: int, phase: str) -> None:
-        if name not in table:
-            return
-        parameter, resting = table[name].kind == "parameter", layout == planned.resting[name]
-        if not (parameter and resting):
-            key = (name, layout, "" if resting or (parameter and keeps) else phase)
+        if name in table and (name, layout) not in apart:
+            key = (name, layout, "" if layout == planned.resting[name] else phase)
             spans[key] = (spans.get(key, (moment, moment))[0], moment)
 
     last = len(planned.statements) - 1
     for name in program.inputs:
-        touch(name, planned.resting[name], 0, FORWARD)
+        if table[name].kind != "gradient":
+            touch(name, planned.resting[name], 0, FORWARD)
     for moment, row in enumerate(planned.statements):
         for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True):
             touch(tensor.name, layout, moment, row.phase)

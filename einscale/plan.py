@@ -60,6 +60,7 @@ class LocalMap(Struct, frozen=True):
         flops_per_element: FLOPs an element of the largest tensor it touches.
         counts_first: they count for the elements of the first operand instead.
         reads: which inputs are read in full; a table that is looked up is not.
+        rows: how many inputs are tables of which as many elements are read as the result has.
     """
 
     op: str
@@ -70,6 +71,7 @@ class LocalMap(Struct, frozen=True):
     flops_per_element: float = 0
     counts_first: bool = False
     reads: tuple[int, ...] = ()
+    rows: int = 0
 
 
 Step = LocalEinsum | Collective
@@ -136,6 +138,12 @@ def work_flops(work: LocalEinsum | LocalMap, sizes: Mapping[str, Number], degree
     return elements * work.flops_per_element
 
 
+def work_reads(work: LocalEinsum | LocalMap) -> tuple[tuple[Tensor, Layout], ...]:
+    """What local work reads in full, each tensor with the layout it is read in."""
+    operands = tuple(zip(work.inputs, work.layouts, strict=True))
+    return operands if isinstance(work, LocalEinsum) else tuple(operands[position] for position in work.reads)
+
+
 def work_traffic(
     work: LocalEinsum | LocalMap,
     sizes: Mapping[str, Number],
@@ -144,13 +152,15 @@ def work_traffic(
 ) -> Number:
     """Bytes of HBM one device reads and writes for local work: every operand once, every result once.
 
+    Of a table that is looked up, as many elements are read as the result has.
+
     Args:
         work: the local work.
         sizes: index -> size.
         degrees: mesh axis -> devices.
-        resident: names of tensors that a fused kernel keeps on chip.
+        resident: names of tensors that are on chip already and need not be read or written.
     """
-    operands = tuple(zip(work.inputs, work.layouts, strict=True))
-    read = operands if isinstance(work, LocalEinsum) else tuple(operands[position] for position in work.reads)
-    touched = (*read, *work_results(work))
+    made = work_results(work)
+    rows = 0 if isinstance(work, LocalEinsum) else work.rows
+    touched = (*dict.fromkeys(work_reads(work)), *made, *made[:1] * rows)
     return sum(local_bytes(tensor, layout, sizes, degrees) for tensor, layout in touched if tensor.name not in resident)

@@ -153,8 +153,8 @@ def test_a_collective_that_is_not_expected_is_named() -> None:
     assert report.unexpected == ()
     none = parse_strategy('name = "none"\nexpect = []\n[compute]\nh = "model"\n')
     report = layer("llama3-8b", mesh="model=32", strategy=none, sequence=512, batch=1).report
-    assert "block: all-reduce over model of attn_out (activations)" in report.unexpected
-    assert "block: all-reduce over model:(8)4 of d_v (activations)" in report.unexpected
+    assert 'block: all-reduce over model of attn_out ("all-reduce model activations")' in report.unexpected
+    assert 'block: all-reduce over model:(8)4 of d_v ("all-reduce model activations")' in report.unexpected
 
 
 def test_padding_is_reported_where_a_dim_does_not_divide() -> None:

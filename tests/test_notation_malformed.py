@@ -202,3 +202,14 @@ def test_any_cut_of_a_text_is_read_or_refused(text: str, data: st.DataObject) ->
         convert(text[:start] + text[stop:], mesh=MESH)
     except EinscaleError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["R  " * 60 + "X", "P(" * 5000, "a." * 20000 + "P", "{" * 20000, "[" * 20000, "R" * 60000]
+)
+def test_a_hostile_text_is_refused_or_read_and_soon(text: str) -> None:
+    """Detection backtracks no more than the text is long: otherwise this test does not end."""
+    try:
+        convert(text, mesh=MESH)
+    except EinscaleError as error:
+        assert len(str(error)) < 2000

@@ -133,6 +133,9 @@ def test_a_planned_program_is_sound(model: str, strategy: str) -> None:
         for planned in plan.statements:
             check_statement(plan, planned, at_hand)
         for name in program.outputs:
+            # The gradient of a tied table is reduced with that of the program the table lives in.
+            if program.table[name].of in program.tied:
+                continue
             assert not plan.resting[name].unreduced, f"{name} leaves the program owing a sum"
 
 

@@ -117,19 +117,8 @@ def compare(
     ways = lcm(*(_ways(label, *one) for label, one in zip(labels, chosen, strict=True)))
     loaded = model if isinstance(model, Model) else load_model(model)
     loaded = resized(loaded, sizes) if sizes else loaded
-    notes = []
-    batch = fixed_size(loaded, "b", "batch", batch) or batch
-    if batch is None:
-        batch = ways
-        notes.append(
-            f"batch: {batch} sequence{'s' if batch > 1 else ''}, the fewest that divide over the data-parallel devices"
-            " of each strategy (none was given)"
-        )
-    elif check_size(batch, "batch") % ways:
-        raise SizeError(
-            f"a batch of {batch} sequences does not divide over the data-parallel devices of every strategy",
-            hint=f"the nearest that does is {max(ways, round(batch / ways) * ways)}",
-        )
+    notes: list[str] = []
+    sequences = _batch(fixed_size(loaded, "b", "batch", batch) or batch, ways, notes)
     sides = []
     for label, (strategy, devices) in zip(labels, chosen, strict=True):
         try:
@@ -138,7 +127,7 @@ def compare(
                 mesh=devices,
                 strategy=strategy,
                 hardware=hardware,
-                batch=batch,
+                batch=sequences,
                 sequence=sequence,
                 dtype=dtype,
                 forward=forward,
@@ -149,6 +138,22 @@ def compare(
         sides.append(Side(label, answer.report))
         notes += answer.report.notes
     return CompareResult(compare_reports(sides, dict.fromkeys(notes)))
+
+
+def _batch(batch: int | None, ways: int, notes: list[str]) -> int:
+    """Sequences in the global batch of every strategy."""
+    if batch is None:
+        notes.append(
+            f"batch: {ways} sequence{'s' if ways > 1 else ''}, the fewest that divide over the data-parallel devices"
+            " of each strategy (none was given)"
+        )
+        return ways
+    if check_size(batch, "batch") % ways:
+        raise SizeError(
+            f"a batch of {batch} sequences does not divide over the data-parallel devices of every strategy",
+            hint=f"the nearest that does is {max(ways, round(batch / ways) * ways)}",
+        )
+    return batch
 
 
 def _listed(strategies: Sequence[Chosen]) -> Sequence[Chosen]:

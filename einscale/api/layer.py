@@ -107,32 +107,25 @@ def layer(
             `report.unexpected`.
 
     Raises:
-        ModelError, MeshError, StrategyError, HardwareError, SizeError, NotationError: an argument cannot be understood.
+        ModelError, ProgramError, MeshError, StrategyError, HardwareError, SizeError, NotationError, UsageError: an
+            argument cannot be understood.
     """
-    if not forward and not backward:
-        raise UsageError("neither the forward nor the backward pass is asked for", expected="one of them, or both")
+    phases = _phases(forward, backward)
+    element = _element(dtype)
     devices = make_mesh(mesh)
-    loaded = model if isinstance(model, Model) else load_model(model)
-    loaded = resized(loaded, sizes) if sizes else loaded
-    system = hardware if isinstance(hardware, System) else load_system(str(hardware or DEFAULT_SYSTEM))
-    element = canonical_dtype(dtype)
-    if not is_float(element):
-        raise UsageError(
-            f"a model cannot be trained or run in `{element}` throughout",
-            expected="a floating-point dtype such as bf16",
-        )
-    notes: list[str] = []
+    loaded = _model(model, sizes)
+    system = hardware if isinstance(hardware, System) else load_system(DEFAULT_SYSTEM if hardware is None else hardware)
     chosen = _strategy(strategy, shard, loaded, devices)
     if strict and chosen.expect is None:
         raise UsageError(
             f"strategy `{chosen.name}` does not say which collectives it expects",
             expected='a list such as `expect = ["all-reduce model activations"]` in its file, or no --strict',
         )
+    notes: list[str] = []
     if strategy is None and not shard and devices.devices > 1:
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
     tokens = _sequence(loaded, sequence, notes)
     sequences = _batch(chosen, devices, batch, fixed_size(loaded, "b", "batch", batch), notes)
-    phases = tuple(phase for phase, wanted in ((FORWARD, forward), (BACKWARD, backward)) if wanted)
     report = layer_report(
         loaded,
         chosen,
@@ -147,6 +140,33 @@ def layer(
     return LayerResult(report)
 
 
+def _phases(forward: bool, backward: bool) -> tuple[str, ...]:
+    """Phases asked for, at least one."""
+    phases = tuple(phase for phase, wanted in ((FORWARD, forward), (BACKWARD, backward)) if wanted)
+    if not phases:
+        raise UsageError("neither the forward nor the backward pass is asked for", expected="one of them, or both")
+    return phases
+
+
+def _element(dtype: str) -> str:
+    """A floating-point element type by its canonical name."""
+    element = canonical_dtype(dtype)
+    if not is_float(element):
+        raise UsageError(
+            f"a model cannot be trained or run in `{element}` throughout",
+            expected="a floating-point dtype such as bf16",
+        )
+    return element
+
+
+def _model(model: str | Model, sizes: Mapping[str, int] | None) -> Model:
+    """The model, axes that a program of one's own leaves open filled in."""
+    if sizes is not None and not isinstance(sizes, Mapping):
+        raise UsageError(f"sizes must be a mapping of axes to sizes, not {type(sizes).__name__}")
+    loaded = model if isinstance(model, Model) else load_model(model)
+    return resized(loaded, sizes) if sizes else loaded
+
+
 def _strategy(
     strategy: str | Strategy | None,
     shard: str | Mapping[str, str | Iterable[str] | None] | None,
@@ -158,8 +178,8 @@ def _strategy(
 
     rules = parse_rules(shard, mesh.names) if shard else ()
     chosen = strategy if isinstance(strategy, Strategy) else None
-    if chosen is None and (strategy or not rules):
-        chosen = load_strategy(str(strategy or default_strategy(mesh)))
+    if chosen is None and (strategy is not None or not rules):
+        chosen = load_strategy(default_strategy(mesh) if strategy is None else strategy)  # type: ignore[arg-type]
     if not rules:
         assert chosen is not None
         return chosen

@@ -10,11 +10,12 @@ from msgspec.structs import replace
 from einscale.collectives import FREE
 from einscale.compare.values import COLLECTIVE, COMPUTE, Term
 from einscale.cost import NOTHING, PricedStatement, Totals
-from einscale.layer import KindReport, LayerReport, role_names, tensor_class
+from einscale.layer import KindReport, LayerReport, role_names
 from einscale.layout import shards
 from einscale.mesh import Mesh, join_parts, part_order, split_name
 from einscale.numeric import ceil_div, product
 from einscale.plan import LocalEinsum
+from einscale.planner.classes import moved_class
 from einscale.planner.program import PlannedProgram
 
 
@@ -86,7 +87,7 @@ def collective_terms(first: View, other: View) -> Iterable[Term]:
             phase=phase,
             sections=(section,),
             names=(name,),
-            what=tensor_class(planned, name),
+            what=moved_class(planned.program, name),
             first=_named(before),
             other=_named(after),
             first_cause=_main_cause(before),

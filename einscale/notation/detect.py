@@ -20,7 +20,7 @@ _HEADS = {
     ),
     "dtensor": (
         r"[\[(]?\s*(?:Shard|_StridedShard|Replicate|_?Partial)\("
-        rf"|[\[(]?\s*(?:(?:R|P|{_OWED})\s*,?\s*)*(?:_?S\(\s*-?\d+\s*[,)]|{_OWED})"
+        rf"|[\[(]?\s*(?:(?:R|P|{_OWED})\s*(?:,\s*)?)*(?:_?S\(\s*-?\d+\s*[,)]|{_OWED})"
     ),
     "shardy": r"(?:sdy\.sharding\s*=\s*)?(?:#sdy\.)?sharding\s*<|<\s*@|\[\s*\{",
     "hlo": (

@@ -312,7 +312,7 @@ def owed_axes(tensor: TensorSpec, notation: str, mesh: MeshAxes | None = None) -
         raise NotationError(f"{notation} has no word for a sum that may stay owed, `{tensor.partial}`")
     sizes = None if mesh is None else dict(mesh)
     names = list(sizes or ())
-    ordered = sorted(tensor.unreduced, key=lambda name: (_rank(name, names), split_shard(name)[1]))
+    ordered = sorted(tensor.unreduced, key=lambda name: (_rank(name, names), *split_shard(name)[:2]))
     return join_parts(ordered, sizes)
 
 

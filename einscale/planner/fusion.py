@@ -1,11 +1,15 @@
-"""Fused groups: which values stay on chip."""
+"""Fused groups: which values stay on chip, and what a kernel keeps for the backward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from einscale.planner.program import FORWARD, PlannedProgram
-from einscale.program.values import Program
+from einscale.layout import Layout, Tensor, local_bytes
+from einscale.planner.program import FORWARD, PlannedProgram, PlannedStatement
+from einscale.program.maps import fused_residuals
+from einscale.program.values import Program, Statement
+
+RECOMPUTE = "recompute"
 
 
 def interior(program: Program, groups: Iterable[str]) -> frozenset[str]:
@@ -35,3 +39,22 @@ def never_written(planned: PlannedProgram) -> frozenset[str]:
             if readers and all(s.group == statement.group for s in readers):
                 inside.update(statement.outputs)
     return frozenset(inside)
+
+
+def residual_layouts(planned: PlannedProgram, statement: Statement) -> tuple[tuple[Tensor, Layout], ...]:
+    """What a fused kernel keeps of a forward statement for the backward pass, divided as the statement's result is."""
+    program = planned.program
+    made = program.table[statement.output]
+    dims = dict(zip(made.axes, planned.resting[statement.output].dims, strict=True))
+    return tuple(
+        (Tensor(value.name, value.axes, value.dtype), Layout(tuple(dims[axis] for axis in value.axes)))
+        for value in fused_residuals(statement, program.table)
+    )
+
+
+def kept_residuals(planned: PlannedProgram, row: PlannedStatement) -> tuple[int, ...]:
+    """Bytes on one device of what a fused kernel keeps of a statement; none for statements of the backward rules."""
+    if row.statement.phase not in (FORWARD, RECOMPUTE):
+        return ()
+    pairs = residual_layouts(planned, row.statement)
+    return tuple(int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees)) for tensor, layout in pairs)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.collectives import ALL_GATHER, REDUCE_SCATTER, Collective
+from einscale.collectives import ALL_GATHER, FREE, REDUCE_SCATTER, Collective, received_total
+from einscale.errors import LayoutError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh, join_parts, part_order, without_covered
 from einscale.plan import LocalEinsum, LocalMap
+from einscale.planner.classes import root_of, store_class, stream_axes
 from einscale.planner.direct import direct
 from einscale.planner.free import plan_statement_freely
 from einscale.planner.words import gather_cause, result_cause, statistic_cause
@@ -71,6 +73,7 @@ class PlannedProgram(Struct, frozen=True):
         sizes: axis name -> size.
         statements: in order.
         resting: value name -> the layout it rests in between statements.
+        optimizer: parameter -> the layout its optimizer state rests in.
     """
 
     program: Program
@@ -79,6 +82,7 @@ class PlannedProgram(Struct, frozen=True):
     sizes: dict[str, int]
     statements: tuple[PlannedStatement, ...]
     resting: dict[str, Layout]
+    optimizer: dict[str, Layout]
 
     @property
     def collectives(self) -> tuple[Collective, ...]:
@@ -108,9 +112,20 @@ def plan_program(
         LayoutError: a pinned layout is not one of the mesh.
         StrategyError: an axis is divided into more parts than it has elements, or a mesh axis has no role.
     """
-    for name, layout in (pinned or {}).items():
-        check_layout(layout, mesh, f"`{name}`")
+    _check_pins(pinned or {}, program, mesh)
     return _Planner(program, bind_strategy(strategy, mesh), mesh, dict(sizes), dict(pinned or {}), network).run()
+
+
+def _check_pins(pinned: Mapping[str, Layout], program: Program, mesh: Mesh) -> None:
+    """Raise unless every pinned layout is one of its value on the mesh."""
+    for name, layout in pinned.items():
+        value = program.table.get(name)
+        if value is None:
+            hint = did_you_mean(name, program.table, "the values are")
+            raise LayoutError(f"a layout is given for `{name}`, which the program does not have", hint=hint)
+        if len(layout.dims) != len(value.axes):
+            raise LayoutError(f"`{name}` has {len(value.axes)} dims and its layout {len(layout.dims)}")
+        check_layout(layout, mesh, f"`{name}`")
 
 
 class _Planner:
@@ -152,7 +167,16 @@ class _Planner:
     def run(self) -> PlannedProgram:
         """Plan every statement in order."""
         planned = tuple(self.plan(statement) for statement in self.program.statements)
-        return PlannedProgram(self.program, self.strategy, self.mesh, self.sizes, planned, self.resting)
+        optimizer = {value.name: self.optimizer_rest(value) for value in self.program.parameters}
+        return PlannedProgram(self.program, self.strategy, self.mesh, self.sizes, planned, self.resting, optimizer)
+
+    def optimizer_rest(self, value: Value) -> Layout:
+        """Layout the optimizer state of a parameter rests in: its own store rules, else where the parameter rests."""
+        if "optimizer" not in dict(self.strategy.store):
+            return self.resting[value.name]
+        placement = self.placed(value.axes, self.scopes.get(value.name, ()))
+        rules = self.strategy.store_rules("optimizer")
+        return stored_layout(value.axes, placement, rules, self.sizes, self.mesh, self.composites)
 
     def scopes_of(self, statement: Statement) -> tuple[str, ...]:
         """What scoped rules may call a statement: its group, and its section unless a group has that name."""
@@ -177,19 +201,17 @@ class _Planner:
 
     def rest(self, value: Value) -> Layout:
         """Layout a value rests in: the compute rules on its axes, then the store rules of its class."""
-        root = self.table.get(value.of, value) if value.of is not None else value
-        if root.name in self.pinned:
+        root = root_of(value, self.program)
+        if root.name in self.pinned and root.axes == value.axes:
             return self.pinned[root.name]
-        kind = self.class_of(value, root)
+        kind = self.class_of(value)
         placement = self.placed(value.axes, self.scopes.get(root.name, ()))
         rules = self.strategy.store_rules(kind) if kind else ()
-        return stored_layout(value.axes, placement, rules, self.sizes, self.mesh)
+        return stored_layout(value.axes, placement, rules, self.sizes, self.mesh, self.composites)
 
-    def class_of(self, value: Value, root: Value) -> str:
+    def class_of(self, value: Value) -> str:
         """Class of a value in the store tables, "" if none speaks of it."""
-        if root.kind == "parameter":
-            return "parameters" if value is root else "gradients"
-        return "residual" if value.axes == self.stream else ""
+        return store_class(value, root_of(value, self.program), self.stream)
 
     def plan(self, statement: Statement) -> PlannedStatement:
         """Plan one statement."""
@@ -232,8 +254,27 @@ class _Planner:
         called = {statement.output, statement.group, statement.section} - {""}
         if statement.op == "einsum" and called & set(self.strategy.policy.auto):
             return self.free_placement(statement)
-        indices = tuple(dict.fromkeys(label for operand in labels for label in operand))
-        return self.placed(indices, self.scopes_of(statement))
+        names = self.axis_names(statement, labels)
+        placed = self.placed(tuple(dict.fromkeys(names.values())), self.scopes_of(statement))
+        return {label: placed[axis] for label, axis in names.items()}
+
+    def axis_names(self, statement: Statement, labels: tuple[tuple[str, ...], ...]) -> dict[str, str]:
+        """What rules call each label: the axis it reads, where no other label reads that axis; else the label itself.
+
+        Keys with axes `b s n k` read as `b t n k` beside queries `b s ...` keep their label `t`: rules for `s` divide
+        the queries, and the keys are whole.
+        """
+        every = dict.fromkeys(label for operand in labels for label in operand)
+        reads: dict[str, set[str]] = {label: set() for label in every}
+        for name, operand in zip(statement.inputs, labels[:-1], strict=True):
+            for label, axis in zip(operand, self.table[name].axes, strict=True):
+                reads[label].add(axis)
+        names = {}
+        for label in every:
+            shared = {axis for other in every if other != label for axis in (*reads[other], other)}
+            alone = len(reads[label]) == 1 and not reads[label] & shared
+            names[label] = next(iter(reads[label])) if alone else label
+        return names
 
     def free_placement(self, statement: Statement) -> dict[str, tuple[str, ...]]:
         """Placement the free planner chooses for an einsum, from where its operands rest to where its result does."""
@@ -311,8 +352,8 @@ class _Planner:
         moves: list[Collective] = []
         for reduction in needed:
             tensor = Tensor(f"{reduction} of {statement.inputs[0]}", axes, "fp32")
-            owing = Layout(tuple(placement[name] for name in axes), tuple(sorted(over)), reduction)
-            cause = statistic_cause(statement, axis, over, reduction)
+            owing = Layout(tuple(placement[name] for name in axes), self.owing(over), reduction)
+            cause = statistic_cause(statement, axis, over, reduction, self.strategy, self.composites)
             moves += direct(tensor, owing, owing.reduced(), self.sizes, self.mesh, cause)
         return tuple(moves)
 
@@ -329,6 +370,7 @@ class _Planner:
             flops_per_element=this.flops_per_element,
             counts_first=this.counted_on == "first",
             reads=read,
+            rows=len(this.row_inputs),
         )
 
     def tensor(self, name: str) -> Tensor:
@@ -352,14 +394,20 @@ class _Planner:
         at_hand = self.at_hand.setdefault((name, phase), [self.resting[name]])
         if wanted in at_hand:
             return ()
-        best: tuple[Collective, ...] | None = None
+        value = self.table[name]
+        ways = []
         for layout in at_hand:
-            cause = gather_cause(statement, self.table[name], layout, wanted, labels, self.strategy)
-            moves = direct(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause)
-            if best is None or len(moves) < len(best):
-                best = moves
+            between = (layout, wanted)
+            kind = self.class_of(value)
+            cause = gather_cause(statement, value, kind, between, labels, self.strategy, self.composites)
+            ways.append(direct(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause))
         at_hand.append(wanted)
-        return best or ()
+        return min(ways, key=self.burden)
+
+    def burden(self, steps: tuple[Collective, ...]) -> tuple[int, int]:
+        """What the best of several ways has least: bytes the mesh receives, then moves that send any."""
+        moving = [step for step in steps if step.kind not in FREE]
+        return sum(int(received_total(step, self.sizes, self.mesh)) for step in moving), len(moving)
 
     def bring_to_rest(
         self,
@@ -368,15 +416,21 @@ class _Planner:
         labels: tuple[str, ...],
         placement: Mapping[str, tuple[str, ...]],
     ) -> tuple[Collective, ...]:
-        """Moves that bring a result to rest, none if it may go on owing its sum."""
+        """Moves that bring a result to rest, none if it may go on owing its sum.
+
+        The gradient of a tied parameter goes on owing: it is added to the one of the program the parameter lives in,
+        and reduced with it.
+        """
         name = statement.output
-        if self.keeps_owing(name):
+        value = self.table[name]
+        if self.keeps_owing(name) or (value.of in self.program.tied and name in self.program.outputs):
             self.resting[name] = natural
             return ()
         resting = self.resting[name]
         if natural == resting:
             return ()
-        cause = result_cause(self.table[name], natural, resting, labels, placement, self.strategy)
+        kind, between = self.class_of(value), (natural, resting)
+        cause = result_cause(value, kind, between, labels, placement, self.strategy, self.composites)
         return direct(self.tensor(name), natural, resting, self.sizes, self.mesh, cause)
 
     def carry(self, name: str) -> Layout | None:
@@ -422,14 +476,3 @@ class _Planner:
             return False
         alone = all(self.readers[source] == [reader] for source in reader.inputs)
         return alone and (len(set(reader.inputs)) > 1 or self.keeps_owing(reader.output))
-
-
-def stream_axes(program: Program) -> tuple[str, ...]:
-    """Axes of the residual stream: those of the first float input, else of the first output.
-
-    Values with exactly these axes are of class `residual` in the store tables.
-    """
-    table = program.table
-    floats = [name for name in program.inputs if not table[name].dtype.startswith(("int", "uint", "bool"))]
-    names = [*floats, *program.outputs]
-    return table[names[0]].axes if names else ()

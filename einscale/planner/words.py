@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from einscale.layout import Layout
 from einscale.mesh import split_name
 from einscale.program.values import Statement, Value
-from einscale.strategy import Strategy
+from einscale.strategy import LARGEST, Strategy
+
+Composites = Mapping[str, tuple[str, ...]]
 
 
 def _described(statement: Statement) -> str:
@@ -16,83 +18,103 @@ def _described(statement: Statement) -> str:
     return f"{what} for `{statement.output}`"
 
 
-def _differing(labels: Sequence[str], before: Layout, after: Layout) -> tuple[list[str], list[str]]:
-    """Dims that the first layout divides further, and dims that the second does."""
-    lost: list[str] = []
-    won: list[str] = []
+def _differing(labels: Sequence[str], before: Layout, after: Layout) -> tuple[dict[str, str], dict[str, str]]:
+    """Dims that the first layout divides further, and dims that the second does, as `label/axis`."""
+    lost: dict[str, str] = {}
+    won: dict[str, str] = {}
     for label, first, second in zip(labels, before.dims, after.dims, strict=True):
         if first != second:
-            (lost if len(first) >= len(second) else won).append(
-                f"{label}{''.join('/' + a for a in max(first, second, key=len))}"
-            )
+            longer = first if len(first) >= len(second) else second
+            (lost if longer is first else won)[label] = "/".join((label, *longer))
     return lost, won
 
 
+def _rule(strategy: Strategy, kind: str, indices: Iterable[str], composites: Composites) -> str:
+    """The rule that divides one of the given indices: of the class's store table, else of the compute table."""
+    names = set(indices)
+    for table, rules in ((f"store.{kind}", strategy.store_rules(kind)), ("compute", strategy.compute)):
+        for rule in rules:
+            if names & {rule.index, *composites.get(rule.index, ())} or (rule.index == LARGEST and names):
+                return f" (rule {table}: {rule} of {strategy.name})"
+    return ""
+
+
 def gather_cause(
-    statement: Statement, value: Value, resting: Layout, wanted: Layout, labels: Sequence[str], strategy: Strategy
+    statement: Statement,
+    value: Value,
+    kind: str,
+    layouts: tuple[Layout, Layout],
+    labels: Sequence[str],
+    strategy: Strategy,
+    composites: Composites,
 ) -> str:
-    """Cause of the moves that bring an operand to where it is read."""
+    """Cause of the moves that bring an operand to where it is read.
+
+    Args:
+        statement: what reads it.
+        value: the operand.
+        kind: its class in the store tables.
+        layouts: the one it is at hand in, and the one it is read in.
+        labels: names of its dims in the statement.
+        strategy: for the rule that divides it.
+        composites: name -> the indices it is made of.
+    """
+    resting, wanted = layouts
     what = {"parameter": "parameter", "gradient": "gradient"}.get(value.kind, "tensor")
     lost, won = _differing(labels, resting, wanted)
-    parts = []
+    axes = [axis for axis, dim in zip(value.axes, labels, strict=True) if dim in (lost or won)]
+    words = _rule(strategy, kind, axes, composites)
     if lost:
-        parts.append(f"{what} `{value.name}` rests divided as {', '.join(lost)}")
-        parts.append(f"{_described(statement)} reads it as `{wanted.text(labels)}`")
-    elif won:
-        parts.append(f"{_described(statement)} reads {what} `{value.name}` divided as {', '.join(won)}")
-    rules = _rules_of(strategy, value, lost)
-    return "; ".join(parts) + (f" (rule {rules} of {strategy.name})" if rules else "")
-
-
-def _rules_of(strategy: Strategy, value: Value, dims: Sequence[str]) -> str:
-    """The store rules that speak of the given dims."""
-    kind = "parameters" if value.kind == "parameter" else "residual"
-    names = [dim.split("/")[0] for dim in dims]
-    found = [
-        str(r) for r in strategy.store_rules(kind) if r.index in names or (r.index == "*" and kind == "parameters")
-    ]
-    return f"store.{kind}: {found[0]}" if found else ""
+        where = ", ".join(lost.values())
+        reads = f"{_described(statement)} reads it as `{wanted.text(labels)}`"
+        return f"{what} `{value.name}` rests divided as {where}; {reads}{words}"
+    if won:
+        return f"{_described(statement)} reads {what} `{value.name}` divided as {', '.join(won.values())}{words}"
+    return ""
 
 
 def result_cause(
     value: Value,
-    natural: Layout,
-    resting: Layout,
+    kind: str,
+    layouts: tuple[Layout, Layout],
     labels: Sequence[str],
     placement: Mapping[str, tuple[str, ...]],
     strategy: Strategy,
+    composites: Composites,
 ) -> str:
     """Cause of the moves that bring a result to rest.
 
     Args:
         value: the result.
-        natural: the layout the local work leaves it in.
-        resting: the layout it rests in.
+        kind: its class in the store tables.
+        layouts: the one the local work leaves it in, and the one it rests in.
         labels: names of its dims in the statement.
         placement: index -> mesh axes of the statement's iteration space.
-        strategy: for the rule that says where it rests.
+        strategy: for the rules that divide what is summed, and say where the result rests.
+        composites: name -> the indices it is made of.
     """
+    natural, resting = layouts
     parts = []
     if natural.unreduced:
-        summed = [f"`{label}`" for label, axes in placement.items() if axes and label not in labels]
-        verb = "is" if len(summed) == 1 else "are"
+        summed = [label for label, axes in placement.items() if axes and label not in labels]
         axes = "/".join(dict.fromkeys(split_name(axis)[0] for axis in natural.unreduced))
         if summed:
-            parts.append(
-                f"{' and '.join(summed)} {verb} summed over and divided over {axes}: `{value.name}` is in parts"
-            )
+            verb = "is" if len(summed) == 1 else "are"
+            names = " and ".join(f"`{label}`" for label in summed)
+            words = _rule(strategy, "", summed, composites)
+            parts.append(f"{names} {verb} summed over and divided over {axes}{words}: `{value.name}` is in parts")
         else:
             parts.append(f"the values added up are in parts over {axes}: their sum is reduced once")
     lost, won = _differing(labels, natural, resting)
     if lost or won:
-        parts.append(f"it rests as `{resting.text(labels)}`")
-    kind = "gradients" if value.kind == "gradient" and "residual" not in dict(strategy.store) else "residual"
-    names = [dim.split("/")[0] for dim in won]
-    found = [str(r) for r in strategy.store_rules(kind) if r.index in (*names, "*")]
-    suffix = f" (rule store.{kind}: {found[0]} of {strategy.name})" if won and found else ""
-    return "; ".join(parts) + suffix
+        words = _rule(strategy, kind, won or lost, composites)
+        parts.append(f"`{value.name}` rests as `{resting.text(labels)}`{words}")
+    return "; ".join(parts)
 
 
-def statistic_cause(statement: Statement, axis: str, over: Sequence[str], reduction: str) -> str:
+def statistic_cause(
+    statement: Statement, axis: str, over: Sequence[str], reduction: str, strategy: Strategy, composites: Composites
+) -> str:
     """Cause of the all-reduce of a map's statistic."""
-    return f"{_described(statement)} needs the {reduction} over `{axis}`, which is divided over {'/'.join(over)}"
+    words = _rule(strategy, "residual", axis.split(), composites)
+    return f"{_described(statement)} needs the {reduction} over `{axis}`, which is divided over {'/'.join(over)}{words}"

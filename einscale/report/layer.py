@@ -29,6 +29,13 @@ COLUMNS = (
 SECTION_TITLES = {"": "other"}
 
 
+WORST = 4
+"""How many padded tensors are named."""
+
+OVERLAP = "nothing overlaps but streamed collectives"
+"""What the times assume."""
+
+
 def layer_tables(
     report: LayerReport, gains: tuple[Gain, ...] | None = None, *, detail: bool = False, units: str = "iec"
 ) -> Report:
@@ -69,14 +76,13 @@ def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
     rows: list[Row] = []
     for phase in report.phases:
         rows.append(Row((phase, *("",) * 8), 0, "section"))
-        section = None
-        for priced in (row for row in kind.rows if row.planned.phase == phase):
-            if priced.planned.statement.section != section and section is not None:
-                rows += _section_total(kind, phase, section)
-            section = priced.planned.statement.section
+        priced_rows = [row for row in kind.rows if row.planned.phase == phase]
+        last = {row.planned.statement.section: position for position, row in enumerate(priced_rows)}
+        for position, priced in enumerate(priced_rows):
             rows += _statement_rows(priced, kind, detail)
-        if section is not None:
-            rows += _section_total(kind, phase, section)
+            section = priced.planned.statement.section
+            if last[section] == position:
+                rows += _section_total(kind, phase, section)
         rows.append(_total_row(f"{kind.kind} {phase}", kind.totals(phase), "subtotal"))
     if len(report.phases) > 1:
         name = f"{kind.kind}, one layer" if kind.repeat > 1 else kind.kind
@@ -155,7 +161,7 @@ def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
             None,
             None,
             priced.bytes,
-            priced.seconds,
+            priced.exposed_seconds,
             "network",
             f"{format_ratio(priced.bound_ratio)} x bound{_streamed(priced)}: {step.cause}",
         ),
@@ -165,8 +171,8 @@ def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
 
 
 def _streamed(priced: PricedCollective) -> str:
-    """What of a streamed collective's time nothing hides."""
-    return f", streamed, {format_seconds(priced.exposed_seconds)} exposed" if priced.step.streamed else ""
+    """The whole time of a streamed collective; its row shows what nothing hides."""
+    return f", streamed: {format_seconds(priced.seconds)} behind local work" if priced.step.streamed else ""
 
 
 def _held_table(kind: KindReport) -> Table:
@@ -185,10 +191,10 @@ def _held_table(kind: KindReport) -> Table:
 def _gains_table(gains: tuple[Gain, ...]) -> Table:
     """Statements that a free plan would run faster, with that plan."""
     columns = (
-        Column("statement", "a free plan is faster for", wrap=True),
+        Column("statement", "left to the free planner", wrap=True),
         Column("phase", "phase"),
-        Column("strategy_seconds", "strategy", "seconds"),
-        Column("free_seconds", "free plan", "seconds"),
+        Column("strategy_seconds", "layer now", "seconds"),
+        Column("free_seconds", "with it", "seconds"),
         Column("saved_seconds", "saved", "seconds"),
         Column("plan", "how", detail=True),
     )
@@ -212,9 +218,9 @@ def _gains_summary(gains: tuple[Gain, ...] | None) -> tuple[str, ...]:
     if gains is None:
         return ()
     if not gains:
-        return ("free plans: none beats the strategy on any statement by itself",)
+        return ("free plans: no statement is better left to the free planner",)
     count = f"{len(gains)} statement" + ("s" if len(gains) > 1 else "")
-    return (f"free plans: {count} would be faster by themselves (a strategy's policy `auto` uses them)",)
+    return (f"free plans: {count} would make a layer faster if left to the free planner (policy `auto`)",)
 
 
 def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
@@ -226,19 +232,23 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
     model = (
         f"model, all layers: {format_flops(totals.flops)}, {size(totals.received)} received,"
         f" compute {format_seconds(totals.compute_seconds)} + network {format_seconds(totals.communication_seconds)}"
-        f" = {format_seconds(totals.seconds)} if nothing overlaps"
+        f" = {format_seconds(totals.seconds)} if {OVERLAP}"
     )
     parts = [f"parameters {size(memory.parameters)}"]
     if memory.saved:
         parts.append(f"saved activations {size(memory.saved)}")
+    if memory.gathered:
+        parts.append(f"gathered parameters {size(memory.gathered)}")
     if memory.gradients:
         parts.append(f"gradients {size(memory.gradients)}")
     if memory.optimizer:
         parts.append(f"optimizer {size(memory.optimizer)}")
     parts.append(f"working {size(memory.working)}")
     verdict = "fits" if memory.fits else "does not fit"
-    shares = [f"{100 * share:.2g} % of {kind.kind} {name}" for kind in report.kinds for name, share in kind.padding]
-    padding = [f"padding: {', '.join(shares)}"] if shares else []
+    shares = sorted(((share, kind.kind, name) for kind in report.kinds for name, share in kind.padding), reverse=True)
+    worst = ", ".join(f"{100 * share:.2g} % of {kind} {name}" for share, kind, name in shares[:WORST])
+    more = f", and {len(shares) - WORST} more" if len(shares) > WORST else ""
+    padding = [f"padding: {worst}{more}"] if shares else []
     unexpected = [f"not expected by {report.strategy.name}: {text}" for text in report.unexpected]
     return (
         model,
@@ -254,7 +264,7 @@ def _conventions(report: LayerReport) -> tuple[str, ...]:
     lines = [
         "1 FLOP is half a multiply-add (2mnk); attention counts the full s x t square;"
         " padded elements count as work and as memory",
-        f"times: {system.name}, attainable rates where a source states them, otherwise datasheet; no overlap",
+        f"times: {system.name}, attainable rates where a source states them, otherwise datasheet; {OVERLAP}",
     ]
     if "backward" in report.phases:
         lines.append(

@@ -1,0 +1,61 @@
+"""Classes of tensors: what store rules speak of, and what collectives are said to move."""
+
+from __future__ import annotations
+
+from einscale.program.shapes import is_float
+from einscale.program.values import Program, Value
+
+
+def stream_axes(program: Program) -> tuple[str, ...]:
+    """Axes of the residual stream: those of the first float input, else of the first output.
+
+    Values with exactly these axes are of class `residual` in the store tables.
+    """
+    table = program.table
+    floats = [name for name in program.inputs if is_float(table[name].dtype)]
+    names = [*floats, *program.outputs]
+    return table[names[0]].axes if names else ()
+
+
+def root_of(value: Value, program: Program) -> Value:
+    """What a gradient is the gradient of; any other value itself."""
+    return program.table.get(value.of, value) if value.of is not None else value
+
+
+def store_class(value: Value, root: Value, stream: tuple[str, ...]) -> str:
+    """Class of a value in the store tables, "" if none speaks of it.
+
+    Args:
+        value: the value.
+        root: what it is the gradient of, or itself.
+        stream: axes of the residual stream.
+    """
+    if root.kind == "parameter":
+        return "parameters" if value is root else "gradients"
+    return "residual" if value.axes == stream else ""
+
+
+def moved_class(program: Program, name: str) -> str:
+    """Class of what a collective moves, as a strategy's `expect` list names it.
+
+    `parameters`, `gradients` (of parameters), `statistics` (of a map), `shared` (made of parameters alone, such as the
+    positions of a sequence) or `activations`.
+    """
+    value = program.table.get(name)
+    if value is None:
+        return "statistics"
+    if value.kind == "parameter":
+        return "parameters"
+    root = root_of(value, program)
+    if root.kind == "parameter":
+        return "gradients"
+    return "shared" if _made_of_parameters(program, root) else "activations"
+
+
+def _made_of_parameters(program: Program, value: Value) -> bool:
+    """Whether a value is made of parameters alone, the same for every sequence of the batch: looked-up positions."""
+    producer = next((s for s in program.statements if value.name in s.outputs), None)
+    if producer is None or "b" in value.axes:
+        return False
+    floats = [source for source in producer.inputs if is_float(program.table[source].dtype)]
+    return all(program.table[source].kind == "parameter" for source in floats)

@@ -1,0 +1,22 @@
+"""Strategies: where work runs and where tensors rest, from which the collectives follow."""
+
+from einscale.strategy.load import MOVED, list_strategies, load_strategy, parse_strategy
+from einscale.strategy.place import bind_strategy, divide_composite, place, stored_layout
+from einscale.strategy.values import CLASSES, LARGEST, ROLES, Policy, Rule, Strategy
+
+__all__ = [
+    "CLASSES",
+    "LARGEST",
+    "MOVED",
+    "ROLES",
+    "Policy",
+    "Rule",
+    "Strategy",
+    "bind_strategy",
+    "divide_composite",
+    "list_strategies",
+    "load_strategy",
+    "parse_strategy",
+    "place",
+    "stored_layout",
+]

@@ -1,0 +1,99 @@
+"""Strategies: two tables that say where work runs and where tensors rest; the collectives follow from them.
+
+`compute` divides the iteration space of every statement: index -> mesh axes. `store` adds, for a class of tensors, axes
+that divide it while it rests: the residual stream along the sequence (Megatron-SP), parameters along the model dim
+(FSDP).
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "data": ("data", "dp", "fsdp", "batch", "shard"),
+    "model": ("model", "tp", "tensor"),
+    "context": ("context", "cp", "seq", "sequence"),
+    "pod": ("pod", "dcn", "replicate"),
+    "expert": ("expert", "ep"),
+    "pipe": ("pipe", "pp", "stage"),
+}
+"""Role -> the mesh-axis names that play it; a name outside this table plays itself."""
+
+CLASSES = ("residual", "parameters", "gradients", "optimizer")
+"""Classes of tensors a store table may speak of."""
+
+LARGEST = "*"
+"""Store rule key: the tensor's largest dim, where no earlier rule used the axes."""
+
+
+class Policy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Choices that are not layouts.
+
+    Args:
+        reshard_after_forward: gathered parameters are dropped after the forward pass, gathered again in the backward.
+        fuse: statement groups run as one kernel: their interior is neither written to memory nor saved.
+        recompute: statement groups whose interior is not saved but computed again in the backward pass; `full` stands
+            for everything but a layer's input.
+        stream: statement groups whose operands are gathered, and results scattered, block by block around a ring while
+            the group computes (ring attention): two blocks are held instead of all.
+        auto: groups, sections or single results whose einsums are placed by the free planner, not by the compute table.
+    """
+
+    reshard_after_forward: bool = True
+    fuse: tuple[str, ...] = ("attention",)
+    recompute: tuple[str, ...] = ()
+    stream: tuple[str, ...] = ()
+    auto: tuple[str, ...] = ()
+
+
+class Rule(Struct, frozen=True):
+    """One line of a table: an index (or a composite, or `*`), where it holds, and the mesh axes it is divided over.
+
+    Args:
+        index: axis name, composite name (`h`), or `*`.
+        axes: roles or mesh axes, major to minor.
+        scope: the rule holds in this statement group only, or section if no group has the name; "" is everywhere.
+    """
+
+    index: str
+    axes: tuple[str, ...]
+    scope: str = ""
+
+    def __str__(self) -> str:
+        within = f"{self.scope}:" if self.scope else ""
+        return f"{within}{self.index} -> {'/'.join(self.axes)}"
+
+
+class Strategy(Struct, frozen=True):
+    """Ordered compute and store rules: first match wins, a mesh axis at most once per tensor.
+
+    Args:
+        name: how it is called.
+        compute: rules on the iteration space of statements.
+        store: class of tensors -> rules added to the compute layout while such a tensor rests.
+        summary: one sentence.
+        source: where it was described.
+        expect: `KIND ROLE CLASS` of the collectives it is known to need; None where it does not say.
+        policy: choices that are not layouts.
+    """
+
+    name: str
+    compute: tuple[Rule, ...]
+    store: tuple[tuple[str, tuple[Rule, ...]], ...] = ()
+    summary: str = ""
+    source: str = ""
+    expect: tuple[str, ...] | None = None
+    policy: Policy = Policy()
+
+    def store_rules(self, kind: str) -> tuple[Rule, ...]:
+        """Rules for a class; gradients and optimizer state rest where the parameters do unless they have their own."""
+        tables = dict(self.store)
+        if kind in tables:
+            return tables[kind]
+        return tables.get("parameters", ()) if kind in ("gradients", "optimizer") else ()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Every role or mesh axis its rules name."""
+        rules = [*self.compute, *(rule for _, table in self.store for rule in table)]
+        return tuple(dict.fromkeys(axis for rule in rules for axis in rule.axes))

@@ -10,7 +10,10 @@ from msgspec import Struct
 
 from einscale.errors import MeshError, NotationError, did_you_mean
 from einscale.numeric import Number, product
-from einscale.units import LIMIT, LONGEST_NUMBER
+from einscale.units import LONGEST_NUMBER
+
+MOST_DEVICES = 10**9
+"""Most devices a mesh may have: far beyond any that was built."""
 
 SUB_AXIS = re.compile(r"([A-Za-z_]\w*):\((\d+)\)(\d+)\Z")
 
@@ -198,7 +201,7 @@ def parse_mesh(text: str) -> Mesh:
         axes.append(_parse_axis(text, part.strip(), start, stop, axes))
         position += len(part) + 1
     mesh = Mesh(tuple(axes))
-    if mesh.devices > LIMIT:
+    if mesh.devices > MOST_DEVICES:
         raise MeshError("the mesh has an absurd number of devices", text=text, span=(0, len(text)))
     return mesh
 
@@ -226,6 +229,6 @@ def _parse_axis(text: str, part: str, start: int, stop: int, before: list[MeshAx
     size = int(digits)
     if size < 1:
         raise MeshError(f"mesh axis `{name}` must have at least 1 device", text=text, span=span)
-    if size > LIMIT:
+    if size > MOST_DEVICES:
         raise MeshError(f"mesh axis `{name}` has an absurd number of devices", text=text, span=span)
     return MeshAxis(name, size, level)

@@ -26,7 +26,7 @@ def _scaled(value: float, steps: tuple[tuple[str, int], ...], separator: str = "
             if factor == 1 and float(value).is_integer():
                 text = str(int(value))
             else:
-                text = f"{scaled:.3g}" if abs(scaled) < 1000 else f"{scaled:.0f}"
+                text = f"{scaled:.3g}" if abs(scaled) < 999.5 else f"{scaled:.0f}"
             return f"{text}{separator}{suffix}".rstrip()
     raise AssertionError("the last step is 1")
 
@@ -34,8 +34,8 @@ def _scaled(value: float, steps: tuple[tuple[str, int], ...], separator: str = "
 def format_bytes(value: float, units: str = "iec") -> str:
     """Bytes for a person.
 
-    >>> format_bytes(3 * 2**30), format_bytes(1500, "si"), format_bytes(0)
-    ('3 GiB', '1.5 kB', '0 B')
+    >>> format_bytes(3 * 2**30), format_bytes(1500, "si"), format_bytes(999.9 * 2**20), format_bytes(0)
+    ('3 GiB', '1.5 kB', '1000 MiB', '0 B')
     """
     return _scaled(value, IEC if units == "iec" else SI_BYTES)
 
@@ -80,8 +80,9 @@ def format_seconds(value: float) -> str:
     for suffix, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if abs(value) >= factor:
             scaled = value / factor
-            return f"{scaled:.3g} {suffix}" if abs(scaled) < 1000 else f"{scaled:.0f} {suffix}"
-    return f"{value / 1e-9:.3g} ns"
+            return f"{scaled:.3g} {suffix}" if abs(scaled) < 999.5 else f"{scaled:.0f} {suffix}"
+    scaled = value / 1e-9
+    return f"{scaled:.3g} ns" if abs(scaled) < 999.5 else f"{scaled:.0f} ns"
 
 
 _SUFFIXES = {

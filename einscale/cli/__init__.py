@@ -22,7 +22,7 @@ COMMANDS = {
     "compare": ("compare", "Price layers under several strategies, and say why they differ."),
     "plan": ("plan", "Plan one sharded einsum and price it."),
     "explain": ("plan", "Plan one sharded einsum and say why."),
-    "notation": ("notation", "Write a layout or a spec in every notation, and decode XLA's warnings."),
+    "notation": ("notation", "Write a spec in every notation; decode XLA's warnings."),
     "program": ("models", "Print a model's programs as text."),
     "model": ("models", "Count a model's parameters."),
     "models": ("models", "List the models known by name."),

@@ -19,6 +19,7 @@ def bind_strategy(strategy: Strategy, mesh: Mesh) -> Strategy:
     A role the mesh does not have counts as one device.
 
     >>> from einscale.mesh import parse_mesh
+    >>> from einscale.strategy import load_strategy
     >>> bind_strategy(load_strategy("megatron"), parse_mesh("dp=2,tp=4")).compute[1].axes
     ('tp',)
 

@@ -12,7 +12,7 @@ from einscale.collectives import Collective
 from einscale.digits import digits_of, overlap
 from einscale.dtypes import BITS
 from einscale.einsum import Einsum
-from einscale.errors import PlanError
+from einscale.errors import PlanError, UncountableError
 from einscale.layout import Layout, Tensor, local_bytes, shards
 from einscale.mesh import Mesh
 from einscale.numeric import ceil_div, product
@@ -123,7 +123,7 @@ def _share(before: Layout, after: Layout, mesh: Mesh) -> Share:
     needs = (mesh.devices, product(digits.size(dim) for dim in need))
     try:
         same, of = overlap(own, need, digits.radices)
-    except ArithmeticError:  # too uneven to count: no two blocks share more than the smaller of them
+    except UncountableError:  # too uneven to count: no two blocks share more than the smaller of them
         same, of = 1, product(max(digits.size(a), digits.size(b)) for a, b in zip(own, need, strict=True))
     held: Share = (same * mesh.devices, of)
     keepers = digits.size(owes)

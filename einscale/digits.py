@@ -14,7 +14,7 @@ from math import gcd
 
 from msgspec import Struct
 
-from einscale.errors import LayoutError, MeshError, PlanError, did_you_mean
+from einscale.errors import LayoutError, MeshError, UncountableError, did_you_mean
 from einscale.mesh import Mesh, split_name, sub_axis
 
 LARGEST_PRIME = 1 << 20
@@ -196,7 +196,7 @@ def overlap(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], rad
     (1, 18)
 
     Raises:
-        PlanError: the radices do not line up over more coordinates than `LIMIT_COUNTED`.
+        UncountableError: the radices do not line up over more coordinates than `LIMIT_COUNTED`.
     """
     denominator = 1
     root: dict[int, int] = {}
@@ -275,7 +275,7 @@ def _counted(segments: list[tuple[tuple[int, ...], tuple[int, ...]]], radices: S
     for digit in digits:
         coordinates *= radices[digit]
     if coordinates > LIMIT_COUNTED:
-        raise PlanError(f"{coordinates} coordinates whose radices do not line up are too many to count")
+        raise UncountableError(f"{coordinates} coordinates whose radices do not line up are too many to count")
     sizes = [(_size(one, radices), _size(other, radices)) for one, other in segments]
     total = 0
     for values in product(*[range(radices[digit]) for digit in digits]):

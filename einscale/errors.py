@@ -83,6 +83,10 @@ class PlanError(EinscaleError, ValueError):
     """A question that no plan answers."""
 
 
+class UncountableError(PlanError, ArithmeticError):
+    """A mesh whose axes line up so badly that the blocks two layouts share cannot be counted in reasonable time."""
+
+
 class ProgramError(EinscaleError, ValueError):
     """A program that is not well formed."""
 

@@ -8,6 +8,7 @@ from math import prod
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, FREE, MASK, PERMUTE, REDUCE_SCATTER, SLICE
 from einscale.digits import overlap
+from einscale.errors import UncountableError
 from einscale.reshard.moves import Dims, Goal, Move, State, digits_in, moves, size_of
 
 COLLECTIVE = 1 << 12
@@ -134,7 +135,7 @@ class Problem:
         """Cost of a move from given dims.
 
         Raises:
-            ArithmeticError: a permute whose digits line up so badly that its blocks are too many to count.
+            UncountableError: a permute whose digits line up so badly that its blocks are too many to count.
         """
         kind, digits, (after, _) = move
         if kind in FREE:
@@ -163,7 +164,7 @@ def least_units(dims: Dims, target: State, parts: int, replicas: int, radices: t
     square = devices * devices
     try:
         same, of = overlap(dims, target[0], radices)
-    except ArithmeticError:
+    except UncountableError:
         same, of = 1, 1
         for one, other in zip(dims, target[0], strict=True):
             of *= max(size_of(one, radices), size_of(other, radices))
@@ -273,7 +274,7 @@ def cheapest(problem: Problem, most: int = NEVER) -> Path:
             after = move[2]
             try:
                 cost = problem.price(move, state[0]) - negative
-            except ArithmeticError:
+            except UncountableError:
                 continue
             if cost >= reached.get(after, limit):
                 continue

@@ -351,6 +351,8 @@ FIELDS: dict[str, type[msgspec.Struct]] = {
     "chip.memory": values.Capacity,
     "chip.memory_bandwidth": values.MemoryBandwidth,
     "chip.host_bandwidth": values.Bandwidth,
+    "chip.cores": values.Count,
+    "chip.host_chips": values.Count,
     "levels": Level,
     "levels.bandwidth": values.Bandwidth,
     "levels.launch": values.Latency,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -170,14 +170,30 @@ class Latency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return (self.value if self.attainable is None else self.attainable.value) * self.scale
 
 
+class Count(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many of something: cores in a chip, chips in a host."""
+
+    value: Devices
+    unit: Literal["cores", "chips"]
+    source: str
+    date: str = ""
+    note: str = ""
+
+
 class Chip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
-    """One device of a mesh: matrix FLOP/s per element type, HBM size and bandwidth, link to its host."""
+    """One device of a mesh: matrix FLOP/s per element type, HBM size and bandwidth, link to its host.
+
+    `cores` are the TensorCores of a TPU chip, by which Google names slices of some generations; `host_chips` the chips
+    that one host drives.
+    """
 
     name: Name
     peaks: tuple[Rate, ...]
     memory: Capacity
     memory_bandwidth: MemoryBandwidth
     host_bandwidth: Bandwidth | None = None
+    cores: Count | None = None
+    host_chips: Count | None = None
     note: str = ""
 
     @property
@@ -339,6 +355,42 @@ class Fact(Struct, frozen=True):
     note: str
 
 
+Figure: TypeAlias = Rate | Bandwidth | MemoryBandwidth | Capacity | Latency | Count
+
+
+def hosts(system: System, devices: int) -> int:
+    """Hosts that drive so many devices, rounded up.
+
+    >>> from einscale.hardware import load_system
+    >>> hosts(load_system("tpu-v5p"), 16 * 20 * 28)
+    2240
+
+    Raises:
+        HardwareError: the system does not say how many chips a host drives.
+    """
+    return -(-devices // _count(system, "host_chips", "how many chips a host drives"))
+
+
+def cores(system: System, devices: int) -> int:
+    """Cores of so many devices.
+
+    >>> from einscale.hardware import load_system
+    >>> cores(load_system("tpu-v5p"), 8960)
+    17920
+
+    Raises:
+        HardwareError: the system does not say how many cores a chip has.
+    """
+    return devices * _count(system, "cores", "how many cores a chip has")
+
+
+def _count(system: System, key: str, words: str) -> int:
+    count: Count | None = getattr(system.chip, key)
+    if count is None:
+        raise HardwareError(f"{system.name} does not say {words}", expected=f"a table [chip.{key}] in its file")
+    return count.value
+
+
 def describe(system: System) -> tuple[Fact, ...]:
     """Every figure of a system with its source, in the order of its file.
 
@@ -351,13 +403,13 @@ def describe(system: System) -> tuple[Fact, ...]:
     ('chip.peaks.bf16', 989.0, 'TFLOP/s', 'dense')
     """
     chip = system.chip
-    figures: list[tuple[str, Rate | Bandwidth | MemoryBandwidth | Capacity | Latency, str]] = [
-        (f"chip.peaks.{rate.dtype}", rate, rate.sparsity) for rate in chip.peaks
-    ]
+    figures: list[tuple[str, Figure, str]] = [(f"chip.peaks.{rate.dtype}", rate, rate.sparsity) for rate in chip.peaks]
     figures.append(("chip.memory", chip.memory, ""))
     figures.append(("chip.memory_bandwidth", chip.memory_bandwidth, "read + write"))
     if chip.host_bandwidth is not None:
         figures.append(("chip.host_bandwidth", chip.host_bandwidth, chip.host_bandwidth.direction))
+    counts = (("chip.cores", chip.cores), ("chip.host_chips", chip.host_chips))
+    figures += [(key, count, "") for key, count in counts if count is not None]
     for level in system.levels:
         figures.append((f"levels.{level.name}.bandwidth", level.bandwidth, level.bandwidth.direction))
         figures.append((f"levels.{level.name}.launch", level.launch, ""))
@@ -370,14 +422,14 @@ def describe(system: System) -> tuple[Fact, ...]:
 
 def _fact(
     key: str,
-    figure: Rate | Bandwidth | MemoryBandwidth | Capacity | Latency,
+    figure: Figure,
     qualifier: str,
     titles: dict[str, str],
 ) -> Fact:
     """One figure with its sources spelled out."""
     source, note = titles.get(figure.source, figure.source), figure.note
     measured, used = None, figure.value
-    if not isinstance(figure, Capacity):
+    if not isinstance(figure, Capacity | Count):
         attainable = figure.attainable
         halved = qualifier in ("2:4", "two-way")
         if attainable is not None:

@@ -83,6 +83,10 @@ class PlanError(EinscaleError, ValueError):
     """A question that no plan answers."""
 
 
+class InfeasibleError(PlanError):
+    """A question that is understood and has no answer: no plan keeps within the cap."""
+
+
 class UncountableError(PlanError, ArithmeticError):
     """A mesh whose axes line up so badly that the blocks two layouts share cannot be counted in reasonable time."""
 

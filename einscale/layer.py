@@ -231,7 +231,7 @@ def layer_report(
         phases=phases,
         kinds=kinds,
         memory=_memory(kinds, system),
-        notes=notes,
+        notes=(*notes, *undivided(kinds)),
         unexpected=unexpected_collectives(kinds, strategy, mesh),
     )
 
@@ -267,6 +267,24 @@ def check_names(strategy: Strategy, model: Model) -> None:
                 f"strategy `{strategy.name}` speaks of the {what} `{name}`, which no layer of {model.name} has",
                 hint=did_you_mean(name, known, "known"),
             )
+
+
+def undivided(kinds: tuple[KindReport, ...]) -> tuple[str, ...]:
+    """What the store rules for parameters leave whole because no dim has as many elements as there are devices."""
+    found = []
+    for kind in kinds:
+        planned = kind.planned
+        axes = {axis for rule in planned.strategy.store_rules("parameters") for axis in rule.axes}
+        whole = [
+            value.name
+            for value in planned.program.parameters
+            if axes and not axes & {split_name(axis)[0] for axis in planned.resting[value.name].axes}
+        ]
+        if whole:
+            found.append(
+                f"{kind.kind}: {', '.join(whole)} stay whole, for no dim can be divided over {'/'.join(sorted(axes))}"
+            )
+    return tuple(found)
 
 
 def _kind_report(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
+from typing import SupportsIndex
 
 from einscale.errors import SizeError
 
@@ -122,6 +124,9 @@ def parse_size(text: str, what: str = "size") -> int:
         raise SizeError(
             f"the {what} is not a number", text=text, span=(0, len(text)), expected="a whole number such as 4096 or 4Ki"
         )
+    if re.fullmatch(r"[KMGTkmgt]i?b", found[2]) and found[2][0].isupper():
+        message = f"the {what} is in bits: `{found[2]}`"
+        raise SizeError(message, text=text, span=(0, len(text)), expected=f"bytes, such as {found[2][:-1]}B")
     digits = found[1].replace("_", "")
     if len(digits) > LONGEST_NUMBER:
         raise SizeError(f"the {what} is absurd: a number of {len(digits)} digits", text=text, span=(0, len(text)))
@@ -129,7 +134,7 @@ def parse_size(text: str, what: str = "size") -> int:
     return check_size(value, what, text)
 
 
-def check_size(value: float, what: str = "size", text: str | None = None) -> int:
+def check_size(value: SupportsIndex | float, what: str = "size", text: str | None = None) -> int:
     """`value` as an int if it is whole, positive and not absurd.
 
     Raises:
@@ -137,6 +142,8 @@ def check_size(value: float, what: str = "size", text: str | None = None) -> int
     """
     shown = text if text is not None else str(value)
     span = (0, len(shown))
+    if not isinstance(value, (bool, int, float)) and hasattr(value, "__index__"):
+        value = operator.index(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SizeError(f"the {what} must be a whole number, not {type(value).__name__}", text=shown, span=span)
     if not math.isfinite(value):

@@ -103,7 +103,6 @@ def test_specs(spec: str, message: str) -> None:
         (["--hardware", "nowhere/h100.toml"], "does not exist"),
         (["--max-flops", "lots"], "the cap on FLOPs is not a number"),
         (["--max-flops", "-5"], "the cap on FLOPs is not a number"),
-        (["--max-flops", "12", "--objective", "bytes"], "no placement keeps within 12 FLOPs per device"),
         (["--syntax", "nump"], "did you mean `numpy`?"),
         (["--shard", "G=x"], "a rule for index `G`, which the spec does not have"),
         (["--shard", "F=y"], "unknown mesh axis `y`"),
@@ -121,6 +120,14 @@ def test_specs(spec: str, message: str) -> None:
 )
 def test_flags(arguments: list[str], message: str) -> None:
     assert message in plan(*arguments)
+
+
+def test_a_cap_that_nothing_keeps_within_is_answered_no() -> None:
+    sizes = "B=64,D=128,F=256"
+    outcome = run_command("plan", SPEC, "--mesh", "x=4", "-s", sizes, "--max-flops", "12", "--objective", "bytes")
+    assert outcome.status == 1
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: no placement keeps within 12 FLOPs per device\n  the least attainable is ")
 
 
 def test_what_is_missing_is_named() -> None:

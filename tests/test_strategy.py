@@ -129,8 +129,8 @@ MALFORMED = {
     ),
     "a number for an axis": (
         "[compute]\nb=3\n",
-        "own.toml does not describe a strategy: Expected `str | array`, got `int` - at `$.compute[...]`\n"
-        '  expected a [compute] table such as `h = "model"`, and optionally [store.CLASS] tables and a [policy]',
+        "`b` in [compute] of own.toml is 3\n"
+        '  expected the name of a mesh axis, or a list of names, for example `h = "model"`',
     ),
     "an empty axis": (
         '[compute]\nb=""\n',
@@ -139,8 +139,7 @@ MALFORMED = {
     ),
     "unknown policy": (
         '[compute]\nb="data"\n[policy]\nfused=["x"]\n',
-        "own.toml does not describe a strategy: Object contains unknown field `fused` - at `$.policy`\n"
-        '  expected a [compute] table such as `h = "model"`, and optionally [store.CLASS] tables and a [policy]',
+        "unknown key `fused` in [policy] of own.toml\n  did you mean `fuse`?",
     ),
 }
 
@@ -181,3 +180,24 @@ def test_a_mesh_axis_without_a_role_is_refused() -> None:
         "  expected axes that play data (data, dp, fsdp), model (model, tp, tensor)\n"
         "  did you mean `model`?"
     )
+
+
+def test_a_misspelt_role_is_blamed_and_not_the_axis_it_means() -> None:
+    own = parse_strategy('name = "own"\n[compute]\nb = "data"\nh = "modle"\n')
+    with pytest.raises(StrategyError) as caught:
+        bind_strategy(own, parse_mesh("data=2,model=4"))
+    assert str(caught.value) == (
+        "strategy `own` divides over `modle`, which is no axis of the mesh data=2,model=4 and no role\n"
+        "  did you mean `model`?"
+    )
+
+
+@pytest.mark.parametrize("entry", ["allreduce model activations", "all-reduce modle activation", "all-gather"])
+def test_an_expectation_that_cannot_be_met_is_refused(entry: str) -> None:
+    with pytest.raises(StrategyError, match=r"in the `expect` list of own\.toml"):
+        parse_strategy(f'expect = ["{entry}"]\n[compute]\nb = "data"\n', "own.toml")
+
+
+def test_an_expectation_may_use_an_alias_of_a_role() -> None:
+    own = parse_strategy('expect = ["all-reduce tp activations"]\n[compute]\nh = "tp"\n')
+    assert own.expect == ("all-reduce model activations",)

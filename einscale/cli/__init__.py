@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from einscale.errors import EinscaleError, UsageError, VerificationError, did_you_mean
+from einscale.errors import EinscaleError, InfeasibleError, UsageError, VerificationError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,9 @@ QUOTES = "put the whole spec in single quotes, 'B/x D, D F -> B/x F': the shell 
 
 def main() -> None:
     """Run the command line of this process and leave with its exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: nobody reads it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
     status = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -59,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         return _dispatch(list(arguments))
-    except VerificationError as error:
+    except (VerificationError, InfeasibleError) as error:
         return _fail(error, NO)
     except EinscaleError as error:
         return _fail(error)

@@ -21,7 +21,10 @@ MeshText = Annotated[
 Dialect = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="DIALECT", help="Its notation where it cannot be told: slash, numpy, book, jax, dtensor, ..."
+        "--from",
+        "--syntax",
+        metavar="DIALECT",
+        help="Its notation where it cannot be told: slash, numpy, book, jax, dtensor, ...",
     ),
 ]
 Indices = Annotated[

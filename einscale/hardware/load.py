@@ -382,7 +382,8 @@ def _invalid(path: Path, message: str, order: dict[str, tuple[str, ...]]) -> Har
     if enum:
         given = enum[1].strip("'\"")[:80]
         choices = _choices(kind, field)
-        match = near_miss(given, choices)
+        bits = re.fullmatch(r"([GT])bps", given)
+        match = f"{bits[1]}b/s" if bits and f"{bits[1]}b/s" in choices else near_miss(given, choices)
         expected = "one of " + ", ".join(choices)
         return _fault(
             path, keys, f"is `{given}`", expected=expected, hint=f"did you mean `{match}`?" if match else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from einscale.errors import ModelError, did_you_mean
+from einscale.errors import ModelError, near_miss
 from einscale.models import gpt, llama
 from einscale.models.config import ConfigReader
 from einscale.models.reading import Family
@@ -20,6 +20,21 @@ FAMILIES: dict[str, Family] = {**llama.FAMILIES, **gpt.FAMILIES}
 
 LANGUAGE_MODELS = {"gemma3": "gemma3_text"}
 """`model_type` of a model of text and images -> that of the language model inside, where it does not say itself."""
+
+
+OTHERS = (
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "qwen3_next",
+    "deepseek_v2",
+    "deepseek_v3",
+    "gpt_oss",
+    "llama4",
+    "phi3",
+    "t5",
+)
+"""Architectures that exist and are none of those read here: their names are no slips."""
 
 
 def find_family(data: Mapping[str, Any], where: str) -> tuple[str, Family]:
@@ -39,7 +54,8 @@ def find_family(data: Mapping[str, Any], where: str) -> tuple[str, Family]:
         raise ModelError(f'{where}: the key "model_type" is missing', expected=f"one of {known}")
     if isinstance(model_type, str) and model_type in FAMILIES:
         return model_type, FAMILIES[model_type]
-    hint = did_you_mean(str(model_type), FAMILIES, "known")
+    near = None if model_type in OTHERS else near_miss(str(model_type), FAMILIES)
+    hint = f"did you mean `{near}`?" if near else None
     raise ModelError(f"{where}: the architecture `{model_type}` is not known", expected=f"one of {known}", hint=hint)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, MASK, REDUCE_SCATTER, SLICE, Collective
 from einscale.planner.question import Placement, Question
@@ -42,19 +42,33 @@ def operand_cause(step: Collective, question: Question, placement: Placement) ->
         return f"operand {name} is the same on all of {over}: one device keeps it, the others take zeros"
     if step.kind == ALL_GATHER:
         which = listed(lost)
-        rule = "FSDP-style gather" if set(lost) & contracted else "the operand is gathered, not the result reduced"
-        role = "contracted index" if set(lost) & contracted else "index"
-        return f"operand {name} has {role} {which} divided over {over} but the einsum runs with {which} whole: {rule}"
+        all_contracted = set(lost) <= contracted
+        role = "contracted index" if all_contracted else "index"
+        whole = [i for i, dim in zip(step.tensor.indices, step.after.dims, strict=True) if i in lost and not dim]
+        runs = f"with {which} whole" if whole == lost else f"without dividing {which} over {over}"
+        rule = "FSDP-style gather" if all_contracted and whole == lost else "the operand is gathered"
+        return f"operand {name} has {role} {which} divided over {over} but the einsum runs {runs}: {rule}"
     if step.kind in (REDUCE_SCATTER, ALL_REDUCE):
         rest = f", and {instead}" if step.kind == REDUCE_SCATTER else ""
-        return f"operand {name} arrives owing a sum over {over}, which is added before the einsum{rest}"
+        owed = step.before.reduction
+        return f"operand {name} owes a {owed} over {over}, which is settled before the einsum{rest}"
     if step.kind == ALL_TO_ALL:
         return f"operand {name} has {listed(lost)} divided over {over} but {instead}: the same axes change index"
     return f"operand {name} is divided over other axes, or in another order, than the einsum divides over ({over})"
 
 
-def result_cause(step: Collective, question: Question, placement: Placement, owed: int) -> str:
-    """Why the result moves after the einsum."""
+def result_cause(
+    step: Collective, question: Question, placement: Placement, owed: int, summed_first: Mapping[str, tuple[str, ...]]
+) -> str:
+    """Why the result moves after the einsum.
+
+    Args:
+        step: the move.
+        question: what is planned.
+        placement: where the einsum runs.
+        owed: digits over which the result owes a sum.
+        summed_first: index of one operand alone -> the mesh axes that divided it where it was summed.
+    """
     name, over = step.tensor.name, listed(step.axes)
     lost, gained = _changed(step)
     moved = set(question.digits.expand(step.axes))
@@ -69,14 +83,19 @@ def result_cause(step: Collective, question: Question, placement: Placement, owe
         verb = "is" if len(summed) == 1 else "are"
         reason = f"{listed(summed)} {verb} contracted and divided over {over}" if summed else ""
         if kept:
-            arrived = f"an operand arrives owing a sum over {over}, kept through the einsum"
+            alone = [i for i, axes in summed_first.items() if moved & set(question.digits.expand(axes))]
+            verb = "is" if len(alone) == 1 else "are"
+            arrived = f"an operand arrives owing a {step.before.reduction} over {over}, kept through the einsum"
+            if alone:
+                arrived = f"{listed(alone)} {verb} summed and divided over {over}"
             reason = f"{reason}; {arrived}" if reason else arrived
         ending = (
             "and every device wants the whole"
             if step.kind == ALL_REDUCE
             else f"each device keeps its part of {listed(gained)}"
         )
-        return f"{reason}: the partial sums must be added, {ending}"
+        partial = "sums must be added" if step.before.reduction == "sum" else "results must be combined"
+        return f"{reason}: the partial {partial}, {ending}"
     if step.kind == ALL_GATHER:
         return f"the einsum leaves {name} with {listed(lost)} divided over {over} and it is wanted whole there"
     if step.kind == ALL_TO_ALL:

@@ -68,7 +68,7 @@ def assemble(question: Question, prepared: tuple[Prepared, ...], placement: Plac
         moves = tuple(replace(step, cause=operand_cause(step, question, placement)) for step in moves)
         steps += sliced_first(prepared[j], moves, digits)
         layouts.append(target)
-    made, final, after = result_moves(question, placement, pricing)
+    made, final, after = result_moves(question, placement, pricing, prepared)
     tensors = tuple(operand.tensor for operand in question.operands)
     steps.append(LocalEinsum(tensors, tuple(layouts), question.output, made))
     given = tuple(p.given for p in prepared)
@@ -76,7 +76,11 @@ def assemble(question: Question, prepared: tuple[Prepared, ...], placement: Plac
 
 
 def result_moves(
-    question: Question, placement: Placement, pricing: Pricing, reduction: str = "sum"
+    question: Question,
+    placement: Placement,
+    pricing: Pricing,
+    prepared: tuple[Prepared, ...],
+    reduction: str = "sum",
 ) -> tuple[Layout, Layout, tuple[Collective, ...]]:
     """The layout the einsum leaves its result in, the layout it ends in, and the moves between."""
     digits = question.digits
@@ -87,7 +91,21 @@ def result_moves(
         final = replace(final, reduction=reduction)
     made = final if (dims, owed) == end else named(dims, owed, digits, reduction)
     moves = emit(question.output, made, final, path.steps, digits, merged=pricing.objective.merged)
-    return made, final, tuple(replace(m, cause=result_cause(m, question, placement, owed)) for m in moves)
+    return (
+        made,
+        final,
+        tuple(replace(m, cause=result_cause(m, question, placement, owed, summed_first(prepared))) for m in moves),
+    )
+
+
+def summed_first(prepared: tuple[Prepared, ...]) -> dict[str, tuple[str, ...]]:
+    """Indices of one operand alone, which were summed before anything else -> the mesh axes that divided them."""
+    return {
+        index: dim
+        for one in prepared
+        for index, dim in zip(one.given.indices, one.layout.dims, strict=True)
+        if index not in one.tensor.indices
+    }
 
 
 def assemble_one(question: Question, prepared: Prepared, placement: Placement, pricing: Pricing) -> Plan:
@@ -95,7 +113,7 @@ def assemble_one(question: Question, prepared: Prepared, placement: Placement, p
     given, layout = prepared.given, prepared.layout
     *before, _ = prepared.steps or (None,)
     here = prepared.steps[-1].layouts[0] if prepared.steps else layout  # type: ignore[union-attr]
-    made, final, after = result_moves(question, placement, pricing, prepared.after.reduction)
+    made, final, after = result_moves(question, placement, pricing, (prepared,), prepared.after.reduction)
     local = LocalEinsum((given,), (here,), question.output, made)
     own = Prepared(given, here, (local,), question.output, made)
     steps = (*before, *sliced_first(own, after, question.digits))

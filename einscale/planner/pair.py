@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from einscale.digits import Digits, digits_of
-from einscale.errors import PlanError
+from einscale.errors import InfeasibleError, PlanError
 from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh
 from einscale.plan import Plan, plan_flops, plan_received
@@ -206,7 +206,7 @@ def _search(
         work = question.iterations * question.flops_factor
         left = max_flops - own_flops
         if left * most < work:
-            raise PlanError(
+            raise InfeasibleError(
                 f"no placement keeps within {max_flops} FLOPs per device",
                 hint=f"the least attainable is {-(-work // most) + own_flops}",
             )

@@ -121,6 +121,7 @@ def parse_strategy(text: str, where: str = "strategy") -> Strategy:
             raise StrategyError(
                 f"unknown class `{kind}` in [store.{kind}] of {where}", hint=did_you_mean(kind, CLASSES, "classes")
             )
+    _check_types(table, where)
     try:
         file = msgspec.convert(table, _File)
     except msgspec.ValidationError as error:
@@ -149,6 +150,31 @@ def _toml(text: str, where: str) -> dict[str, Any]:
         raise StrategyError(f"{where} is not TOML: {error}") from None
     except RecursionError:
         raise StrategyError(f"{where} is not TOML that anyone wrote: it is nested too deep") from None
+
+
+def _check_types(table: Mapping[str, Any], where: str) -> None:
+    """Raise, naming the key, where a table holds what it cannot."""
+    tables = {"compute": table.get("compute"), **{f"store.{k}": v for k, v in _items(table.get("store"))}}
+    for name, rules in tables.items():
+        for key, value in _items(rules):
+            texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+            if not (isinstance(value, str) or texts):
+                raise StrategyError(
+                    f"`{key}` in [{name}] of {where} is {value!r}",
+                    expected='the name of a mesh axis, or a list of names, for example `h = "model"`',
+                )
+    for key, value in _items(table.get("policy")):
+        known = Policy.__struct_fields__
+        if key not in known:
+            raise StrategyError(f"unknown key `{key}` in [policy] of {where}", hint=did_you_mean(key, known, "keys"))
+        if isinstance(getattr(Policy(), key), tuple) and not isinstance(value, list):
+            raise StrategyError(
+                f"`{key}` in [policy] of {where} is {value!r}", expected=f'a list, such as `{key} = ["attention"]`'
+            )
+
+
+def _items(table: object) -> list[tuple[str, Any]]:
+    return list(table.items()) if isinstance(table, dict) else []
 
 
 def _rules(table: Mapping[str, str | list[str]], where: str) -> tuple[Rule, ...]:

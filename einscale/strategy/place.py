@@ -28,6 +28,13 @@ def bind_strategy(strategy: Strategy, mesh: Mesh) -> Strategy:
     """
     playing = {role: _player(role, mesh) for role in strategy.roles}
     idle = [axis.name for axis in mesh.axes if axis.size > 1 and axis.name not in playing.values()]
+    strange = [role for role, name in playing.items() if name is None and role not in ROLES]
+    if idle and strange:
+        known = [*mesh.names, *(name for names in ROLES.values() for name in names)]
+        raise StrategyError(
+            f"strategy `{strategy.name}` divides over `{strange[0]}`, which is no axis of the mesh {mesh} and no role",
+            hint=did_you_mean(strange[0], known, "the mesh has"),
+        )
     if idle:
         roles = ", ".join(
             f"{role} ({', '.join(ROLES[role][:3])})" if role in ROLES else role for role in strategy.roles

@@ -183,7 +183,9 @@ LIMIT_COUNTED = 1 << 16
 """Most device coordinates that `overlap` enumerates where radices do not line up."""
 
 
-def overlap(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], radices: Sequence[int]) -> tuple[int, int]:
+def overlap(
+    first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], radices: Sequence[int], limit: int = LIMIT_COUNTED
+) -> tuple[int, int]:
     """Share of a tensor that a device holds under both of two layouts, averaged over devices: (numerator, denominator).
 
     Where the digits of a dim line up, a device keeps a block only if its digits agree place by place: 1 in q for two
@@ -196,7 +198,7 @@ def overlap(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], rad
     (1, 18)
 
     Raises:
-        UncountableError: the radices do not line up over more coordinates than `LIMIT_COUNTED`.
+        UncountableError: the radices do not line up over more coordinates than `limit`.
     """
     denominator = 1
     root: dict[int, int] = {}
@@ -222,7 +224,7 @@ def overlap(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]], rad
                 denominator *= _unite(root, one[0], other[0], radices[one[0]])
         else:
             plain.append((one, other))
-    numerator, counted = _counted([(_roots(root, a), _roots(root, b)) for a, b in plain], radices)
+    numerator, counted = _counted([(_roots(root, a), _roots(root, b)) for a, b in plain], radices, limit)
     return numerator, denominator * counted
 
 
@@ -268,14 +270,29 @@ def _segments(
     return result
 
 
-def _counted(segments: list[tuple[tuple[int, ...], tuple[int, ...]]], radices: Sequence[int]) -> tuple[int, int]:
+def _counted(
+    segments: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], radices: Sequence[int], limit: int
+) -> tuple[int, int]:
     """Mean over all coordinates of the product of the segments' common lengths, by enumeration."""
     digits = sorted({digit for one, other in segments for digit in (*one, *other)})
     coordinates = 1
     for digit in digits:
         coordinates *= radices[digit]
-    if coordinates > LIMIT_COUNTED:
+    if coordinates > limit:
         raise UncountableError(f"{coordinates} coordinates whose radices do not line up are too many to count")
+    number = {digit: position for position, digit in enumerate(digits)}
+    renamed = tuple(
+        (tuple(number[digit] for digit in one), tuple(number[digit] for digit in other)) for one, other in segments
+    )
+    return _enumerated(renamed, tuple(radices[digit] for digit in digits), coordinates)
+
+
+@lru_cache(maxsize=65536)
+def _enumerated(
+    segments: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...], radices: tuple[int, ...], coordinates: int
+) -> tuple[int, int]:
+    """`_counted` for digits numbered from 0; questions of different meshes share the answers."""
+    digits = range(len(radices))
     sizes = [(_size(one, radices), _size(other, radices)) for one, other in segments]
     total = 0
     for values in product(*[range(radices[digit]) for digit in digits]):

@@ -13,6 +13,9 @@ Counts = tuple[int, ...]
 VECTORS = 4_000
 """Most vectors of counts one search looks at."""
 
+FEW, SOON = 12, 1_000
+"""So many vectors are few, and that is to be seen after looking at no more than this."""
+
 
 def floor_units(devices: int, wanted: int, joint: int, due: int) -> int:
     """Units of V/P^2 that a device must receive at least.
@@ -187,7 +190,8 @@ class Part:
     __slots__ = (
         "_due",
         "_far",
-        "_near",
+        "_floors",
+        "_last",
         "_sizes",
         "_wanted",
         "contracted",
@@ -223,8 +227,9 @@ class Part:
         far = tuple(size_of(tuple(d for d in home if slow >> d & 1), radices) for home in homes)
         self._sizes = (every, far)
         self._due = (size_of(digits_in(due), radices), size_of(digits_in(due & slow), radices))
-        self._near: dict[Counts, int] = {}
-        self._far: dict[Counts, int] = {}
+        self._far: dict[Counts, float] = {}
+        self._floors: dict[tuple[Counts, float], int] = {}
+        self._last: tuple[Counts | None, float] = (None, 0.0)
         self._wanted = inside
 
     def measures(self, counts: Counts, level: int = 0) -> tuple[int, int, int]:
@@ -250,31 +255,39 @@ class Part:
 
     def units(self, counts: Counts, level: int) -> int:
         """Units of V/P^2 that a device, or at level 1 a domain, must receive at least."""
-        known = self._far if level else self._near
+        devices = self.devices[level]
+        wanted, joint, due = self.measures(counts, level)
+        return devices * (due - 1) if self.free else floor_units(devices, wanted, joint, due)
+
+    def _key(self, counts: Counts) -> Counts:
+        """What of the counts this tensor's bounds depend on."""
         key = tuple([counts[k] for k in self.labels])
-        if self.contracted is not None:
-            due = 1
-            for k in self.contracted:
-                due *= counts[k]
-            key = (*key, due)
-        found = known.get(key)
-        if found is None:
-            devices = self.devices[level]
-            wanted, joint, due = self.measures(counts, level)
-            found = devices * (due - 1) if self.free else floor_units(devices, wanted, joint, due)
-            known[key] = found
-        return found
+        if self.contracted is None:
+            return key
+        due = 1
+        for k in self.contracted:
+            due *= counts[k]
+        return (*key, due)
 
     def floor(self, counts: Counts, far: Counts | None, objective: Objective) -> int:
         """Least cost of this tensor under given counts; `far` are the counts of slow digits among them."""
-        near = self.units(counts, 0)
-        if far is None:
-            return objective.floor(self.volume, near, 0.0)
-        return objective.floor(self.volume, near, self.across(far))
+        across = 0.0 if far is None else self.across(far)
+        key = (self._key(counts), across)
+        found = self._floors.get(key)
+        if found is None:
+            found = self._floors[key] = objective.floor(self.volume, self.units(counts, 0), across)
+        return found
 
     def across(self, far: Counts) -> float:
         """Share of the tensor that a device must receive from beyond its domain, whose devices share the work."""
-        return self.units(far, 1) / (self.devices[1] ** 2 * self._wanted)
+        if far is self._last[0]:
+            return self._last[1]
+        key = self._key(far)
+        found = self._far.get(key)
+        if found is None:
+            found = self._far[key] = self.units(far, 1) / (self.devices[1] ** 2 * self._wanted)
+        self._last = (far, found)
+        return found
 
 
 def parts_of(question: Question, kept: tuple[int, ...], slow: int) -> list[Part]:
@@ -311,6 +324,19 @@ def ordered_vectors(
     return sorted(result, key=_bound), looked <= VECTORS
 
 
+def few_vectors(
+    question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
+) -> list[Vector] | None:
+    """Count vectors that can be cheaper than `most`, the least bound first; None if not soon seen to be few."""
+    result: list[Vector] = []
+    for looked, vector in enumerate(vectors(question, parts, atoms, banned, needed, most, objective)):
+        if vector is not None:
+            result.append(vector)
+        if len(result) > FEW or looked > SOON:
+            return None
+    return sorted(result, key=_bound)
+
+
 def vectors(
     question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
 ) -> Iterator[Vector | None]:
@@ -330,7 +356,7 @@ def vectors(
     for size, amount in inside:
         within *= size**amount
     for far in count_vectors(classes_of(question, atoms, slow), -(-needed // within), question.rooms):
-        least = 0
+        least = objective.least_work(product_of(far) * within)
         for part in parts:
             least += objective.floor(part.volume, 0, part.across(far))
         if least >= most:

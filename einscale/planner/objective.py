@@ -5,15 +5,16 @@ The unit of bytes is 1/P^2 byte received by a device, P the devices of the mesh;
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from einscale.collectives import FREE
+from einscale.hardware import flop_rate as chip_rate
 from einscale.planner.question import Question
 from einscale.reshard import MERGED, links_of, solve
 from einscale.reshard.moves import State, digits_in, size_of
 from einscale.reshard.search import UNIT, Path, least_units, shards_of
 from einscale.reshard.timed import FEMTO, least_crossing, solve_timed
-from einscale.roofline import local_seconds
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -48,6 +49,10 @@ class Bytes:
         """Cost of the local work: none."""
         return 0
 
+    def least_work(self, shards: int) -> int:
+        """Least cost of the local work of an iteration space in so many parts: none."""
+        return 0
+
     def fewest_shards(self, most: int) -> int:
         """Parts that the iteration space must be divided into for the local work to cost less than `most`."""
         return 1
@@ -74,7 +79,7 @@ class Seconds:
         flop_rate: FLOP/s of a device; None takes the roofline of the network's chip, memory traffic included.
     """
 
-    __slots__ = ("_known", "_rate", "links", "question")
+    __slots__ = ("_bandwidth", "_flops", "_known", "_rate", "links", "question")
 
     merged = FREE
     """Kinds of which two in a row are one move: other moves are priced as they are fused."""
@@ -89,7 +94,12 @@ class Seconds:
         """Bind the network's links to the question's digits."""
         self.question = question
         self.links = links_of(question.digits, network)
-        self._rate = flop_rate
+        chip = network.system.chip
+        self._flops = question.iterations * question.flops_factor
+        self._bandwidth = chip.memory_bandwidth.used if flop_rate is None else math.inf
+        self._rate = math.inf if flop_rate is None else flop_rate
+        if flop_rate is None and self._flops:
+            self._rate = chip_rate(chip, question.operands[0].tensor.dtype)
         self._known: dict[tuple[int, ...], int] = {}
 
     @property
@@ -109,29 +119,23 @@ class Seconds:
         return found
 
     def _seconds(self, counts: tuple[int, ...]) -> float:
+        """Roofline of the local work, as `local_seconds` has it."""
         question = self.question
         points = 1
         for size, count in zip(question.sizes, counts, strict=True):
             points *= size // count
-        flops = points * question.flops_factor
-        if self._rate is not None:
-            return flops / self._rate
         traffic = question.out_volume / _shards(question.out_labels, counts)
         for operand in question.operands:
             traffic += operand.volume / _shards(operand.labels, counts)
-        chip = self.links.network.system.chip
-        return float(local_seconds(flops, traffic, question.operands[0].tensor.dtype, chip).seconds)
+        return max(points * question.flops_factor / self._rate, traffic / self._bandwidth)
+
+    def least_work(self, shards: int) -> int:
+        """Least time of the FLOPs of an iteration space in so many parts."""
+        return int(self._flops / self._rate / shards * FEMTO * (1 - 1e-9))
 
     def fewest_shards(self, most: int) -> int:
         """Parts that the iteration space must be divided into for the FLOPs to take less than `most`."""
-        question = self.question
-        flops = question.iterations * question.flops_factor
-        if self._rate is not None:
-            seconds = flops / self._rate
-        else:
-            chip = self.links.network.system.chip
-            seconds = local_seconds(flops, 0, question.operands[0].tensor.dtype, chip).seconds
-        return max(1, -(-int(seconds * FEMTO * (1 - 1e-9)) // most))
+        return max(1, -(-self.least_work(1) // most))
 
     def path(self, source: State, target: State, room: tuple[int, ...], volume: int, most: int) -> Path:
         """Fastest moves of a tensor; given up where they cannot take less than `most`."""

@@ -216,12 +216,14 @@ def _search(
     small = isinstance(objective, Seconds) and len(question.radices) <= ATOMS
     best = Best(SMALL if small else 1.0)
     for kept in keeps(question):
-        guesses: tuple[Placement, ...] = ()
-        if isinstance(objective, Seconds):  # what moves the fewest bytes is a good guess of what is fast
-            lean = Best(1.0 if small else GUESS)
-            Placer(question, kept, max(needed, most), Bytes(question), lean, avoid).run()
-            guesses = (lean.placement,) if lean.pricing is not None else ()
-        Placer(question, kept, needed, objective, best, avoid).run(guesses)
+
+        def lean(kept: tuple[int, ...] = kept) -> Placement | None:
+            """What moves the fewest bytes is a good guess of what is fast."""
+            found = Best(4 * GUESS if small else GUESS)
+            Placer(question, kept, max(needed, most), Bytes(question), found, avoid).run()
+            return found.placement if found.pricing is not None else None
+
+        Placer(question, kept, needed, objective, best, avoid, most).run(lean)
     if best.pricing is None:
         raise PlanError("no placement was found within the search's bound on work")
     return best

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 
 from einscale.planner.branches import Branches
 from einscale.planner.counts import (
-    VECTORS,
     Atoms,
     Counts,
     Vector,
     coarse_atoms,
+    few_vectors,
     ordered_vectors,
     parts_of,
     single_digits,
-    vectors,
 )
 from einscale.planner.objective import Objective
 from einscale.planner.pricing import Pricing
@@ -28,6 +28,15 @@ ATOMS = 5
 
 Divisions = tuple[tuple[tuple[str, int], ...], ...]
 """Per index, which mesh axes divide it and how far, in no order."""
+
+Guess = Callable[[], Placement | None]
+"""Where else to start, asked only if it matters."""
+
+GAP = 1.22
+"""A best plan no more than this times the least bound leaves little to be gained."""
+
+SEEDS = 3
+"""By time, so many first placements are priced whatever that takes."""
 
 FIRST = 0.15
 """Share of the work allowed after which a search turns to whole axes."""
@@ -75,9 +84,10 @@ class Placer:
         best: the cheapest so far, over all choices of `kept`.
         avoid: placements that do not count, nor others that divide the same indices over as many devices of the same
             axes (`divisions`).
+        most: parts of the iteration space worth a try, if that is more than `needed`.
     """
 
-    __slots__ = ("_made", "_share", "atoms", "avoid", "best", "needed", "parts", "pricing", "question")
+    __slots__ = ("_made", "_share", "atoms", "avoid", "best", "most", "needed", "parts", "pricing", "question")
 
     def __init__(
         self,
@@ -87,10 +97,12 @@ class Placer:
         objective: Objective,
         best: Best,
         avoid: frozenset[Divisions] = frozenset(),
+        most: int = 1,
     ) -> None:
         """Collect the parts of the cost."""
         self.question = question
         self.needed = needed
+        self.most = most
         self.best = best
         self.avoid = avoid
         self.pricing = Pricing(question, kept, objective)
@@ -99,33 +111,70 @@ class Placer:
         self._made: dict[Atoms, tuple[list[Vector], bool]] = {}
         self.parts = parts_of(question, kept, objective.crossing)
 
-    def run(self, guesses: tuple[Placement, ...] = ()) -> None:
+    def run(self, guess: Guess | None = None) -> None:
         """Improve on the best placement until none can be cheaper, or the work allowed is done.
 
-        `guesses` are placements to price first, beside those that follow the given layouts.
-
-        By bytes single digits are handed out; by time, where bounds are weaker, a few parts of axes. Most questions
-        are answered within a fraction of the work allowed. The others go on with whole axes, which are few, before
-        the rest of the work is spent on parts.
+        By bytes single digits are handed out. By time bounds are weaker, and that is done only where few vectors of
+        counts are left by the placements that follow the given layouts; else `guess` has its say, and parts of axes
+        are handed out.
         """
         best, pricing = self.best, self.pricing
-        slow = pricing.objective.crossing
-        first = dict.fromkeys((*guesses, *self._seeds()))
-        for placement in sorted(first, key=lambda placement: pricing.bounds(placement)[0]):
-            self.consider(placement, free=True)
+        first = dict.fromkeys(self._seeds())
+        ordered = sorted(first, key=lambda placement: pricing.bounds(placement)[0])
+        for k, placement in enumerate(ordered):
+            self.consider(placement, free=pricing.objective.fine or k < SEEDS)
         parts = single_digits(self.question)
-        if not pricing.objective.fine and len(parts) > ATOMS:
-            best.exact = best.exact and not self._any_vector(parts)
-            parts = coarse_atoms(self.question, slow, ATOMS)
-        done = self._search(parts, FIRST)
-        if not done:
-            whole = coarse_atoms(self.question, slow, 0)
-            if len(whole) < len(parts):
-                self._search(whole, 2 * FIRST)
-            done = self._search(parts, 1.0)
+        if pricing.objective.fine:
+            done = self._stages(parts)
+        else:
+            done = self._few(parts)
+            if not done:
+                guessed = guess() if guess is not None else None
+                if guessed is not None:
+                    self.consider(guessed, free=True)
+                small = len(parts) <= ATOMS
+                atoms = parts if small else coarse_atoms(self.question, pricing.objective.crossing, ATOMS)
+                done = self._stages(atoms) and small
         best.exact = best.exact and done and pricing.exact
         best.work += pricing.work
         pricing.work = 0
+
+    def _stages(self, parts: Atoms) -> bool:
+        """Hand out given atoms.
+
+        By bytes most questions are answered within a fraction of the work allowed. The others, and those by time, go
+        on with whole axes, which are few, before the rest of the work is spent on parts.
+        """
+        before = self.best.cost
+        fine = self.pricing.objective.fine
+        done = fine and self._search(parts, FIRST)
+        if not done:
+            whole = coarse_atoms(self.question, self.pricing.objective.crossing, 0)
+            if len(whole) < len(parts):
+                self._search(whole, 2 * FIRST)
+            if self._settled(before):
+                return False
+            done = self._search(parts, 1.0)
+        return done
+
+    def _settled(self, before: int) -> bool:
+        """Whether the rest of the work allowed is spared: little can be gained, and what was done gained nothing."""
+        objective, cost = self.pricing.objective, self.best.cost
+        if objective.fine or cost * 1.01 < before:
+            return False
+        found = [vector[0] for made, _ in self._made.values() for vector in made[:1]]
+        return bool(found) and min(found) * UNIT * GAP > cost
+
+    def _few(self, atoms: Atoms) -> bool:
+        """Hand out single digits where few vectors of counts may be cheaper; whether the search ended by itself."""
+        most = -(-self.best.cost // UNIT)
+        pricing = self.pricing
+        needed = max(self.needed, pricing.objective.fewest_shards(most))
+        found = few_vectors(self.question, self.parts, atoms, pricing.banned, needed, most, pricing.objective)
+        if found is None:
+            return False
+        self._made[atoms] = (found, True)
+        return self._search(atoms, 1.0)
 
     def _search(self, atoms: Atoms, share: float) -> bool:
         """Every placement of given atoms, cut by bounds, with a share of the work allowed; whether it was enough."""
@@ -153,14 +202,6 @@ class Placer:
         found = ordered_vectors(self.question, self.parts, atoms, pricing.banned, needed, most, pricing.objective)
         self._made[atoms] = found
         return found
-
-    def _any_vector(self, atoms: Atoms) -> bool:
-        """Whether any count vector may be cheaper than the best placement, or there are too many to tell."""
-        most = -(-self.best.cost // UNIT)
-        pricing = self.pricing
-        needed = max(self.needed, pricing.objective.fewest_shards(most))
-        found = vectors(self.question, self.parts, atoms, pricing.banned, needed, most, pricing.objective)
-        return any(vector is not None or k > VECTORS for k, vector in enumerate(found))
 
     def allowed(self) -> bool:
         """Whether more may be looked at."""
@@ -196,9 +237,10 @@ class Placer:
                     fit = self._fit(chosen[k], dim, used, k)
                     used |= mask_of(fit)
                     chosen[k] = fit
-            placement = self._filled(chosen, used)
-            if placement is not None:
-                result.append(placement)
+            for shards in dict.fromkeys((self.needed, max(self.needed, self.most))):
+                placement = self._filled(chosen, used, shards)
+                if placement is not None:
+                    result.append(placement)
         return result
 
     def _fit(self, have: tuple[int, ...], dim: tuple[int, ...], used: int, k: int) -> tuple[int, ...]:
@@ -212,15 +254,16 @@ class Placer:
             have = (*have, digit)
         return have
 
-    def _filled(self, chosen: list[tuple[int, ...]], used: int) -> Placement | None:
-        """Hand out idle digits where they cost least until the work is divided enough; None if that cannot be."""
+    def _filled(self, chosen: list[tuple[int, ...]], used: int, shards: int) -> Placement | None:
+        """Hand out idle digits where they cost least until there are enough shards; None if that cannot be."""
         question = self.question
+        chosen = list(chosen)
         counts = [size_of(dim, question.radices) for dim in chosen]
         total = 1
         for count in counts:
             total *= count
         for digit, radix in enumerate(question.radices):
-            if total >= self.needed:
+            if total >= shards:
                 break
             if used >> digit & 1:
                 continue
@@ -233,7 +276,7 @@ class Placer:
                 counts[k] *= radix
                 chosen[k] = (*chosen[k], digit)
                 total *= radix
-        return tuple(chosen) if total >= self.needed else None
+        return tuple(chosen) if total >= shards else None
 
     def floor(self, counts: Counts) -> int:
         """Least cost of a vector of counts."""

@@ -21,7 +21,18 @@ class Pricing:
         work: counts the moves that the reshard searches tried.
     """
 
-    __slots__ = ("_operands", "_outputs", "_target", "banned", "exact", "kept", "objective", "question", "work")
+    __slots__ = (
+        "_bounds",
+        "_operands",
+        "_outputs",
+        "_target",
+        "banned",
+        "exact",
+        "kept",
+        "objective",
+        "question",
+        "work",
+    )
 
     def __init__(self, question: Question, kept: tuple[int, ...], objective: Objective) -> None:
         """Nothing is priced yet."""
@@ -34,6 +45,7 @@ class Pricing:
         self._target: Dims = tuple(dim or () for dim in question.target)
         self._operands: dict[tuple[int, Dims], Path] = {}
         self._outputs: dict[State, tuple[Path, State]] = {}
+        self._bounds: dict[tuple[int, State], int] = {}
 
     def operand(self, j: int, dims: Dims, most: int = NEVER) -> Path:
         """Cheapest path of operand j to given dims; one without steps where it cannot cost less than `most`."""
@@ -79,14 +91,22 @@ class Pricing:
         operands = []
         for j, operand in enumerate(question.operands):
             dims = question.operand_dims(operand, placement)
-            least = objective.bound(operand.source, (dims, self.kept[j]), operand.volume) * UNIT
+            least = self._least(j, operand.source, (dims, self.kept[j]), operand.volume)
             total += least
             operands.append((-operand.volume, j, least, dims))
         last = 0
         if not question.open:
             out = (question.output_dims(placement), self.owed(placement))
-            last = objective.bound(out, (self._target, question.owes), question.out_volume) * UNIT
+            last = self._least(-1, out, (self._target, question.owes), question.out_volume)
         return total + last, tuple((least, j, dims) for _, j, least, dims in sorted(operands)), last
+
+    def _least(self, j: int, source: State, target: State, volume: int) -> int:
+        """Least cost of a tensor on its way, remembered; -1 is the result, whose source changes."""
+        key = (j, source if j < 0 else target)
+        found = self._bounds.get(key)
+        if found is None:
+            found = self._bounds[key] = self.objective.bound(source, target, volume) * UNIT
+        return found
 
     def cost(self, placement: Placement, most: int = NEVER) -> int:
         """Cost of a placement, or anything not below `most` where it is not below it.

@@ -48,8 +48,9 @@ def answered(
     looked = path.until(most)
     exact = path.exact or len(looked) < len(path.looked)
     if idle and not path.met and path.cost < most:
-        other, other_groups = _asked(source, target, radices, most, terms, make, apart, idle=True)
-        further = other.until(most)
+        less = min(most, path.cost)
+        other, other_groups = _asked(source, target, radices, less, terms, make, apart, idle=True)
+        further = other.until(less)
         looked += further
         exact = exact and (other.exact or len(further) < len(other.looked))
         if other.cost < path.cost:
@@ -75,12 +76,11 @@ def _asked(
     small, groups = shrink(source, target, radices, idle=idle, apart=apart)
     key = (small, terms, groups if apart else ())
     path = _answers.get(key)
-    if path is None:
+    if path is None or (not path.steps and path.cost < most):  # an answer that was cut off serves only closer cuts
         path = cheapest(make(small, groups), most)
-        if path.steps:  # an answer that was cut off serves no other cut
-            if len(_answers) >= REMEMBERED:
-                _answers.clear()
-            _answers[key] = path
+        if len(_answers) >= REMEMBERED:
+            _answers.clear()
+        _answers[key] = path
     return path, groups
 
 

@@ -66,6 +66,13 @@ NEVER = 1 << 300
 """More than any path costs."""
 
 
+LIMIT_PRICED = 1 << 11
+"""Most coordinates that are counted to price a permute; one of more is not taken."""
+
+LIMIT_GUESSED = 1 << 8
+"""Most coordinates that a bound counts; beyond, it takes that two blocks share no more than the smaller of them."""
+
+
 class Problem:
     """One reshard: radices, rooms, source and target in digits; bytes in units of V/P^2 a device.
 
@@ -145,7 +152,7 @@ class Problem:
         if kind == ALL_GATHER:
             units = local * (group - 1)
         elif kind == PERMUTE:
-            same, of = overlap(self.fine(dims), self.fine(after), self.fine_radices)
+            same, of = overlap(self.fine(dims), self.fine(after), self.fine_radices, LIMIT_PRICED)
             units = local - self.volume * same // of
         else:
             units = local * (group - 1) // group
@@ -163,7 +170,7 @@ def least_units(dims: Dims, target: State, parts: int, replicas: int, radices: t
     """
     square = devices * devices
     try:
-        same, of = overlap(dims, target[0], radices)
+        same, of = overlap(dims, target[0], radices, LIMIT_GUESSED)
     except UncountableError:
         same, of = 1, 1
         for one, other in zip(dims, target[0], strict=True):

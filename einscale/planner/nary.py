@@ -210,7 +210,9 @@ def _planned(
                     made, step.output, hand[other], rest[other], following.output, goal, sizes, mesh, later
                 ):
                     made += ask.made(Wanted(layout.dims, layout.unreduced))
-            options = [*rest, _fewest(made)]
+            goal_layout = _as_wanted(step.output, tree[-1].output, wanted)
+            made += ask.made(Wanted(goal_layout.dims))
+            options = [*rest, _fewest(made, goal_layout)]
     except PlanError:
         return None
     raise AssertionError("a tree ends with the output")
@@ -220,12 +222,25 @@ def _cost(option: Option) -> float:
     return option.cost
 
 
-def _fewest(options: list[Option]) -> list[Option]:
-    """The cheapest option of every layout, and of those the cheapest few."""
+def _as_wanted(tensor: Tensor, output: Tensor, wanted: Wanted) -> Layout:
+    """An intermediate result divided as the final one is wanted, where they share an index; whole elsewhere.
+
+    Where the operands are whole, every contraction can run in this layout and nothing moves, at the price of work done
+    several times.
+    """
+    asked = {index: dim or () for index, dim in zip(output.indices, wanted.dims, strict=True)}
+    return Layout(tuple(asked.get(index, ()) for index in tensor.indices))
+
+
+def _fewest(options: list[Option], always: Layout | None = None) -> list[Option]:
+    """The cheapest option of every layout, and of those the cheapest few, with one that is always among them."""
     cheapest: dict[Layout, Option] = {}
     for option in sorted(options, key=_cost):
         cheapest.setdefault(option.layout, option)
-    return list(cheapest.values())[:LAYOUTS]
+    few = list(cheapest.values())[:LAYOUTS]
+    if always in cheapest and cheapest[always] not in few:
+        few.append(cheapest[always])
+    return few
 
 
 class _Ask(Struct, frozen=True):

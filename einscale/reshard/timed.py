@@ -97,7 +97,7 @@ class TimedProblem(Problem):
         links: what moves cost; `bytes_`: of the whole tensor; `groups`: the mesh's digits behind each of the problem's.
     """
 
-    most_tried = 1_000
+    most_tried = 600
     """Fewer than by bytes: bounds are weaker, so that searches rarely end early."""
 
     __slots__ = ("_masks", "_slow", "_slow_fine", "bytes_", "links")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
 
 from einscale.collectives import FREE
-from einscale.errors import StrategyError
+from einscale.errors import LayoutError, StrategyError
+from einscale.layout import make_layout
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
 from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
@@ -189,3 +191,34 @@ return z
         ("mask", ("y",), "q"),
         ("all-reduce", ("x", "y"), "z"),
     ]
+
+
+def test_labels_of_ones_own_follow_the_rules_of_the_axes_they_read() -> None:
+    program = parse_program(
+        """program renamed
+size d = 16
+size f = 32
+input x: bf16[b d]
+param w: bf16[d f]
+y = einsum("i j, j k -> i k", x, w)
+return y
+"""
+    )
+    strategy = parse_strategy('name = "own"\n[compute]\nb = "x"\n')
+    plan = plan_program(program, strategy, parse_mesh("x=2"), {**dict(program.sizes), "b": 8, "i": 8, "k": 32})
+    assert plan.statements[0].work.placement == {"i": ("x",), "j": (), "k": ()}
+    # The result's axes are called `i` and `k`, of which no rule speaks: it rests whole.
+    assert [(step.kind, step.tensor.name) for step in plan.collectives] == [("all-gather", "y")]
+
+
+def test_a_pinned_layout_is_one_of_its_value() -> None:
+    program = block()
+    sizes = {**dict(program.sizes), "b": 8, "s": 16, "t": 16}
+    strategy = parse_strategy('name = "own"\n[compute]\nb = "x"\n')
+    for pins, words in (
+        ({"wqq": make_layout([()])}, "a layout is given for `wqq`, which the program does not have"),
+        ({"wq": make_layout([()])}, "`wq` has 4 dims and its layout 1"),
+        ({"attn_norm": make_layout([("y",)])}, "uses mesh axis `y`, which the mesh x=2 does not have"),
+    ):
+        with pytest.raises(LayoutError, match=re.escape(words)):
+            plan_program(program, strategy, parse_mesh("x=2"), sizes, pins)

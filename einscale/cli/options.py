@@ -51,7 +51,7 @@ Shard: TypeAlias = Annotated[
 ]
 Syntax: TypeAlias = Annotated[
     str | None,
-    typer.Option("--syntax", metavar="NAME", help="Notation of the spec where it cannot be told: numpy, book, ..."),
+    typer.Option("--syntax", metavar="NAME", help="Notation of the spec where it cannot be told: numpy, jax, ..."),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 Format: TypeAlias = Annotated[

@@ -37,6 +37,7 @@ class EinscaleError(Exception):
         hint: str | None = None,
     ) -> None:
         """Keep the parts; the message is made on demand."""
+        message = message.replace("\n", " ")
         super().__init__(message)
         self.message = message
         self.text = text

@@ -101,6 +101,11 @@ class KindReport(Struct, frozen=True):
         """Bytes one layer saves for its backward pass on one device."""
         return sum(held.bytes for held in self.saved)
 
+    @property
+    def working_bytes(self) -> int:
+        """Bytes one layer needs while it runs, beside what every layer holds all the time."""
+        return max(0, self.peak.bytes - self.saved_bytes)
+
 
 class MemoryReport(Struct, frozen=True):
     """Bytes on one device for the whole model, every layer counted.
@@ -354,7 +359,7 @@ def _memory(kinds: tuple[KindReport, ...], system: System) -> MemoryReport:
         optimizer=sum(kind.optimizer_bytes * kind.repeat for kind in kinds),
         saved=sum(kind.saved_bytes * kind.repeat for kind in kinds),
         gathered=sum(kind.gathered_bytes * kind.repeat for kind in kinds),
-        working=max(max(0, kind.peak.bytes - kind.saved_bytes) for kind in kinds),
+        working=max(kind.working_bytes for kind in kinds),
         capacity=system.chip.memory_bytes,
     )
 

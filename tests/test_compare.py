@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import einscale
 from einscale.api.compare import CompareResult, compare
 from einscale.compare import MEMORY_PARTS, Difference, difference, grouped, grouped_memory
 from einscale.cost import NOTHING
@@ -56,6 +57,11 @@ def check_sums(found: Difference) -> None:
         assert {term.part for term in held} <= set(MEMORY_PARTS)
 
 
+KEEPING = parse_strategy(
+    'name = "keeping"\n[compute]\nb = "data"\n[store.parameters]\nd = "data"\n"*" = "data"\n'
+    "[policy]\nreshard_after_forward = false\n"
+)
+
 CHOICES = (
     ("megatron", "data=2,model=4"),
     ("megatron-sp", "data=4,model=8"),
@@ -73,6 +79,7 @@ CHOICES = (
     ("hsdp", "pod=2@ib,data=8@nvlink"),
     ("2d", "data=2,x=2,y=4"),
     ("weight-gathered", "data=4,model=4"),
+    (KEEPING, "data=8"),
 )
 
 
@@ -387,3 +394,14 @@ def test_an_unknown_label_is_told_the_known_ones(answer: CompareResult) -> None:
     with pytest.raises(UsageError) as caught:
         answer.report("fsdp")
     assert str(caught.value) == "the comparison has no `fsdp`\n  it has: megatron, megatron-sp"
+
+
+def test_gathered_parameters_that_are_kept_are_a_term_of_the_memory() -> None:
+    answer = einscale.compare("gpt2", ["fsdp", KEEPING], mesh="data=8", sequence=128)
+    found = answer.to_dict()["differences"][0]
+    assert sum(term["bytes"] for term in found["memory_terms"]) == found["memory_change_bytes"]
+    gathered = sum(term["bytes"] for term in found["memory_terms"] if term["part"] == "gathered parameters")
+    assert gathered == answer.to_dict()["strategies"][1]["memory"]["gathered_parameters_bytes"] > 0
+    assert "gathered" in next(
+        line for line in answer.to_text().splitlines() if line.startswith("part") and "params" in line
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from einscale.compare.terms import View
-from einscale.compare.values import GRADIENTS, OPTIMIZER, PARAMETERS, WORKING, MemoryTerm
+from einscale.compare.values import GATHERED, GRADIENTS, OPTIMIZER, PARAMETERS, WORKING, MemoryTerm
 from einscale.layer import KindReport, LayerReport
 from einscale.memory import Held
 
@@ -37,10 +37,11 @@ def _rests(held: Held | None, side: View) -> str:
 
 
 def whole_terms(mine: KindReport, theirs: KindReport) -> Iterable[MemoryTerm]:
-    """What is counted for a kind of layer as a whole: gradients and optimizer state."""
+    """What is counted for a kind of layer as a whole: gradients, optimizer state, gathered parameters that are kept."""
     counts = (
         (GRADIENTS, mine.gradient_bytes, theirs.gradient_bytes),
         (OPTIMIZER, mine.optimizer_bytes, theirs.optimizer_bytes),
+        (GATHERED, mine.gathered_bytes, theirs.gathered_bytes),
     )
     for part, one, other in counts:
         yield MemoryTerm(part, mine.kind, (), "", "", other * theirs.repeat - one * mine.repeat)
@@ -53,7 +54,7 @@ def working_term(first: LayerReport, other: LayerReport) -> Iterable[MemoryTerm]
 
 
 def _hungriest(report: LayerReport) -> KindReport:
-    return max(report.kinds, key=lambda kind: kind.peak.bytes - kind.saved_bytes - kind.gradient_bytes)
+    return max(report.kinds, key=lambda kind: kind.working_bytes)
 
 
 def _peak(report: LayerReport) -> str:

@@ -10,11 +10,12 @@ from einscale.layer import LayerReport
 COLLECTIVE = "collective"
 COMPUTE = "compute"
 
-PARAMETERS, GRADIENTS, OPTIMIZER, SAVED, WORKING = MEMORY_PARTS = (
+PARAMETERS, GRADIENTS, OPTIMIZER, SAVED, GATHERED, WORKING = MEMORY_PARTS = (
     "parameters",
     "gradients",
     "optimizer",
     "saved activations",
+    "gathered parameters",
     "working",
 )
 """Parts of what a device holds, as the report of a layer adds them up."""

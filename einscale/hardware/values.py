@@ -44,7 +44,32 @@ class Attainable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     note: str = ""
 
 
-class Rate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Measurable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A datasheet's figure with its source, and what a stated source measured in its place; each kind adds its unit."""
+
+    value: NotNegative
+    source: str
+    date: str = ""
+    note: str = ""
+    attainable: Attainable | None = None
+
+    @property
+    def scale(self) -> float:
+        """What one unit of the figure is in SI base units, dense and one-way."""
+        raise TypeError(f"{type(self).__name__} has no unit of its own")
+
+    @property
+    def datasheet(self) -> float:
+        """The figure as the datasheet states it, in SI base units, dense and one-way."""
+        return self.value * self.scale
+
+    @property
+    def used(self) -> float:
+        """The figure that pricing uses: the attainable one where a source measured it."""
+        return (self.value if self.attainable is None else self.attainable.value) * self.scale
+
+
+class Rate(Measurable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """FLOP/s of matrix products in one element type.
 
     `sparsity` says which of a datasheet's two figures it is: `dense`, or `2:4`, which counts the zeros of a 2:4
@@ -55,78 +80,36 @@ class Rate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     value: Positive
     unit: RateUnit
     sparsity: Literal["dense", "2:4"]
-    source: str
-    date: str = ""
-    note: str = ""
-    attainable: Attainable | None = None
 
     @property
     def scale(self) -> float:
         """Dense FLOP/s of one unit."""
         return RATE_UNITS[self.unit] * (0.5 if self.sparsity == "2:4" else 1.0)
 
-    @property
-    def datasheet(self) -> float:
-        """Dense FLOP/s as the datasheet states it."""
-        return self.value * self.scale
 
-    @property
-    def used(self) -> float:
-        """Dense FLOP/s that pricing uses: the attainable figure where a source measured one."""
-        return (self.value if self.attainable is None else self.attainable.value) * self.scale
-
-
-class Bandwidth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Bandwidth(Measurable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bandwidth of a link, `one-way`, or `two-way` (both directions added, halved before use)."""
 
     value: Positive
     unit: BandwidthUnit
     direction: Literal["one-way", "two-way"]
-    source: str
-    date: str = ""
-    note: str = ""
-    attainable: Attainable | None = None
 
     @property
     def scale(self) -> float:
         """One-way bytes/s of one unit."""
         return BANDWIDTH_UNITS[self.unit] * (0.5 if self.direction == "two-way" else 1.0)
 
-    @property
-    def datasheet(self) -> float:
-        """One-way bytes/s as the datasheet states it."""
-        return self.value * self.scale
 
-    @property
-    def used(self) -> float:
-        """One-way bytes/s that pricing uses: the attainable figure where a source measured one."""
-        return (self.value if self.attainable is None else self.attainable.value) * self.scale
-
-
-class MemoryBandwidth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MemoryBandwidth(Measurable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bandwidth of a memory: reads and writes share it."""
 
     value: Positive
     unit: BandwidthUnit
-    source: str
-    date: str = ""
-    note: str = ""
-    attainable: Attainable | None = None
 
     @property
     def scale(self) -> float:
         """Bytes/s of one unit."""
         return BANDWIDTH_UNITS[self.unit]
-
-    @property
-    def datasheet(self) -> float:
-        """Bytes/s as the datasheet states it."""
-        return self.value * self.scale
-
-    @property
-    def used(self) -> float:
-        """Bytes/s that pricing uses: the attainable figure where a source measured one."""
-        return (self.value if self.attainable is None else self.attainable.value) * self.scale
 
 
 class Capacity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,30 +127,15 @@ class Capacity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return int(self.value * CAPACITY_UNITS[self.unit])
 
 
-class Latency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Latency(Measurable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fixed time; zero is allowed."""
 
-    value: NotNegative
     unit: TimeUnit
-    source: str
-    date: str = ""
-    note: str = ""
-    attainable: Attainable | None = None
 
     @property
     def scale(self) -> float:
         """Seconds of one unit."""
         return TIME_UNITS[self.unit]
-
-    @property
-    def datasheet(self) -> float:
-        """Seconds as stated, nothing measured put in its place."""
-        return self.value * self.scale
-
-    @property
-    def used(self) -> float:
-        """Seconds that pricing uses: the measured figure where a source states one."""
-        return (self.value if self.attainable is None else self.attainable.value) * self.scale
 
 
 class Count(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

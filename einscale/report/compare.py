@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from einscale.compare import COLLECTIVE, Best, Comparison, Difference, MemoryTerm, Side, Term, grouped, grouped_memory
 from einscale.cost import Totals
 from einscale.layer import KindReport
@@ -29,6 +31,7 @@ MEMORY_COLUMNS = (
     Column("gradients_bytes", "gradients", "bytes"),
     Column("optimizer_bytes", "optimizer", "bytes"),
     Column("saved_bytes", "saved", "bytes"),
+    Column("gathered_bytes", "gathered", "bytes"),
     Column("working_bytes", "working", "bytes"),
     Column("needed_bytes", "needed", "bytes"),
     Column("fits", "fits"),
@@ -139,14 +142,24 @@ def _memory_table(comparison: Comparison) -> Table:
         part = f"{first.kind}, one layer" if first.repeat > 1 else first.kind
         for side in comparison.sides:
             kind = _kind(side, position)
-            held = (kind.parameter_bytes, kind.gradient_bytes, kind.optimizer_bytes, kind.saved_bytes)
-            working = max(0, kind.peak.bytes - kind.saved_bytes - kind.gradient_bytes)
-            rows.append(Row((part, shown(side.label), *held, working, sum(held) + working, "")))
+            rest = (kind.parameter_bytes, kind.gradient_bytes, kind.optimizer_bytes)
+            held = (*rest, kind.saved_bytes, kind.gathered_bytes, kind.working_bytes)
+            rows.append(Row((part, shown(side.label), *held, sum(held), "")))
     for side in comparison.sides:
         memory = side.report.memory
-        cells = (memory.parameters, memory.gradients, memory.optimizer, memory.saved, memory.working, memory.needed)
-        rows.append(Row(("model", shown(side.label), *cells, "yes" if memory.fits else "no"), role="subtotal"))
-    return Table("memory", "memory per device", MEMORY_COLUMNS, tuple(rows))
+        cells = (memory.parameters, memory.gradients, memory.optimizer, memory.saved, memory.gathered, memory.working)
+        fits = "yes" if memory.fits else "no"
+        rows.append(Row(("model", shown(side.label), *cells, memory.needed, fits), role="subtotal"))
+    table = Table("memory", "memory per device", MEMORY_COLUMNS, tuple(rows))
+    keeps = any(side.report.memory.gathered for side in comparison.sides)
+    return table if keeps else _without(table, "gathered_bytes")
+
+
+def _without(table: Table, key: str) -> Table:
+    """A table without one of its columns."""
+    gone = next(number for number, column in enumerate(table.columns) if column.key == key)
+    rows = tuple(replace(row, cells=row.cells[:gone] + row.cells[gone + 1 :]) for row in table.rows)
+    return replace(table, columns=table.columns[:gone] + table.columns[gone + 1 :], rows=rows)
 
 
 def _terms_table(difference: Difference, detail: bool) -> Table:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.compare import Comparison, Difference, Side
-from einscale.cost import Totals
 from einscale.report.document import head
+from einscale.report.layer_document import memory_document, totals_document
 
 
 def compare_document(comparison: Comparison) -> dict[str, Any]:
@@ -57,9 +57,9 @@ def _side_document(side: Side) -> dict[str, Any]:
             {
                 "kind": kind.kind,
                 "repeat": kind.repeat,
-                "totals": {phase: _totals(kind.totals(phase)) for phase in report.phases},
+                "totals": {phase: totals_document(kind.totals(phase)) for phase in report.phases},
                 "sections": {
-                    section: {phase: _totals(kind.totals(phase, section)) for phase in report.phases}
+                    section: {phase: totals_document(kind.totals(phase, section)) for phase in report.phases}
                     for section in kind.sections
                     if section
                 },
@@ -71,29 +71,9 @@ def _side_document(side: Side) -> dict[str, Any]:
             }
             for kind in report.kinds
         ],
-        "totals": _totals(report.totals),
-        "memory": {
-            "parameters_bytes": memory.parameters,
-            "gradients_bytes": memory.gradients,
-            "optimizer_bytes": memory.optimizer,
-            "saved_activations_bytes": memory.saved,
-            "working_bytes": memory.working,
-            "needed_bytes": memory.needed,
-            "capacity_bytes": memory.capacity,
-            "fits": memory.fits,
-        },
+        "totals": totals_document(report.totals),
+        "memory": memory_document(memory),
         "unexpected": list(report.unexpected),
-    }
-
-
-def _totals(totals: Totals) -> dict[str, Any]:
-    return {
-        "flops": totals.flops,
-        "hbm_bytes": totals.traffic,
-        "received_bytes": totals.received,
-        "compute_seconds": totals.compute_seconds,
-        "communication_seconds": totals.communication_seconds,
-        "seconds": totals.seconds,
     }
 
 
@@ -101,7 +81,7 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
     return {
         "first": difference.first,
         "other": difference.other,
-        "change": _totals(difference.change),
+        "change": totals_document(difference.change),
         "terms": [
             {
                 "about": term.about,
@@ -114,7 +94,7 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
                 "other": term.other or None,
                 "first_cause": term.first_cause or None,
                 "other_cause": term.other_cause or None,
-                **_totals(term.change),
+                **totals_document(term.change),
             }
             for term in difference.terms
         ],

@@ -6,7 +6,7 @@ from typing import Any
 
 from einscale.cost import PricedCollective, PricedStatement, Totals
 from einscale.gains import Gain
-from einscale.layer import KindReport, LayerReport
+from einscale.layer import KindReport, LayerReport, MemoryReport
 from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.models import parameter_counts
@@ -39,18 +39,8 @@ def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -
         "notes": list(report.notes),
         "params": {"total": counts.total, "active": counts.active, "embedding": counts.embedding},
         "kinds": [_kind(kind, report.phases) for kind in report.kinds],
-        "totals": _totals(report.totals),
-        "memory": {
-            "parameters_bytes": report.memory.parameters,
-            "gradients_bytes": report.memory.gradients,
-            "optimizer_bytes": report.memory.optimizer,
-            "saved_activations_bytes": report.memory.saved,
-            "gathered_parameters_bytes": report.memory.gathered,
-            "working_bytes": report.memory.working,
-            "needed_bytes": report.memory.needed,
-            "capacity_bytes": report.memory.capacity,
-            "fits": report.memory.fits,
-        },
+        "totals": totals_document(report.totals),
+        "memory": memory_document(report.memory),
         "unexpected": list(report.unexpected),
         **free,
     }
@@ -72,9 +62,9 @@ def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
         "kind": kind.kind,
         "repeat": kind.repeat,
         "statements": [_statement(row, kind) for row in kind.rows],
-        "totals": {phase: _totals(kind.totals(phase)) for phase in phases},
+        "totals": {phase: totals_document(kind.totals(phase)) for phase in phases},
         "sections": {
-            section: {phase: _totals(kind.totals(phase, section)) for phase in phases}
+            section: {phase: totals_document(kind.totals(phase, section)) for phase in phases}
             for section in kind.sections
             if section
         },
@@ -92,7 +82,23 @@ def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _totals(totals: Totals) -> dict[str, Any]:
+def memory_document(memory: MemoryReport) -> dict[str, Any]:
+    """Bytes on one device for the whole model, and whether they fit."""
+    return {
+        "parameters_bytes": memory.parameters,
+        "gradients_bytes": memory.gradients,
+        "optimizer_bytes": memory.optimizer,
+        "saved_activations_bytes": memory.saved,
+        "gathered_parameters_bytes": memory.gathered,
+        "working_bytes": memory.working,
+        "needed_bytes": memory.needed,
+        "capacity_bytes": memory.capacity,
+        "fits": memory.fits,
+    }
+
+
+def totals_document(totals: Totals) -> dict[str, Any]:
+    """Sums over statements, per device."""
     return {
         "flops": totals.flops,
         "hbm_bytes": totals.traffic,

@@ -19,12 +19,20 @@ if TYPE_CHECKING:
     from einscale.api.collective import collective as collective
     from einscale.api.compare import CompareResult as CompareResult
     from einscale.api.compare import compare as compare
+    from einscale.api.infer import decode as decode
+    from einscale.api.infer import infer as infer
+    from einscale.api.infer import prefill as prefill
+    from einscale.api.infer_result import DecodeResult as DecodeResult
+    from einscale.api.infer_result import InferResult as InferResult
+    from einscale.api.infer_result import PrefillResult as PrefillResult
     from einscale.api.layer import LayerResult as LayerResult
     from einscale.api.layer import layer as layer
     from einscale.api.notation import Conversion as Conversion
     from einscale.api.notation import convert as convert
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
+    from einscale.api.train import TrainResult as TrainResult
+    from einscale.api.train import train_step as train_step
     from einscale.errors import EinscaleError as EinscaleError
     from einscale.errors import HardwareError as HardwareError
     from einscale.errors import LayoutError as LayoutError
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
     from einscale.errors import NotationError as NotationError
     from einscale.errors import PlanError as PlanError
     from einscale.errors import ProgramError as ProgramError
+    from einscale.errors import ScheduleError as ScheduleError
     from einscale.errors import SizeError as SizeError
     from einscale.errors import StrategyError as StrategyError
     from einscale.errors import UsageError as UsageError
@@ -52,9 +61,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "api.collective": ("CollectiveResult", "collective"),
     "api.compare": ("CompareResult", "compare"),
+    "api.infer": ("decode", "infer", "prefill"),
+    "api.infer_result": ("DecodeResult", "InferResult", "PrefillResult"),
     "api.layer": ("LayerResult", "layer"),
     "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
+    "api.train": ("TrainResult", "train_step"),
     "errors": (
         "EinscaleError",
         "HardwareError",
@@ -64,6 +76,7 @@ _HOMES = {
         "NotationError",
         "PlanError",
         "ProgramError",
+        "ScheduleError",
         "SizeError",
         "StrategyError",
         "UsageError",
@@ -81,8 +94,10 @@ __all__ = [
     "CollectiveResult",
     "CompareResult",
     "Conversion",
+    "DecodeResult",
     "EinscaleError",
     "HardwareError",
+    "InferResult",
     "LayerResult",
     "LayoutError",
     "Mesh",
@@ -91,15 +106,20 @@ __all__ = [
     "NotationError",
     "PlanError",
     "PlanResult",
+    "PrefillResult",
     "ProgramError",
+    "ScheduleError",
     "SizeError",
     "StrategyError",
+    "TrainResult",
     "UsageError",
     "VerificationError",
     "__version__",
     "collective",
     "compare",
     "convert",
+    "decode",
+    "infer",
     "layer",
     "list_models",
     "list_strategies",
@@ -110,6 +130,8 @@ __all__ = [
     "make_mesh",
     "parse_spec",
     "plan",
+    "prefill",
+    "train_step",
 ]
 
 

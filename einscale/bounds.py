@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from einscale.collectives import Collective
 from einscale.digits import digits_of, overlap
-from einscale.dtypes import BITS
+from einscale.dtypes import bits_of
 from einscale.einsum import Einsum
 from einscale.errors import PlanError, UncountableError
-from einscale.layout import Layout, Tensor, local_bytes, shards
+from einscale.layout import Layout, Tensor, chosen_share, local_bytes, shards
 from einscale.mesh import Mesh
 from einscale.numeric import ceil_div, product
 from einscale.plan import Plan, plan_received
@@ -110,7 +110,9 @@ def transition_bytes(tensor: Tensor, before: Layout, after: Layout, sizes: Mappi
     (192, 1)
     """
     numerator, denominator = _share(before, after, mesh)
-    bits = BITS[tensor.dtype] * int(product(sizes[index] for index in tensor.indices))
+    bits = bits_of(
+        int(chosen_share(product(sizes[index] for index in tensor.indices), tensor.chosen, sizes)), tensor.dtype
+    )
     return _reduced(bits * numerator, 8 * denominator)
 
 
@@ -177,7 +179,7 @@ def plan_layout_free_bound(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> 
         local_bytes(tensor, layout, sizes, degrees)
         for tensor, layout in zip(plan.inputs, plan.input_layouts, strict=True)
     )
-    result = _elements(plan.output.indices, sizes) * BITS[plan.output.dtype] / 8
+    result = bits_of(_elements(plan.output.indices, sizes), plan.output.dtype) / 8
     owned += result * shards(plan.output_layout.unreduced, degrees) / mesh.devices
     dtypes = [tensor.dtype for tensor in plan.inputs] + [plan.output.dtype]
     return layout_free_bound(einsum, sizes, dtypes, mesh.devices, owned)
@@ -219,7 +221,7 @@ def layout_free_bound(
     lonely = {index for operand in einsum.lonely for index in operand}
     arrays = [tuple(i for i in dict.fromkeys(a) if i not in lonely) for a in (*einsum.inputs, einsum.output)]
     volumes = [_elements(array, sizes) for array in arrays]
-    weights = [BITS[dtype] / 8 for dtype in dtypes]
+    weights = [bits_of(4096, dtype) / 8 / 4096 for dtype in dtypes]
     work = _elements([index for index in einsum.indices if index not in lonely], sizes) / devices
     least = [volume / devices * weight for volume, weight in zip(volumes, weights, strict=True)]
     most = [volume * weight for volume, weight in zip(volumes, weights, strict=True)]

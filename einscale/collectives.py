@@ -14,6 +14,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from einscale.digits import Digits, changed, digits_of, overlap
+from einscale.distinct import distinct_share
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
 from einscale.mesh import Mesh, MeshAxis, degree
@@ -45,6 +46,9 @@ class Collective(Struct, frozen=True):
         cause: in words, which index, axis and rule made it necessary.
         streamed: it goes around a ring block by block while the work that needs it runs: the same bytes in n - 1 steps,
             two blocks alive.
+        distinct: for an all-to-all of the copies of tokens, how many different experts each has: a device that holds
+            several of them receives one copy. 0 where every copy moves.
+        limited: (groups of experts, groups that those of one token lie in); empty for no limit.
     """
 
     kind: str
@@ -54,6 +58,8 @@ class Collective(Struct, frozen=True):
     after: Layout
     cause: str = ""
     streamed: bool = False
+    distinct: int = 0
+    limited: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         indices = self.tensor.indices
@@ -116,7 +122,36 @@ def received_by_degrees(step: Collective, sizes: Mapping[str, Number], degrees: 
     if step.kind == ALL_GATHER:
         return devices * local * (group - 1)
     total = divide_exact(devices, group) * local * (group - 1)
+    if step.distinct:
+        share = sent_share(step, sizes, degrees)
+        return total * share if is_array(share) else ceil_div(total * share.numerator, share.denominator)
     return 2 * total if step.kind == ALL_REDUCE else total
+
+
+def sent_share(step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
+    """What an all-to-all of tokens sends as a share of their copies: a device with several experts gets one.
+
+    1 where every copy moves. Otherwise the expected number of devices that a token is sent to, out of all that the
+    experts are divided over, by how many experts it has: an exact fraction on ints.
+
+    >>> from einscale.layout import make_layout
+    >>> sent = Tensor("sent", ("e", "b", "d"), "bf16", (("e", 2),))
+    >>> before, after = make_layout([(), ("x",), ()]), make_layout([("x",), (), ()])
+    >>> move = Collective("all-to-all", sent, ("x",), before, after, distinct=2)
+    >>> sent_share(move, {"e": 4, "b": 8, "d": 16}, {"x": 2})
+    Fraction(5, 6)
+    """
+    if not step.distinct:
+        return 1
+    index, axes = divided_most(step)
+    return distinct_share(sizes[index], shards(axes, degrees), step.distinct, *step.limited)
+
+
+def divided_most(step: Collective) -> tuple[str, tuple[str, ...]]:
+    """The index of which elements are chosen, and the mesh axes that divide it where it is divided most."""
+    chosen = dict(step.tensor.chosen)
+    pairs = zip(step.tensor.indices, step.before.dims, step.after.dims, strict=True)
+    return next((index, max(one, other, key=len)) for index, one, other in pairs if index in chosen)
 
 
 def received(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) -> Number:

@@ -104,6 +104,10 @@ class StrategyError(EinscaleError, ValueError):
     """A strategy that is unknown, malformed or does not fit the mesh."""
 
 
+class ScheduleError(EinscaleError, ValueError):
+    """A pipeline schedule that is unknown, or that no pipeline of these numbers follows."""
+
+
 class HardwareError(EinscaleError, ValueError):
     """Hardware that is unknown or whose description is malformed."""
 
@@ -154,6 +158,8 @@ def near_miss(word: str, known: Iterable[str]) -> str | None:
     """
     import difflib
 
+    if not isinstance(word, str):
+        return None
     names = list(known)
     folded = {name.casefold(): name for name in reversed(names)}
     if word.casefold() in folded and folded[word.casefold()] != word:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.cost import NOTHING, PricedStatement, Totals, price_program, total
-from einscale.errors import StrategyError, did_you_mean
+from einscale.errors import SizeError, StrategyError, did_you_mean, near_miss
 from einscale.hardware import System
 from einscale.layout import padding_fraction
 from einscale.memory import (
@@ -21,18 +23,25 @@ from einscale.memory import (
 )
 from einscale.mesh import Mesh, split_name
 from einscale.models import Model
-from einscale.numeric import product
+from einscale.numeric import nearest_multiples, product
 from einscale.planner.classes import moved_class
-from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
+from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.program import plan_program
+from einscale.precision import uniform
 from einscale.program.backward import WHOLE, backward
+from einscale.program.recompute import MODES
 from einscale.program.shapes import axis_names
 from einscale.program.shapes import program_sizes as sizes_of
+from einscale.program.typed import typed
 from einscale.program.values import Program
 from einscale.strategy import LARGEST, ROLES, Strategy, bind_strategy
 from einscale.topology import Network, bind
 
-AXES = ("b", "s", "t", "d", "h", "n", "g", "k", "f", "v", "p")
-"""Axes and composites of the built-in models."""
+AXES = ("b", "s", "t", "d", "h", "n", "g", "k", "f", "v", "p", "e", "m", "l", "q", "r", "u", "c", "w", "layer")
+"""Axes and composites of the built-in models, and what the stages of a pipeline divide."""
+
+GROUPS = ("attention", "activation", "routing")
+"""Statement groups of the built-in models."""
 
 DEFAULTS = {
     (): "dp",
@@ -179,8 +188,12 @@ class LayerReport(Struct, frozen=True):
         return result
 
 
-def default_strategy(mesh: Mesh) -> str:
+def default_strategy(mesh: Mesh, table: Mapping[tuple[str, ...], str] = DEFAULTS) -> str:
     """Name of the strategy used when none is given: by the roles the axes of the mesh play.
+
+    Args:
+        mesh: the devices.
+        table: roles, those of experts and pipeline stages aside -> the strategy.
 
     >>> from einscale.mesh import parse_mesh
     >>> default_strategy(parse_mesh("data=8,model=8")), default_strategy(parse_mesh("tp=8"))
@@ -191,13 +204,20 @@ def default_strategy(mesh: Mesh) -> str:
     """
     live = [axis.name for axis in mesh.axes if axis.size > 1]
     roles = {next((role for role, names in ROLES.items() if name in names), name) for name in live}
-    for known, strategy in DEFAULTS.items():
+    roles = {"data" if role == "expert" else role for role in roles}  # the batch is divided over both
+    roles -= {"pipe"}  # stages of a pipeline: within one, any strategy will do
+    for known, strategy in table.items():
         if roles == set(known):
             return strategy
+    names = [name for role in ROLES.values() for name in role]
+    typo = next((name for name in live if name not in (*names, "x", "y") and near_miss(name, names)), None)
+    start = str(mesh).find(f"{typo}=")
     raise StrategyError(
         f"no strategy is given, and none suits the mesh axes {', '.join(live)} by itself",
         text=str(mesh),
+        span=(start, start + len(typo)) if typo else None,
         expected="a strategy that uses these axes; `einscale strategies` lists those known by name",
+        hint=did_you_mean(typo, names) if typo else None,
     )
 
 
@@ -254,8 +274,8 @@ def check_names(strategy: Strategy, model: Model) -> None:
     for program in programs:
         axes |= dict.fromkeys((*axis_names(program), *(name for name, _ in program.composites)))
     statements = [statement for program in programs for statement in program.statements]
-    groups = dict.fromkeys(("attention", *(s.group for s in statements if s.group)))
-    sections = dict.fromkeys(("attention", "mlp", *(s.section for s in statements if s.section)))
+    groups = dict.fromkeys((*GROUPS, *(s.group for s in statements if s.group)))
+    sections = dict.fromkeys(("attention", "mlp", "experts", *(s.section for s in statements if s.section)))
     results = dict.fromkeys(name for s in statements for name in (*s.outputs, *(f"d_{one}" for one in s.outputs)))
     rules = [*strategy.compute, *(rule for _, table in strategy.store for rule in table)]
     policy = strategy.policy
@@ -263,15 +283,27 @@ def check_names(strategy: Strategy, model: Model) -> None:
         *((rule.index, "axis", axes) for rule in rules),
         *((rule.scope, "group or section", {**groups, **sections}) for rule in rules if rule.scope),
         *((name, "group", groups) for name in (*policy.fuse, *policy.stream)),
-        *((name, "group", {**groups, WHOLE: None}) for name in policy.recompute),
+        *(
+            (name, "group, section or result", {**groups, **sections, **results, **dict.fromkeys((WHOLE, *MODES))})
+            for name in policy.recompute
+        ),
         *((name, "group, section or result", {**groups, **sections, **results}) for name in policy.auto),
     ]
     for name, what, known in asked:
         if name not in known and not (known is not axes and name.startswith("d_")):
             raise StrategyError(
                 f"strategy `{strategy.name}` speaks of the {what} `{name}`, which no layer of {model.name} has",
-                hint=did_you_mean(name, known, "known"),
+                hint=_known_names(name, known, results),
             )
+
+
+def _known_names(name: str, known: Mapping[str, None], results: Mapping[str, None]) -> str:
+    """The near miss of a name; else what there is, results of statements left out for there are many."""
+    near = did_you_mean(name, known)
+    if near.startswith("did") or not results.keys() <= known.keys():
+        return near if near.startswith("did") else did_you_mean(name, known, "known")
+    rest = ", ".join(one for one in known if one not in results)
+    return f"known: {rest}, and the results of statements (`einscale program MODEL` lists them)"
 
 
 def undivided(kinds: tuple[KindReport, ...]) -> tuple[str, ...]:
@@ -305,11 +337,13 @@ def _kind_report(
 ) -> KindReport:
     mesh = network.mesh
     sizes = program_sizes(program, batch, sequence)
-    typed = retyped(program, dtype)
+    precision = uniform(dtype)
+    written = typed(program, precision)
+    strategy = recomputed_here(strategy, program)
     policy = strategy.policy
-    whole = backward(typed, frozenset(policy.recompute), frozenset(policy.fuse)) if BACKWARD in phases else typed
+    whole = backward(written, frozenset(policy.recompute), frozenset(policy.fuse)) if BACKWARD in phases else written
     planned = plan_program(whole, strategy, mesh, sizes, network=network)
-    rows = tuple(row for row in price_program(planned, network, dtype) if row.planned.phase in phases)
+    rows = tuple(row for row in price_program(planned, network, precision) if row.planned.phase in phases)
     trains = BACKWARD in phases
     return KindReport(
         kind=kind,
@@ -326,6 +360,28 @@ def _kind_report(
     )
 
 
+def recomputed_here(strategy: Strategy, program: Program) -> Strategy:
+    """The strategy for one layer: full recomputation is of blocks, an embedding and a head keep what they save.
+
+    Frameworks checkpoint block by block: what a head makes is needed at once, and would be made twice for nothing.
+    """
+    if WHOLE not in strategy.policy.recompute or not is_end(program):
+        return strategy
+    return replace(strategy, policy=replace(strategy.policy, recompute=()))
+
+
+def is_end(program: Program) -> bool:
+    """Whether a layer is an embedding or a head and no block: it looks up tokens or makes the loss, and has no group.
+
+    >>> from einscale.models import load_model
+    >>> [is_end(layer.program) for layer in load_model("llama3-8b").layers]
+    [True, False, True]
+    """
+    ops = {statement.op for statement in program.statements}
+    groups = any(statement.group for statement in program.statements)
+    return not groups and bool(ops & {"lookup", "cross_entropy", "log_softmax"})
+
+
 def program_sizes(program: Program, batch: int, sequence: int) -> dict[str, int]:
     """Sizes of every axis of a program: its own, batch `b`, and the sequence `s` (queries) and `t` (keys).
 
@@ -333,12 +389,6 @@ def program_sizes(program: Program, batch: int, sequence: int) -> dict[str, int]
         SizeError: the size of another axis is not given.
     """
     return sizes_of(program, defaults={"b": batch, "s": sequence, "t": sequence})
-
-
-def retyped(program: Program, dtype: str) -> Program:
-    """The program with its 16-bit floats, the type models are written in, replaced by `dtype`."""
-    values = tuple(replace(v, dtype=dtype) if v.dtype in ("bf16", "fp16") else v for v in program.values)
-    return replace(program, values=values)
 
 
 def padded_values(planned: PlannedProgram) -> tuple[tuple[str, float], ...]:
@@ -405,3 +455,22 @@ def batch_ways(strategy: Strategy, mesh: Mesh) -> int:
     rules = bind_strategy(strategy, mesh).compute
     axes = dict.fromkeys(axis for rule in rules if rule.index == "b" for axis in rule.axes)
     return int(product(mesh.size(axis) for axis in axes))
+
+
+def check_divides(batch: int, ways: int, over: str) -> None:
+    """Raise unless a batch divides evenly.
+
+    Args:
+        batch: sequences.
+        ways: how many ways it is divided.
+        over: what it is divided over, in words.
+
+    Raises:
+        SizeError: it does not; the message names the nearest that do.
+    """
+    if batch % ways:
+        near = " or ".join(str(number) for number in nearest_multiples(batch, ways))
+        raise SizeError(
+            f"a batch of {batch} sequence{'s' if batch > 1 else ''} does not divide over {over}",
+            hint=f"the nearest that does is {near}",
+        )

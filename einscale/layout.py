@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -11,19 +12,54 @@ from einscale.errors import LayoutError, did_you_mean
 from einscale.mesh import Mesh, degree, split_name
 from einscale.numeric import Number, ceil_div, product
 
+Chosen: TypeAlias = tuple[tuple[str, int | float], ...]
+"""(index, count): of that index only so many elements exist at every position of the others, spread evenly.
+
+The count of a tensor that is padded to a capacity may be a fraction, and more than there are elements.
+"""
+
 
 class Tensor(Struct, frozen=True):
-    """A logical tensor: its name, one index per dim, and its element type.
+    """A logical tensor: its name, one index per dim, its element type, and what of it exists.
 
     Sizes are not part of it: they are looked up by index name when a plan is priced.
+
+    >>> print(Tensor("x", ("e", "b", "d"), "bf16", (("e", 8),)))  # each row b for 8 of the e
+    x: bf16[e:8 b d]
     """
 
     name: str
     indices: tuple[str, ...]
     dtype: str = "bf16"
+    chosen: Chosen = ()
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{' '.join(self.indices)}]"
+        return f"{self.name}: {self.dtype}[{index_words(self.indices, self.chosen)}]"
+
+
+def index_words(indices: Sequence[str], chosen: Chosen = ()) -> str:
+    """Indices as a declaration names them.
+
+    >>> index_words(("e", "b", "d"), (("e", 8),))
+    'e:8 b d'
+    """
+    counts = dict(chosen)
+    return " ".join(f"{index}:{counts[index]:g}" if index in counts else index for index in indices)
+
+
+def chosen_share(elements: Number, chosen: Chosen, sizes: Mapping[str, Number]) -> Number:
+    """What exists of so many elements, rounded up.
+
+    >>> chosen_share(1000, (("e", 8),), {"e": 256})
+    32
+    """
+    for index, count in chosen:
+        if isinstance(count, int):
+            elements = ceil_div(elements * count, sizes[index])
+        else:
+            numerator, denominator = count.as_integer_ratio()
+            elements = ceil_div(elements * numerator, sizes[index] * denominator)
+    return elements
 
 
 class Layout(Struct, frozen=True):
@@ -48,9 +84,10 @@ class Layout(Struct, frozen=True):
         """Every mesh axis the layout uses, in dims first, then unreduced."""
         return tuple(axis for dim in self.dims for axis in dim) + self.unreduced
 
-    def text(self, indices: Sequence[str]) -> str:
-        """The layout in slash notation, dims named by `indices`."""
-        words = ["/".join((index, *axes)) for index, axes in zip(indices, self.dims, strict=True)]
+    def text(self, indices: Sequence[str], chosen: Chosen = ()) -> str:
+        """The layout in slash notation, dims named by `indices`; `chosen` adds what exists of an index, as in `e:8`."""
+        named = index_words(indices, chosen).split()
+        words = ["/".join((index, *axes)) for index, axes in zip(named, self.dims, strict=True)]
         if self.unreduced:
             owed = "U" if self.reduction == "sum" else f"U({self.reduction})"
             words.append(f"{{{owed}:{','.join(self.unreduced)}}}")
@@ -115,15 +152,23 @@ def local_shape(
 
 
 def local_elements(
-    layout: Layout, indices: Sequence[str], sizes: Mapping[str, Number], degrees: Mapping[str, Number]
+    layout: Layout,
+    indices: Sequence[str],
+    sizes: Mapping[str, Number],
+    degrees: Mapping[str, Number],
+    chosen: Chosen = (),
 ) -> Number:
-    """Elements one device holds, padding included."""
-    return product(local_shape(layout, indices, sizes, degrees))
+    """Elements one device holds, padding included; of an index of which only some are chosen, the even share of these.
+
+    >>> local_elements(make_layout([("x",), ()]), ("e", "b"), {"e": 64, "b": 10}, {"x": 4}, (("e", 6),))
+    15
+    """
+    return chosen_share(product(local_shape(layout, indices, sizes, degrees)), chosen, sizes)
 
 
 def local_bytes(tensor: Tensor, layout: Layout, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
     """Bytes one device holds of a tensor, padding included."""
-    return bytes_of(local_elements(layout, tensor.indices, sizes, degrees), tensor.dtype)
+    return bytes_of(local_elements(layout, tensor.indices, sizes, degrees, tensor.chosen), tensor.dtype)
 
 
 def padding_fraction(

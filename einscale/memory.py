@@ -5,17 +5,32 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.collectives import ALL_GATHER
-from einscale.layout import Layout, Tensor, local_bytes, shards
+from einscale.collectives import ALL_GATHER, REDUCE_SCATTER
+from einscale.layout import Layout, Tensor, local_bytes, local_shape, shards
+from einscale.mesh import split_name
 from einscale.planner.classes import moved_class
 from einscale.planner.fusion import interior, never_written, residual_layouts
-from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.precision import PRESETS, Precision
 from einscale.program.backward import WHOLE
 from einscale.program.maps import saved
+from einscale.program.optimizers import Optimizer, optimizer_states
+from einscale.program.recompute import kept_anyway, redone_values
+from einscale.program.update import gradient_names
 from einscale.program.values import Program, Statement
 
-MOMENTS = ("fp32", "fp32")
-"""Element types of AdamW's two moments."""
+UNFUSED = ("log_softmax", "log_softmax_backward")
+"""Maps of the loss as a framework runs it op by op."""
+
+FRAMEWORK = 3 * 2**29
+"""Bytes that a runtime takes beside tensors where nothing else is said: 1.5 GiB, assumed.
+
+A CUDA context is about half a GiB, the buffers of a collective library grow with its channels and groups; neither is
+counted by an allocator's own statistics.
+"""
+
+DEFAULT = PRESETS["bf16"]
+"""Precision of optimizer states where none is given: moments in fp32, and a master copy of what is narrower."""
 
 
 class Held(Struct, frozen=True):
@@ -36,7 +51,7 @@ class Held(Struct, frozen=True):
     @property
     def text(self) -> str:
         """The tensor in slash notation."""
-        return f"{self.tensor.name}: {self.tensor.dtype}[{self.layout.text(self.tensor.indices)}]"
+        return f"{self.tensor.name}: {self.tensor.dtype}[{self.layout.text(self.tensor.indices, self.tensor.chosen)}]"
 
 
 class Peak(Struct, frozen=True):
@@ -56,70 +71,113 @@ class Peak(Struct, frozen=True):
 
 
 def _held(planned: PlannedProgram, name: str, reason: str, layout: Layout | None = None) -> Held:
-    value = planned.program.table[name]
-    tensor = Tensor(name, value.axes, value.dtype)
+    tensor = planned.program.table[name].tensor
     where = planned.resting[name] if layout is None else layout
     return Held(tensor, where, int(local_bytes(tensor, where, planned.sizes, planned.mesh.degrees)), reason)
 
 
-def parameters_held(planned: PlannedProgram) -> tuple[Held, ...]:
-    """Parameters of one program as they rest, those that live in another program left out."""
+def parameters_held(planned: PlannedProgram, precision: Precision | None = None) -> tuple[Held, ...]:
+    """Parameters of one program as they rest, those that live in another program left out.
+
+    Args:
+        planned: the program in the types of the precision.
+        precision: the types parameters rest in; by default those they work in.
+    """
     program = planned.program
-    return tuple(_held(planned, p.name, "parameter") for p in program.parameters if p.name not in program.tied)
+    found = []
+    for value in program.parameters:
+        if value.name not in program.tied:
+            dtype = precision.stored(value.dtype) if precision else value.dtype
+            tensor = replace(value.tensor, dtype=dtype)
+            layout = planned.resting[value.name]
+            size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
+            found.append(Held(tensor, layout, size, "parameter"))
+    return tuple(found)
+
+
+def gradients_held(planned: PlannedProgram) -> tuple[Held, ...]:
+    """Gradients of a program's parameters as they are added up on one device, in the layout they rest in.
+
+    Those of tied parameters are left out: they are added to the ones of the program the parameter lives in. Of a
+    program planned with `deferred` these are the accumulators of a step; while microbatches are added to them, each is
+    read and written once more a microbatch.
+    """
+    program = planned.program
+    names = (name for of, name in gradient_names(program).items() if of not in program.tied)
+    return tuple(_held(planned, name, "gradient") for name in names)
 
 
 def gradient_bytes(planned: PlannedProgram) -> int:
-    """Bytes of the gradients of a program's parameters as they rest on one device.
+    """Bytes of the gradients of a program's parameters as they rest on one device, tied ones left out."""
+    return sum(held.bytes for held in gradients_held(planned))
 
-    Those of tied parameters are left out: they are added to the ones of the program the parameter lives in.
+
+def optimizer_held(
+    planned: PlannedProgram, optimizer: str | Optimizer = "adamw", precision: Precision | None = None
+) -> tuple[Held, ...]:
+    """What the optimizer keeps for a program's parameters on one device: master copies and states.
+
+    Each is laid out as the `optimizer` store rules say, else as its parameter is; exact bytes, block scales counted.
+    AdamW keeps 12 bytes for a 16-bit parameter (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054, section 3.1), 8 for an
+    fp32 one.
+
+    Args:
+        planned: the program in the types of the precision.
+        optimizer: whose states.
+        precision: types of moments and of the master copy; by default fp32, a master copy of what is narrower.
     """
-    table, tied = planned.program.table, planned.program.tied
-    gradients = [
-        v.name for v in table.values() if v.of in table and table[v.of].kind == "parameter" and v.of not in tied
-    ]
-    final = [name for name in gradients if name in planned.program.outputs]
-    return sum(_held(planned, name, "gradient").bytes for name in final)
+    program = planned.program
+    found = []
+    for name, states in optimizer_states(program, optimizer, precision or DEFAULT):
+        where = dict(zip(program.table[name].axes, planned.optimizer[name].dims, strict=True))
+        for state in states:
+            layout = Layout(tuple(where[axis] for axis in state.axes))
+            size = int(local_bytes(state.tensor, layout, planned.sizes, planned.mesh.degrees))
+            found.append(Held(state.tensor, layout, size, f"{state.name.removeprefix(f'{name}_')} of {name}"))
+    return tuple(found)
 
 
-def optimizer_state(dtype: str) -> tuple[str, ...]:
-    """Element types of what AdamW keeps for each parameter: two fp32 moments, and a master copy of what is not fp32.
+def undivided_states(planned: PlannedProgram) -> tuple[str, ...]:
+    """Parameters whose optimizer state the store rules would divide, but no dim has as many elements as devices.
 
-    12 bytes for a 16-bit parameter (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054, section 3.1), 8 for an fp32 one.
+    A flat buffer, as Megatron's distributed optimizer has one, would divide them.
     """
-    return MOMENTS if dtype == "fp32" else (*MOMENTS, "fp32")
+    axes = {axis for rule in planned.strategy.store_rules("optimizer") for axis in rule.axes}
+    return tuple(
+        value.name
+        for value in planned.program.parameters
+        if axes and not axes & {split_name(axis)[0] for axis in planned.optimizer[value.name].axes}
+    )
 
 
 def optimizer_bytes(planned: PlannedProgram) -> int:
     """Bytes of AdamW's state on one device, laid out by the `optimizer` store rules, else as the parameters are."""
-    total = 0
-    for held in parameters_held(planned):
-        where = planned.optimizer[held.tensor.name]
-        for dtype in optimizer_state(held.tensor.dtype):
-            state = Tensor(held.tensor.name, held.tensor.indices, dtype)
-            total += int(local_bytes(state, where, planned.sizes, planned.mesh.degrees))
-    return total
+    return sum(held.bytes for held in optimizer_held(planned))
 
 
 def kept_gathered(planned: PlannedProgram) -> tuple[Held, ...]:
     """Gathered parameters that stay from the forward pass to the backward, where the strategy keeps them."""
-    if planned.strategy.policy.reshard_after_forward:
-        return ()
+    return () if planned.strategy.policy.reshard_after_forward else gathered_copies(planned)
+
+
+def gathered_copies(planned: PlannedProgram) -> tuple[Held, ...]:
+    """Parameters in the layouts they are read in, where they rest in others: what fetching a layer holds."""
     parameters = {value.name for value in planned.program.parameters}
-    kept = dict.fromkeys(
+    read = dict.fromkeys(
         (tensor.name, layout)
         for row in planned.statements
         for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True)
         if tensor.name in parameters and layout != planned.resting[tensor.name]
     )
-    return tuple(_held(planned, name, "gathered and kept", layout) for name, layout in kept)
+    return tuple(_held(planned, name, "gathered", layout) for name, layout in read)
 
 
 def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
     """What a program's forward pass saves for its backward pass, each tensor once, as it rests.
 
     Generic rules: an einsum saves the operands that are not parameters, a map what its rule says. A fused group saves
-    what it reads, what it makes and the log-sum-exp of its softmaxes; a recomputed group what it reads; neither saves
-    its interior.
+    what it reads, what it makes and the log-sum-exp of its softmaxes; what is recomputed saves what it reads; neither
+    saves its interior.
     Applied to a GPT layer they give the closed forms of Korthikanti et al. 2022, arXiv 2205.05198.
     """
     program, policy = planned.program, planned.strategy.policy
@@ -127,17 +185,24 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
         fed = [name for name in program.inputs if program.table[name].kind == "input"]
         return tuple(_held(planned, name, "input of the layer") for name in fed)
     kept: dict[str, Held] = {}
-    inside = interior(program, {*policy.fuse, *policy.recompute})
+    parts = redone_values(program, policy.recompute)
+    again = frozenset().union(*parts)
+    inside = interior(program, {*policy.fuse, *policy.recompute}) | again
     for statement in program.statements:
         if statement.phase != FORWARD:
             continue
         fused = statement.group in policy.fuse and statement.group not in policy.recompute
-        for name in _saved_by(program, statement, fused):
+        names = _saved_by(program, statement, fused)
+        if again & set(statement.outputs):
+            names = (*names, *(n for n in statement.inputs if program.table[n].kind != "parameter"))
+        for name in names:
             if name not in inside and name not in kept:
                 kept[name] = _held(planned, name, f"{statement.op} for {statement.output}")
         for tensor, layout in residual_layouts(planned, statement) if fused else ():
             size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
             kept[tensor.name] = Held(tensor, layout, size, f"fused {statement.op} for {statement.output}")
+    for name in sorted(kept_anyway(program, policy.recompute) - set(kept)):
+        kept[name] = _held(planned, name, "kept though the backward pass does not read it")
     return tuple(kept.values())
 
 
@@ -149,32 +214,133 @@ def _saved_by(program: Program, statement: Statement, fused: bool) -> tuple[str,
     return tuple(name for name in names if program.table[name].kind != "parameter")
 
 
-def peak(planned: PlannedProgram) -> Peak:
+def peak(planned: PlannedProgram, *, accumulates: bool = False) -> Peak:
     """The most a device holds while a program runs, from the lifetime of every tensor in every layout.
 
     Parameters and their gradients at rest are left out: they are held all the time. Gathered copies of parameters count
     while they are needed, unless the strategy keeps them.
+
+    Args:
+        planned: the program.
+        accumulates: a parameter's gradient is made beside what it is then added to, so that both are held a moment; one
+            that is reduced first waits for the last of its layer, with which it goes in one message.
     """
-    lifetimes, degrees = _lifetimes(planned), planned.mesh.degrees
-    fused = never_written(planned)
+    held_spans = spans(planned, accumulates=accumulates)
     best = Peak(0, "", "", ())
-    streamed = {
-        (step.tensor.name, step.after if step.kind == ALL_GATHER else step.before): int(shards(step.axes, degrees))
-        for step in planned.collectives
-        if step.streamed
-    }
-    sizes = {
-        key: _two_blocks(_held(planned, key[0], key[2], key[1]), streamed.get(key[:2], 1))
-        for key in lifetimes
-        if key[0] not in fused
-    }
     for moment, statement in enumerate(planned.statements):
-        alive = [held for key, held in sizes.items() if lifetimes[key][0] <= moment <= lifetimes[key][1]]
+        alive = [span.held for span in held_spans if span.first <= moment <= span.last]
         total = sum(held.bytes for held in alive)
         if total > best.bytes:
             largest = tuple(sorted(alive, key=lambda held: -held.bytes))
             best = Peak(total, statement.statement.output, statement.statement.phase, largest)
     return best
+
+
+class Span(Struct, frozen=True):
+    """How long a device holds a tensor while a program runs.
+
+    Args:
+        held: the tensor.
+        first: number of the statement that makes it, or brings it into its layout.
+        last: number of the last one that reads it.
+        fed: whether it is there before the program starts.
+    """
+
+    held: Held
+    first: int
+    last: int
+    fed: bool
+
+
+def spans(planned: PlannedProgram, *, accumulates: bool = False) -> tuple[Span, ...]:
+    """Every tensor a device holds while a program runs, in every layout; what it holds all the time is left out.
+
+    Args:
+        planned: the program.
+        accumulates: see `peak`.
+    """
+    lifetimes, degrees = _lifetimes(planned), planned.mesh.degrees
+    if accumulates:
+        last = len(planned.statements) - 1
+        lifetimes |= {key: (lifetimes[key][0], last) for key in _sent_together(planned) if key in lifetimes}
+        lifetimes |= _made_beside(planned)
+    lifetimes |= _copied(planned)
+    lifetimes |= _put_in_order(planned)
+    fused = never_written(planned)
+    streamed = {
+        (step.tensor.name, step.after if step.kind == ALL_GATHER else step.before): int(shards(step.axes, degrees))
+        for step in planned.collectives
+        if step.streamed
+    }
+    fed = set(planned.program.inputs)
+    return tuple(
+        Span(
+            _two_blocks(_held(planned, name, phase, layout), streamed.get((name, layout), 1)),
+            first,
+            last,
+            name in fed and not phase,
+        )
+        for (name, layout, phase), (first, last) in lifetimes.items()
+        if name not in fused
+    )
+
+
+def _sent_together(planned: PlannedProgram) -> list[tuple[str, Layout, str]]:
+    """Gradients of parameters before they are reduced: a layer's go in one message (FSDP's units)."""
+    return [
+        (step.tensor.name, step.before, row.phase)
+        for row in planned.statements
+        for step in row.after
+        if moved_class(planned.program, step.tensor.name) == "gradients"
+    ]
+
+
+def _copied(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
+    """Copies that a map works with where it runs kernel by kernel because its statistics run over a divided axis.
+
+    The maximum is known on all devices before the exponentials are taken, their sum before the result is made: what is
+    in between is written. PyTorch's loss under DTensor's loss parallelism holds one such copy beside input and result.
+    """
+    return {
+        (row.statement.inputs[0], row.work.layouts[0], "between its kernels"): (moment, moment)
+        for moment, row in enumerate(planned.statements)
+        if row.statistics and row.statement.op in UNFUSED
+    }
+
+
+def _put_in_order(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
+    """Copies of whole activations that a gather makes after it, or a scatter before it, where the policy says so.
+
+    A collective puts the devices' blocks one behind another: along the tensor's first dim with more than one element
+    that is their order, along a later one it is not.
+    """
+    policy = planned.strategy.policy
+    if not policy.ordered or "activations" in policy.overlap:
+        return {}
+    found = {}
+    for moment, row in enumerate(planned.statements):
+        for step in (*row.before, *row.after):
+            if step.kind not in (ALL_GATHER, REDUCE_SCATTER) or step.streamed:
+                continue
+            if moved_class(planned.program, step.tensor.name) != "activations":
+                continue
+            whole, part = (step.after, step.before) if step.kind == ALL_GATHER else (step.before, step.after)
+            changed = [whole.dims[k] != part.dims[k] for k in range(len(whole.dims))]
+            shape = local_shape(whole, step.tensor.indices, planned.sizes, planned.mesh.degrees)
+            if any(changed) and any(size > 1 for size in shape[: changed.index(True)]):
+                found[step.tensor.name, whole, f"put in order in the {row.phase} pass"] = (moment, moment)
+    return found
+
+
+def _made_beside(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
+    """Gradients of parameters that are made in the layout they are accumulated in: held once more for a moment."""
+    program = planned.program
+    return {
+        (name, planned.resting[name], "made"): (moment, moment)
+        for moment, row in enumerate(planned.statements)
+        for name in row.statement.outputs
+        if moved_class(program, name) == "gradients" and not row.after and name in program.outputs
+    }
 
 
 def _two_blocks(held: Held, ways: int) -> Held:
@@ -186,13 +352,12 @@ def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[i
     """(value, layout, phase) -> the first and last statement at which a device holds it.
 
     A value at rest has no phase: it is held until its last reader. A copy in another layout is dropped after its last
-    reader in the phase that made it. Parameters at rest, their gradients at rest and gathered parameters that are kept
-    are left out: they are held for every layer at once.
+    reader in the phase that made it. Parameters at rest, their gradients at rest, gathered parameters that are kept
+    and caches are left out: they are held for every layer at once.
     """
     program, table = planned.program, planned.program.table
-    apart = {
-        (name, planned.resting[name]) for name in table if moved_class(program, name) in ("parameters", "gradients")
-    }
+    held_all_the_time = ("parameters", "gradients", "kv_cache")
+    apart = {(name, planned.resting[name]) for name in table if moved_class(program, name) in held_all_the_time}
     apart |= {(held.tensor.name, held.layout) for held in kept_gathered(planned)}
     spans: dict[tuple[str, Layout, str], tuple[int, int]] = {}
 

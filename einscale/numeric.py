@@ -112,3 +112,28 @@ def gcd(first: Number, second: Number) -> Number:
 
         return np.gcd(np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64))
     return math.gcd(first, second)
+
+
+def nearest_divisors(whole: int, number: int) -> tuple[int, ...]:
+    """The divisors of `whole` next to `number`: the largest below it and the smallest above it, where there are any.
+
+    Found among the divisors up to a million and those they leave: a larger prime factor is not looked for.
+
+    >>> nearest_divisors(16, 3), nearest_divisors(8, 100), nearest_divisors(7, 1)
+    ((2, 4), (8,), (7,))
+    """
+    small = [divisor for divisor in range(1, min(math.isqrt(whole), 10**6) + 1) if whole % divisor == 0]
+    divisors = {*small, *(whole // divisor for divisor in small)}
+    below = [divisor for divisor in divisors if divisor < number]
+    above = [divisor for divisor in divisors if divisor > number]
+    return (*([max(below)] if below else ()), *([min(above)] if above else ()))
+
+
+def nearest_multiples(number: int, unit: int) -> tuple[int, ...]:
+    """The multiples of `unit` next to a number that is none, zero left out.
+
+    >>> nearest_multiples(12, 8), nearest_multiples(3, 8)
+    ((8, 16), (8,))
+    """
+    below = number // unit * unit
+    return (below, below + unit) if below else (unit,)

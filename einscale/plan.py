@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
 from einscale.collectives import Collective, received_total
 from einscale.einsum import Einsum, einsum_flops
-from einscale.layout import Layout, Tensor, local_bytes, local_elements, shards
+from einscale.layout import Chosen, Layout, Tensor, chosen_share, local_bytes, local_elements, local_shape, shards
 from einscale.mesh import Mesh
-from einscale.numeric import Number, ceil_div, maximum, product
+from einscale.numeric import Number, ceil_div, is_array, maximum, product
 
 
 class LocalEinsum(Struct, frozen=True):
@@ -61,6 +61,8 @@ class LocalMap(Struct, frozen=True):
         counts_first: they count for the elements of the first operand instead.
         reads: which inputs are read in full; a table that is looked up is not.
         rows: how many inputs are tables of which as many elements are read as the result has.
+        in_place: the result is the first operand with the second written into it: of both, only the second's elements
+            are touched.
     """
 
     op: str
@@ -72,6 +74,7 @@ class LocalMap(Struct, frozen=True):
     counts_first: bool = False
     reads: tuple[int, ...] = ()
     rows: int = 0
+    in_place: bool = False
 
 
 Step = LocalEinsum | Collective
@@ -104,8 +107,18 @@ def step_flops(step: LocalEinsum, sizes: Mapping[str, Number], degrees: Mapping[
     """FLOPs one device spends on a local einsum, padding included."""
     placement = step.placement
     iterations = product(ceil_div(sizes[index], shards(axes, degrees)) for index, axes in placement.items())
+    iterations = chosen_share(iterations, chosen_indices(step.inputs), sizes)
     einsum = step.einsum
     return einsum_flops(len(einsum.inputs), bool(einsum.contracted), iterations)
+
+
+def chosen_indices(tensors: Iterable[Tensor]) -> Chosen:
+    """Indices of which only some elements exist in one of the tensors, each with the largest count."""
+    counts: dict[str, int | float] = {}
+    for tensor in tensors:
+        for index, count in tensor.chosen:
+            counts[index] = max(count, counts.get(index, 0))
+    return tuple(counts.items())
 
 
 def plan_flops(plan: Plan, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
@@ -130,11 +143,11 @@ def work_flops(work: LocalEinsum | LocalMap, sizes: Mapping[str, Number], degree
     if isinstance(work, LocalEinsum):
         return step_flops(work, sizes, degrees)
     if work.counts_first:
-        first = local_elements(work.layouts[0], work.inputs[0].indices, sizes, degrees)
+        first = local_elements(work.layouts[0], work.inputs[0].indices, sizes, degrees, work.inputs[0].chosen)
         return first * work.flops_per_element
     elements: Number = 0
     for tensor, layout in zip(work.inputs + work.outputs, work.layouts + work.output_layouts, strict=True):
-        elements = maximum(elements, local_elements(layout, tensor.indices, sizes, degrees))
+        elements = maximum(elements, local_elements(layout, tensor.indices, sizes, degrees, tensor.chosen))
     return elements * work.flops_per_element
 
 
@@ -152,7 +165,8 @@ def work_traffic(
 ) -> Number:
     """Bytes of HBM one device reads and writes for local work: every operand once, every result once.
 
-    Of a table that is looked up, as many elements are read as the result has.
+    Of a table that is looked up, as many elements are read as the result has; of weights of experts, those that any of
+    the device's tokens chose (`untouched`).
 
     Args:
         work: the local work.
@@ -161,6 +175,53 @@ def work_traffic(
         resident: names of tensors that are on chip already and need not be read or written.
     """
     made = work_results(work)
+    if isinstance(work, LocalMap) and work.in_place:
+        written = Tensor(work.inputs[1].name, work.inputs[1].indices, work.outputs[0].dtype)
+        made = ((written, work.layouts[1]),)
     rows = 0 if isinstance(work, LocalEinsum) else work.rows
     touched = (*dict.fromkeys(work_reads(work)), *made, *made[:1] * rows)
-    return sum(local_bytes(tensor, layout, sizes, degrees) for tensor, layout in touched if tensor.name not in resident)
+    return sum(
+        local_bytes(tensor, layout, sizes, degrees) - untouched(work, tensor, layout, sizes, degrees)
+        for tensor, layout in touched
+        if tensor.name not in resident
+    )
+
+
+def untouched(
+    work: LocalEinsum | LocalMap,
+    tensor: Tensor,
+    layout: Layout,
+    sizes: Mapping[str, Number],
+    degrees: Mapping[str, Number],
+) -> Number:
+    """Bytes of an operand that local work does not read, for no token chose them: expected, rounded down.
+
+    An expert that each of n tokens takes with probability k / E is taken by none with probability (1 - k/E)^n. That
+    matters for decoding, where a device has few tokens.
+
+    >>> from einscale.layout import make_layout
+    >>> rows, made = (Tensor(name, ("e", "b", d), "bf16", (("e", 2),)) for name, d in (("x", "d"), ("y", "m")))
+    >>> weights, sizes = Tensor("w", ("e", "d", "m")), {"e": 8, "b": 2, "d": 16, "m": 4}
+    >>> work = LocalEinsum((rows, weights), (make_layout([(), (), ()]),) * 2, made, make_layout([(), (), ()]))
+    >>> untouched(work, weights, work.layouts[1], sizes, {})  # (1 - 2/8)^2 of 1024 bytes
+    576
+    """
+    if not isinstance(work, LocalEinsum) or tensor.chosen or tensor not in work.inputs:
+        return 0
+    result: Number = 0
+    for index, count in chosen_indices(work.inputs):
+        if index not in tensor.indices:
+            continue
+        routed = next(
+            (other, placed)
+            for other, placed in zip(work.inputs, work.layouts, strict=True)
+            if index in dict(other.chosen)
+        )
+        shape = local_shape(routed[1], routed[0].indices, sizes, degrees)
+        tokens = product(
+            size for name, size in zip(routed[0].indices, shape, strict=True) if name not in tensor.indices
+        )
+        missed = maximum(1 - count / sizes[index], 0.0) ** tokens
+        held = local_bytes(tensor, layout, sizes, degrees)
+        result = held * missed if is_array(missed) else int(held * missed)
+    return result

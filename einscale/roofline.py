@@ -16,11 +16,14 @@ class LocalTime(Struct, frozen=True):
 
     Args:
         seconds: the larger of the two below.
-        bound: `compute` or `memory`; an array of these words where the operands are arrays.
+        bound: `compute`, `memory` or `launch` (kernels of a pass start slower than they run); an array of these words
+            where the operands are arrays.
         compute_seconds: FLOPs over the chip's FLOP/s.
         memory_seconds: HBM bytes over the HBM bandwidth.
         provenance: `bound` where both are datasheet figures, so that no run is faster; `modelled` where a measured
             attainable figure stands in place of one.
+        kernels: kernels that a framework starts for it; an estimate, where the time is one.
+        converted: bytes, in its traffic and `memory_seconds`, of a kernel before it that converts its operands.
     """
 
     seconds: Number
@@ -28,6 +31,8 @@ class LocalTime(Struct, frozen=True):
     compute_seconds: Number
     memory_seconds: Number
     provenance: str
+    kernels: int = 1
+    converted: int = 0
 
 
 def local_seconds(flops: Number, hbm_bytes: Number, dtype: str, chip: Chip) -> LocalTime:

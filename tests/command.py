@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,11 @@ def run_command(
     with _environment(terminal, env or {}), mock.patch.multiple(sys, stdout=out, stderr=err, stdin=source):
         status = run(words)
     return Outcome(status, out.text(), err.text())
+
+
+def steady(line: str) -> str:
+    """A line of output, floats printed in full rounded to nine digits: Python 3.12 adds floats up more exactly."""
+    return re.sub(r"-?\d+\.\d{9,}(e-?\d+)?", lambda found: f"{float(found[0]):.9g}", line)
 
 
 def refused(outcome: Outcome) -> str:

@@ -4,7 +4,9 @@ import math
 import zlib
 
 import numpy as np
+from recurrence import delta_rule, delta_rule_backward
 
+from einscale.program.routed import routing_of
 from einscale.program.shapes import program_sizes
 
 
@@ -23,8 +25,18 @@ def run(program, arrays, sizes=None):
             made = [table[name].axes for name in statement.outputs]
             results = MAPS[statement.op](inputs, axes, made, dict(statement.options), Context(statement, sizes or {}))
         for name, result in zip(statement.outputs, results, strict=True):
-            values[name] = result
+            values[name] = existing(program, table[name], result, values)
     return values
+
+
+def existing(program, value, array, values):
+    """The array with zeros where nothing exists: at the elements that no token chose."""
+    for axis, _ in value.chosen:
+        routing = routing_of(value.name, axis, program)
+        if routing is not None and routing.gates != value.name:
+            gates = routing.gates
+            array = array * align(values[gates] != 0, program.table[gates].axes, value.axes)
+    return array
 
 
 class Context:
@@ -104,8 +116,19 @@ def norm_scale_backward(inputs, axes, made, options, context):
 
 def softmax(inputs, axes, made, options, context):
     position = axes[0].index(options["axis"])
-    x = np.exp(inputs[0] - inputs[0].max(position, keepdims=True))
-    return (x / x.sum(position, keepdims=True),)
+    highest = inputs[0].max(position, keepdims=True)
+    x = np.exp(inputs[0] - highest)
+    sink = np.exp(align(inputs[1], axes[1], axes[0]) - highest) if len(inputs) > 1 else 0.0
+    return (x / (x.sum(position, keepdims=True) + sink),)
+
+
+def sink_backward(inputs, axes, made, options, context):
+    g, y = (align(array, a, axes[0]) for array, a in zip(inputs, axes, strict=True))
+    position = axes[0].index(options["axis"])
+    share = 1 - y.sum(position, keepdims=True)
+    gone = tuple(k for k, axis in enumerate(axes[0]) if axis not in made[0])
+    result = -(share * (g * y).sum(position, keepdims=True)).sum(gone)
+    return (align(result, tuple(axis for axis in axes[0] if axis in made[0]), made[0]),)
 
 
 def softmax_backward(inputs, axes, made, options, context):
@@ -183,13 +206,21 @@ def gated_backward(value, slope):
     return apply
 
 
-def rotate(inputs, axes, made, options, direction):
+def append(inputs, axes, made, options, context):
+    """The cache with the new rows in its last places."""
+    cache, new = inputs
+    position = axes[0].index(options["axis"])
+    old = np.take(cache, range(cache.shape[position] - new.shape[position]), position)
+    return (np.concatenate([old, new], position),)
+
+
+def rotate(inputs, axes, made, options, direction, past=0):
     x = np.moveaxis(inputs[0], (axes[0].index(options["sequence"]), axes[0].index(options["axis"])), (-2, -1))
     rotary = options.get("rotary", 0) or x.shape[-1]
     x, rest = x[..., :rotary], x[..., rotary:]
     half = rotary // 2
     frequency = options.get("theta", 10000.0) ** (-np.arange(half) / half)
-    angle = direction * np.arange(x.shape[-2])[:, None] * frequency
+    angle = direction * (past + np.arange(x.shape[-2]))[:, None] * frequency
     first, second = x[..., :half], x[..., half:]
     turned = np.concatenate(
         [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle), rest], -1
@@ -233,8 +264,37 @@ def cross_entropy_backward(inputs, axes, made, options, context):
     return (np.moveaxis(result, -1, position),)
 
 
+def log_softmax(inputs, axes, made, options, context):
+    position = axes[0].index(options["axis"])
+    top = inputs[0].max(position, keepdims=True)
+    return (inputs[0] - top - np.log(np.exp(inputs[0] - top).sum(position, keepdims=True)),)
+
+
+def log_softmax_backward(inputs, axes, made, options, context):
+    g, y = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+    return (g - np.exp(y) * g.sum(made[0].index(options["axis"]), keepdims=True),)
+
+
+def pick(inputs, axes, made, options, context):
+    rows = np.moveaxis(inputs[0], axes[0].index(options["axis"]), -1)
+    rest = tuple(axis for axis in axes[0] if axis != options["axis"])
+    targets = align(inputs[1], axes[1], rest)
+    return (-np.take_along_axis(rows, targets[..., None], -1)[..., 0],)
+
+
+def pick_backward(inputs, axes, made, options, context):
+    position = axes[0].index(options["axis"])
+    rest = tuple(axis for axis in axes[0] if axis != options["axis"])
+    g = align(inputs[2], axes[2], rest)[..., None] if len(inputs) == 3 else 1.0
+    result = np.zeros_like(np.moveaxis(inputs[0], position, -1))
+    targets = align(inputs[1], axes[1], rest)[..., None]
+    np.put_along_axis(result, targets, -g * np.ones(targets.shape), -1)
+    return (np.moveaxis(result, -1, position),)
+
+
 def total(inputs, axes, made, options, context):
-    return (inputs[0].sum(tuple(axes[0].index(axis) for axis in options["axes"])),)
+    rest = tuple(axis for axis in axes[0] if axis not in options["axes"])
+    return (align(inputs[0].sum(tuple(axes[0].index(axis) for axis in options["axes"])), rest, made[0]),)
 
 
 def broadcast(inputs, axes, made, options, context):
@@ -242,6 +302,109 @@ def broadcast(inputs, axes, made, options, context):
         inputs[0].shape[axes[0].index(axis)] if axis in axes[0] else context.sizes[axis] for axis in options["axes"]
     ]
     return (np.broadcast_to(align(inputs[0], axes[0], tuple(options["axes"])), shape),)
+
+
+def scores_of(logits, position, options):
+    """Softmax or sigmoid of the logits."""
+    if options["scoring"] == "sigmoid":
+        return sigmoid(logits)
+    powers = np.exp(logits - logits.max(position, keepdims=True))
+    return powers / powers.sum(position, keepdims=True)
+
+
+def route(inputs, axes, made, options, context):
+    position = axes[0].index(options["axis"])
+    scores = np.moveaxis(scores_of(inputs[0], position, options), position, -1)
+    ranks = scores + inputs[1] if len(inputs) > 1 else scores.copy()
+    groups = options.get("groups", 1)
+    if groups > 1:
+        grouped = ranks.reshape(*ranks.shape[:-1], groups, -1)
+        best = np.sort(grouped, -1)[..., -2:].sum(-1)
+        order = np.argsort(-best, -1)[..., : options["top_groups"]]
+        allowed_groups = np.zeros(best.shape, bool)
+        np.put_along_axis(allowed_groups, order, True, -1)
+        ranks = np.where(allowed_groups[..., None], grouped, -np.inf).reshape(ranks.shape)
+    chosen = np.zeros(ranks.shape, bool)
+    np.put_along_axis(chosen, np.argsort(-ranks, -1)[..., : options["top"]], True, -1)
+    gates = np.where(chosen, scores, 0.0)
+    gates = gates / gates.sum(-1, keepdims=True) if options.get("normalise") else gates
+    return (np.moveaxis(gates * options.get("factor", 1.0), -1, position),)
+
+
+def route_backward(inputs, axes, made, options, context):
+    g, logits, gates = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+    position = made[0].index(options["axis"])
+    scores = scores_of(logits, position, options)
+    g = np.where(gates != 0, g, 0.0) * options.get("factor", 1.0)
+    if options.get("normalise"):
+        total = np.where(gates != 0, scores, 0.0).sum(position, keepdims=True)
+        g = np.where(gates != 0, g / total - (g * scores).sum(position, keepdims=True) / total**2, 0.0)
+    if options["scoring"] == "sigmoid":
+        return (g * scores * (1 - scores),)
+    return (scores * (g - (g * scores).sum(position, keepdims=True)),)
+
+
+def dispatch(inputs, axes, made, options, context):
+    x, gates = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+    return (x * (gates != 0),)
+
+
+def combine(inputs, axes, made, options, context):
+    rest = tuple(axis for axis in axes[0] if axis != options["axis"])
+    return (align(inputs[0].sum(axes[0].index(options["axis"])), rest, made[0]),)
+
+
+def clamped(gate, up, options):
+    """What the clamped swiglu multiplies, and where its operands are within the limit."""
+    limit, alpha = options["limit"], options["alpha"]
+    low, near = np.minimum(gate, limit), np.clip(up, -limit, limit) + 1
+    return low, near, sigmoid(alpha * low), gate < limit, np.abs(up) < limit
+
+
+def swiglu_clamped(gate, up, options):
+    low, near, share, *_ = clamped(gate, up, options)
+    return low * share * near
+
+
+def swiglu_clamped_backward(inputs, axes, made, options, context):
+    g, gate, up = (align(array, a, made[0]) for array, a in zip(inputs, axes, strict=True))
+    low, near, share, gate_free, up_free = clamped(gate, up, options)
+    slope = share * (1 + options["alpha"] * low * (1 - share))
+    return g * near * slope * gate_free, align(g * low * share * up_free, made[0], made[1])
+
+
+def taps_of(weight, axes, wanted, options):
+    """The weight of each tap, the last one's first, broadcast to the channels."""
+    moved = np.moveaxis(weight, axes.index(options["taps"]), 0)
+    rest = tuple(axis for axis in axes if axis != options["taps"])
+    return [align(tap, rest, wanted) for tap in moved[::-1]]
+
+
+def shifted(x, position, by):
+    """x moved along an axis, zeros coming in."""
+    result, x = np.zeros_like(x), np.moveaxis(x, position, 0)
+    target = np.moveaxis(result, position, 0)
+    if abs(by) < len(x):
+        target[max(by, 0) : len(x) + min(by, 0)] = x[max(-by, 0) : len(x) - max(by, 0)]
+    return result
+
+
+def causal_conv(direction):
+    def apply(inputs, axes, made, options, context):
+        position = axes[0].index(options["sequence"])
+        taps = taps_of(inputs[1], axes[1], axes[0], options)
+        return (sum(shifted(inputs[0], position, direction * age) * tap for age, tap in enumerate(taps)),)
+
+    return apply
+
+
+def causal_conv_weight_backward(inputs, axes, made, options, context):
+    g, x = align(inputs[0], axes[0], axes[1]), inputs[1]
+    position = axes[1].index(options["sequence"])
+    gone = tuple(k for k, axis in enumerate(axes[1]) if axis not in made[0])
+    taps = [(g * shifted(x, position, age)).sum(gone) for age in reversed(range(options["width"]))]
+    rest = tuple(axis for axis in axes[1] if axis in made[0])
+    return (align(np.stack(taps), (options["taps"], *rest), made[0]),)
 
 
 MAPS = {
@@ -270,14 +433,38 @@ MAPS = {
     "relu_backward": pointwise(lambda g, y, o: g * (y > 0)),
     "silu": pointwise(lambda x, o: x * sigmoid(x)),
     "silu_backward": pointwise(lambda g, x, o: g * silu_slope(x)),
+    "sink_backward": sink_backward,
+    "sigmoid": pointwise(lambda x, o: sigmoid(x)),
+    "sigmoid_backward": pointwise(lambda g, y, o: g * y * (1 - y)),
+    "softplus": pointwise(lambda x, o: np.log1p(np.exp(x))),
+    "softplus_backward": pointwise(lambda g, x, o: g * sigmoid(x)),
+    "exp": pointwise(lambda x, o: np.exp(x)),
+    "swiglu_clamped": pointwise(swiglu_clamped),
+    "swiglu_clamped_backward": swiglu_clamped_backward,
+    "causal_conv": causal_conv(1),
+    "causal_conv_backward": causal_conv(-1),
+    "causal_conv_weight_backward": causal_conv_weight_backward,
+    "delta_rule": delta_rule,
+    "delta_rule_backward": delta_rule_backward,
     "swiglu": pointwise(lambda x, y, o: x * sigmoid(x) * y),
     "swiglu_backward": gated_backward(lambda x, o: x * sigmoid(x), lambda x, o: silu_slope(x)),
     "geglu": pointwise(lambda x, y, o: gelu(x, o) * y),
     "geglu_backward": gated_backward(gelu, gelu_slope),
-    "rope": lambda i, a, m, o, c: rotate(i, a, m, o, 1),
+    "rope": lambda i, a, m, o, c: rotate(i, a, m, o, 1, c.sizes.get("past", 0) if o["sequence"] == "s" else 0),
     "rope_backward": lambda i, a, m, o, c: rotate(i, a, m, o, -1),
+    "append": append,
+    "carry": lambda i, a, m, o, c: (i[0],),
     "lookup": lookup,
     "lookup_backward": lookup_backward,
+    "route": route,
+    "route_backward": route_backward,
+    "dispatch": dispatch,
+    "arrange": pointwise(lambda x, o: x),
+    "combine": combine,
+    "log_softmax": log_softmax,
+    "log_softmax_backward": log_softmax_backward,
+    "pick": pick,
+    "pick_backward": pick_backward,
     "cross_entropy": cross_entropy,
     "cross_entropy_backward": cross_entropy_backward,
 }
@@ -290,7 +477,7 @@ def random_arrays(program, given, seed=0):
     limits = {
         statement.inputs[1]: sizes[str(statement.option("axis"))]
         for statement in program.statements
-        if statement.op in ("lookup", "cross_entropy")
+        if statement.op in ("lookup", "cross_entropy", "pick")
     }
     generator = np.random.default_rng(seed)
     arrays = {}

@@ -56,6 +56,22 @@ def test_hardware_names_fold_case_and_every_figure_has_a_source() -> None:
     assert "chip.peaks.bf16" in run_command("hardware h100").out
 
 
+def test_hardware_shows_power_and_host_or_says_that_they_are_not_stated() -> None:
+    document = json.loads(run_command("hardware h100 --json").out)
+    used = {fact["key"]: (fact["used"], fact["unit"]) for fact in document["figures"]}
+    assert used["chip.power"] == (700, "W")
+    assert used["chip.host_bandwidth"] == (63, "GB/s")
+    assert document["not_stated"] == []
+    host = next(channel for channel in document["roofline"]["channels"] if channel["name"] == "host")
+    assert host["bytes_per_second"] == 63e9
+    shown = run_command("hardware h100").out
+    assert "chip.power" in shown
+    assert "chip.host_bandwidth" in shown
+    assert "not stated" not in shown
+    assert json.loads(run_command("hardware tpu-v7x --json").out)["not_stated"] == ["chip.power"]
+    assert "not stated: chip.power (no energy is stated)" in run_command("hardware tpu-v7x").out
+
+
 def test_model_counts() -> None:
     document = json.loads(run_command("model llama3-70b --json").out)
     assert document["params"]["total"] == 70_553_706_496

@@ -112,7 +112,10 @@ REFUSED = {
     "misspelt flag": ([*SMALL, "--detial"], "did you mean `--detail`?"),
     "sequence of words": ([*SMALL, "--seq", "long"], "the sequence is not a number"),
     "unknown format": ([*SMALL, "--format", "xml"], "unknown format `xml`"),
-    "more heads": (["compare", "gpt2", "-s", "megatron@model=16", "-s", "dp@data=16"], "megatron@model=16: `h` has 12"),
+    "more heads": (
+        ["compare", "gpt2", "-s", "megatron@model=16", "-s", "dp@data=16"],
+        "megatron@model=16: heads `h` (12)",
+    ),
 }
 
 

@@ -115,7 +115,7 @@ REFUSED = {
     "batch that does not divide": (["layer", "gpt2", "--mesh", "data=8", "--batch", "12"], "the nearest that does is"),
     "absurd sequence": (["layer", "llama3-8b", "--seq", "1e30"], "the sequence is absurd"),
     "sequence of words": (["layer", "gpt2", "--seq", "long"], "the sequence is not a number"),
-    "more devices than heads": (["layer", "gpt2", "--mesh", "model=16", "--strategy", "megatron"], "12 elements"),
+    "more devices than heads": (["layer", "gpt2", "--mesh", "model=16", "--strategy", "megatron"], "heads `h` (12)"),
     "unknown format": (["layer", "gpt2", "--format", "xml"], "unknown format `xml`"),
     "misspelt flag": (["layer", "gpt2", "--strategie", "dp"], "--strategy"),
     "no model": (["layer"], "MODEL"),

@@ -344,20 +344,20 @@ BAD = {
         {"strategies": ["megatron", "fsdp"], "mesh": "data=4,model=8"},
         StrategyError,
         "mesh axis `model` has no role in strategy `fsdp`: its devices would only repeat work\n"
-        "  data=4,model=8\n         ^^^^^\n  expected axes that play data (data, dp, fsdp)\n"
+        "  data=4,model=8\n         ^^^^^\n  expected axes that play data (data, dp, fsdp), expert (expert, ep)\n"
         "  give it a mesh of its own: -s fsdp@data=32",
     ),
     "too many heads": (
         {"strategies": ["megatron@model=8", "megatron@model=64"]},
         StrategyError,
-        "megatron@model=64: `h` has 32 elements and cannot be divided 64 ways over mesh axis model\n"
+        "megatron@model=64: heads `h` (32) cannot be divided 64 ways over mesh axis model\n"
         "  use at most 32 devices along model, or another rule for `h`",
     ),
     "batch": (
         {"strategies": ["dp@data=8", "dp@data=12"], "batch": 24 + 8},
         SizeError,
         "a batch of 32 sequences does not divide over the data-parallel devices of every strategy\n"
-        "  the nearest that does is 24",
+        "  the nearest that does is 24 or 48",
     ),
     "no batch": (
         {"strategies": ["dp@data=8", "dp@data=12"], "batch": 0},

@@ -1,11 +1,11 @@
 """Every dense family: what its programs compute against the architecture written out again, its counts, bad files."""
 
 import json
-from math import erf, pi
 
 import numpy as np
 import pytest
 from interpreter import random_arrays, run
+from reference import attended, gelu, gelu_tanh, heads_of, joined, layer, rms, silu, turned
 from tiny_configs import BLOOM, CONFIGS, FALCON, GEMMA2, LLAMA, NEOX, OPT
 
 from einscale.errors import ModelError
@@ -27,66 +27,6 @@ def values_of(data, kind="block", seed=0):
     arrays, sizes = random_arrays(program, {"b": 2, "s": 5}, seed)
     values = run(program, arrays, sizes)
     return values | {"out": values[program.outputs[0]]}, arrays
-
-
-def rms(x, weight, eps=1e-6):
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
-
-
-def layer(x, weight=1.0, bias=0.0, eps=1e-5):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps) * weight + bias
-
-
-def gelu(x):
-    return np.vectorize(lambda v: v * (1 + erf(v / 2**0.5)) / 2)(x)
-
-
-def gelu_tanh(x):
-    return x / 2 * (1 + np.tanh((2 / pi) ** 0.5 * (x + 0.044715 * x**3)))
-
-
-def turned(x, theta=10000.0, size=0):
-    """Rotary embedding of [b, s, head, k]: element j turns with element j + half."""
-    size = size or x.shape[-1]
-    half = size // 2
-    result = x.copy()
-    for s in range(x.shape[1]):
-        for j in range(half):
-            angle = s * theta ** (-2 * j / size)
-            first, second = x[:, s, :, j], x[:, s, :, j + half]
-            result[:, s, :, j] = first * np.cos(angle) - second * np.sin(angle)
-            result[:, s, :, j + half] = second * np.cos(angle) + first * np.sin(angle)
-    return result
-
-
-def attended(q, k, v, factor, cap=0.0, window=0, slopes=None):
-    """Causal attention, one query at a time; q is [b, s, heads, k], k and v may have fewer heads."""
-    batch, length, heads, _ = q.shape
-    result = np.zeros((batch, length, heads, v.shape[-1]))
-    for b in range(batch):
-        for h in range(heads):
-            key_head = h * k.shape[2] // heads
-            for s in range(length):
-                first = max(0, s - window + 1) if window else 0
-                scores = np.array([factor * q[b, s, h] @ k[b, t, key_head] for t in range(first, s + 1)])
-                scores = cap * np.tanh(scores / cap) if cap else scores
-                if slopes is not None:
-                    scores = scores - slopes[h] * (s - np.arange(first, s + 1))
-                weights = np.exp(scores - scores.max())
-                weights /= weights.sum()
-                result[b, s, h] = sum(w * v[b, t, key_head] for w, t in zip(weights, range(first, s + 1), strict=True))
-    return result
-
-
-def heads_of(x, weight, size, bias=0.0):
-    """x times a weight of any head axes, as [b, s, heads, k]."""
-    made = x @ weight.reshape(x.shape[-1], -1) + np.ravel(bias)
-    return made.reshape(*x.shape[:2], -1, size)
-
-
-def joined(x, weight):
-    return x.reshape(*x.shape[:2], -1) @ weight.reshape(-1, weight.shape[-1])
 
 
 def agrees(data, expected, kind="block"):
@@ -157,10 +97,6 @@ def test_gemma_3_norms_each_head_and_turns_windowed_layers_otherwise(kind, theta
         return mid + rms((gelu_tanh(h @ p["w_gate"]) * (h @ p["w_up"])) @ p["w_down"], p["mlp_post_norm"])
 
     agrees(CONFIGS["gemma3"], expected, kind)
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
 
 
 def test_olmo_2_norms_all_queries_together_and_after_attention_and_mlp():

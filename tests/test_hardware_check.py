@@ -57,6 +57,41 @@ MISTAKES = [
         "chip.host_bandwidth",
         "4000 GB/s is no less than the chip's own memory has",
     ),
+    (
+        "[chip.host_bandwidth]\nvalue = 128",
+        "chip.host_bandwidth",
+        "128 GB/s one way is 2 times the 63 of h100: both dir",
+    ),
+    (
+        "[chip.host_bandwidth]\nvalue = 504",
+        "chip.host_bandwidth",
+        "504 GB/s one way is 8 times the 63 of h100: bits for",
+    ),
+    ("[chip.host_bandwidth]\nvalue = 63\nunit = 'Gb/s'", "chip.host_bandwidth", "0.125 times the 63 of h100"),
+    (
+        "[chip.host_bandwidth]\nvalue = 63\nunit = 'MB/s'",
+        "chip.host_bandwidth",
+        "0.063 GB/s is unlike any link to a host",
+    ),
+    (
+        "[chip.host_bandwidth]\nvalue = 63\nattainable = { value = 5, source = 'us' }",
+        "chip.host_bandwidth",
+        "measured 5 is less than a third of the datasheet's 63",
+    ),
+    ("[chip.power]\nvalue = 5600", "chip.power", "5600 W is 8 times the 700 of h100: a node of 8 for one device?"),
+    ("[chip.power]\nvalue = 1400", "chip.power", "1400 W is 2 times the 700 of h100: two GPUs of a superchip"),
+    ("[chip.power]\nvalue = 700\nunit = 'kW'", "chip.power", "700000 W is 1000 times the 700 of h100: W for kW?"),
+    ("[chip.power]\nvalue = 10.2\nunit = 'kW'", "chip.power", "10200 W is unlike any accelerator's: one device's"),
+    (
+        "[chip.power]\nvalue = 30",
+        "chip.power",
+        "989 TFLOP/s in bf16 at 30 W is 33 TFLOP/s a watt, elsewhere 0.2 to 2.3",
+    ),
+    (
+        "[chip.power]\nvalue = 700\nattainable = { value = 0.7, source = 'us' }",
+        "chip.power",
+        "measured 0.7 is less than a third of the datasheet's 700",
+    ),
 ]
 
 
@@ -111,6 +146,9 @@ def test_siblings_are_compared_where_no_chip_is_known(tmp_path: Path) -> None:
         '[chip.peaks.bf16]\nvalue = 1979\nsparsity = "2:4"',
         "[chip.memory]\nvalue = 96",
         "[levels.nvlink]\ndomain = 16",
+        "[chip.power]\nvalue = 350",  # a lower limit
+        "[chip.host_bandwidth]\nvalue = 31.5",  # an older host
+        '[chip.host_bandwidth]\nvalue = 126\ndirection = "two-way"',
     ],
 )
 def test_what_is_merely_different_is_not(tmp_path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from einscale.api.layer import LayerResult, layer
 from einscale.cost import PricedCollective
 from einscale.errors import SizeError, StrategyError, UsageError
-from einscale.planner.program import BACKWARD, FORWARD
+from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.strategy import parse_strategy
 
 D, N, G, K, F, V, LAYERS = 8192, 8, 8, 128, 28672, 128256, 80
@@ -181,7 +181,7 @@ BAD = {
     "batch that does not divide": (
         {"mesh": "data=8", "batch": 12},
         SizeError,
-        "a batch of 12 sequences does not divide over 8 data-parallel devices\n  the nearest that does is 16",
+        "a batch of 12 sequences does not divide over 8 data-parallel devices\n  the nearest that does is 8 or 16",
     ),
     "no batch": ({"batch": 0}, SizeError, "the batch must be at least 1\n  0\n  ^"),
     "absurd batch": (
@@ -192,7 +192,7 @@ BAD = {
     "too many heads": (
         {"mesh": "model=64", "strategy": "megatron"},
         StrategyError,
-        "`h` has 32 elements and cannot be divided 64 ways over mesh axis model\n"
+        "heads `h` (32) cannot be divided 64 ways over mesh axis model\n"
         "  use at most 32 devices along model, or another rule for `h`",
     ),
     "sequence too short": (

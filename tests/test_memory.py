@@ -20,7 +20,8 @@ from einscale.memory import (
 from einscale.mesh import parse_mesh
 from einscale.models import load_model, read_config
 from einscale.models.layers import block_program
-from einscale.planner.program import PlannedProgram, plan_program
+from einscale.planner.planned import PlannedProgram
+from einscale.planner.program import plan_program
 from einscale.program import WHOLE, Program, backward
 from einscale.strategy import parse_strategy
 

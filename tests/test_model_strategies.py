@@ -8,7 +8,7 @@ import pytest
 from einscale.api.layer import LayerResult, layer
 from einscale.errors import StrategyError
 from einscale.models import list_models
-from einscale.planner.program import BACKWARD, FORWARD
+from einscale.planner.planned import BACKWARD, FORWARD
 
 STRATEGIES = ("dp", "fsdp", "megatron", "megatron-sp", "fsdp+tp")
 
@@ -82,7 +82,7 @@ def test_a_norm_of_each_head_needs_no_statistic_of_others() -> None:
 def test_more_devices_than_heads_are_refused() -> None:
     with pytest.raises(StrategyError) as caught:
         layer("gemma-7b", mesh="model=32", strategy="megatron", sequence=512, batch=1)
-    assert "`h` has 16 elements and cannot be divided 32 ways over mesh axis model" in str(caught.value)
+    assert "heads `h` (16) cannot be divided 32 ways over mesh axis model" in str(caught.value)
 
 
 def test_the_query_heads_of_one_key_head_are_divided_instead_of_it() -> None:

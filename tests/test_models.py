@@ -21,8 +21,9 @@ TRUTH = {row["model"]: row for row in json.loads((CONFIGS / "param_counts.json")
 
 PRESET_OF = {name: name for name in TRUTH} | {"mistral-7b-v0.1": "mistral-7b"}
 PRESET_OF |= {"mpt-7b-hf": "mpt-7b", "mpt-30b-hf": "mpt-30b"}
-PRINTED = {"bloom-176b", "gpt-neox-20b", "pythia-6.9b", "gemma3-27b"}
-"""Presets outside of the truth; `test_families` checks their counts."""
+PRESET_OF |= {"deepseek2-16b": "deepseek-v2-lite", "deepseek3-671b": "deepseek-v3"}
+PRINTED = {"bloom-176b", "gpt-neox-20b", "pythia-6.9b", "gemma3-27b", "gpt-oss-120b", "kimi-k2"}
+"""Presets outside of the truth; `test_families` and `test_models_moe` check their counts."""
 
 
 def config(name):
@@ -37,6 +38,7 @@ def test_parameters_are_counted_exactly(name):
     assert counts.active == row["active_params_per_token"]
     assert counts.embedding == row["embedding_and_head_params"]
     assert counts.non_embedding == row["non_embedding_params"]
+    assert counts.routed == (row["routed_expert_params"] or 0)
 
 
 PRESETS = sorted(set(list_models()) & set(PRESET_OF.values()))
@@ -57,6 +59,8 @@ def test_the_presets_that_must_be_there_are():
     wanted = {"llama3-8b", "llama3-70b", "llama3.1-8b", "llama3.1-70b", "llama3.1-405b", "llama2-7b", "llama2-70b"}
     wanted |= {"mistral-7b", "qwen2.5-7b", "gpt2", "gpt2-xl", "gpt3-175b", "qwen3-8b", "qwen3-32b", "gemma-7b"}
     wanted |= {"gemma2-9b", "gemma2-27b", "olmo3-7b", "opt-6.7b", "falcon-7b", "falcon-180b", "mpt-7b", "mpt-30b"}
+    wanted |= {"mixtral-8x7b", "qwen3-30b-a3b", "qwen3-235b-a22b", "qwen3-next-80b-a3b", "gpt-oss-20b", "gpt-oss-120b"}
+    wanted |= {"deepseek-v2-lite", "deepseek-v3", "kimi-k2"}
     assert wanted | {"llama1-65b"} <= set(list_models())
     assert set(ALIASES.values()) <= set(list_models())
     assert set(list_models()) == set(PRESETS) | PRINTED
@@ -317,7 +321,7 @@ BAD_VALUES = [
     ({"torch_dtype": "float17"}, '"torch_dtype" is not an element type', "bfloat16"),
     ({"max_position_embeddings": "long"}, '"max_position_embeddings" is the text "long"', "whole number or null"),
     ({"model_type": "lama"}, "the architecture `lama` is not known", "did you mean `llama`?"),
-    ({"model_type": "mixtral"}, "the architecture `mixtral` is not known", "expected one of llama, mistral, qwen2"),
+    ({"model_type": "t5"}, "the architecture `t5` is not known", "expected one of llama, mistral, qwen2"),
     ({"model_type": 3}, "the architecture `3` is not known", "expected one of"),
     (
         {"model_type": "gemma3", "text_config": {}},

@@ -28,6 +28,7 @@ from einscale.program import (
     summed_axes,
     whole_axes,
 )
+from einscale.program.map_shapes import EACH, SHAPES
 
 
 def test_every_map_says_why_it_costs_what_it_costs_and_can_be_run():
@@ -36,6 +37,10 @@ def test_every_map_says_why_it_costs_what_it_costs_and_can_be_run():
         assert this.flops_per_element >= 0
         assert len(this.why) > 5
         assert not set(this.needs) & set(this.takes)
+
+
+def test_every_shape_that_a_rule_names_is_known():
+    assert {this.shape for this in MAPS.values()} == {*SHAPES, *EACH}
 
 
 def documented(this):

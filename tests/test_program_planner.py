@@ -12,7 +12,8 @@ from einscale.errors import LayoutError, StrategyError
 from einscale.layout import make_layout
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
-from einscale.planner.program import BACKWARD, FORWARD, PlannedProgram, plan_program
+from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.program import plan_program
 from einscale.program import Program, backward, parse_program
 from einscale.strategy import load_strategy, parse_strategy
 
@@ -165,7 +166,7 @@ def test_a_degree_larger_than_the_dim_is_refused_with_the_largest_that_works() -
     with pytest.raises(StrategyError) as caught:
         planned(block(), "megatron", "model=64")
     assert str(caught.value) == (
-        "`h` has 32 elements and cannot be divided 64 ways over mesh axis model\n"
+        "heads `h` (32) cannot be divided 64 ways over mesh axis model\n"
         "  use at most 32 devices along model, or another rule for `h`"
     )
 

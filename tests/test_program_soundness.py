@@ -16,24 +16,33 @@ from einscale.layout import Layout, check_layout, local_shape
 from einscale.mesh import parse_mesh, split_name
 from einscale.models import list_models, load_model
 from einscale.plan import LocalEinsum, LocalMap
-from einscale.planner.program import BACKWARD, PlannedProgram, PlannedStatement, plan_program
+from einscale.planner.planned import BACKWARD, PlannedProgram, PlannedStatement
+from einscale.planner.program import plan_program
 from einscale.program import Program, backward
 from einscale.program.maps import rule, statistics, whole_axes
 from einscale.strategy import load_strategy
 
 MESHES = {
     "dp": "data=8",
+    "zero1": "data=8",
+    "zero2": "data=8",
     "fsdp": "data=8",
     "hsdp": "pod=2,data=4",
     "megatron": "data=2,model=4",
     "megatron-sp": "data=2,model=16",
+    "megatron-sp+etp": "data=2,model=16",
     "fsdp+tp": "data=2,model=4",
     "2d": "x=2,y=4",
     "weight-gathered": "data=2,model=4",
     "context": "data=2,context=4",
     "ring": "context=8",
     "ulysses": "data=2,context=4",
+    "ulysses+ring": "data=2,context=2,ulysses=2",
     "megatron-sp+context": "data=2,context=2,model=4",
+    "batch-attention": "data=2,model=4",
+    "2d-batch-attention": "x=2,y=4",
+    "split-kv": "data=2,model=2,context=2",
+    "dp-attention": "data=2,model=4",
 }
 MODELS = ("llama3-70b", "gpt3-175b", "mistral-7b", "qwen2.5-7b")
 
@@ -114,8 +123,10 @@ def check_map(planned: PlannedStatement, placed: dict[str, tuple[str, ...]]) -> 
     statement, work = planned.statement, planned.work
     owing = [layout.unreduced for layout in work.layouts]
     if any(owing):
-        assert rule(statement).linear, f"{statement.op} reads a value that owes a sum"
-        assert len(set(owing)) == 1, "an addition of values that owe sums over different axes"
+        assert rule(statement).linear or statement.op == "mul", f"{statement.op} reads a value that owes a sum"
+        whole = owing[1:] if statement.op == "mul" else []  # a product is linear in one factor at a time
+        assert not any(whole)
+        assert len(set(owing)) - len(set(whole)) == 1, "an addition of values that owe sums over different axes"
     for axis in whole_axes(statement):
         assert placed[axis] == ()
     over = placed.get(str(statement.option("axis")), ())

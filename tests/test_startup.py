@@ -9,6 +9,8 @@ import sys
 import pytest
 
 QUERY = ["plan", "B/x D, D/x F -> B/x F", "--mesh", "x=4", "--size", "B=64,D=128,F=256"]
+INFER = ["infer", "gpt2", "--mesh", "model=2"]
+TRAIN = ["train", "gpt2", "--mesh", "pipe=2,data=2", "--json"]
 HEAVY = {"numpy", "opt_einsum", "scipy"}
 
 PROBE = """
@@ -30,12 +32,17 @@ def imported(arguments: list[str], before: str = "") -> set[str]:
     return {name if name.startswith("einscale") else name.partition(".")[0] for name in modules}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plan", "--help"], [*QUERY, "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["plan", "--help"], [*QUERY, "--json"], TRAIN, [*INFER, "--json"]],
+)
 def test_help_and_json_import_nothing_heavy(arguments: list[str]) -> None:
     assert not imported(arguments) & {*HEAVY, "rich"}
 
 
-@pytest.mark.parametrize("arguments", [QUERY, [*QUERY, "--format", "csv"], ["hardware"], ["strategies"], ["models"]])
+@pytest.mark.parametrize(
+    "arguments", [QUERY, [*QUERY, "--format", "csv"], ["hardware"], ["strategies"], ["models"], INFER]
+)
 def test_tables_in_a_pipe_import_nothing_heavy(arguments: list[str]) -> None:
     assert not imported(arguments) & {*HEAVY, "rich"}
 

@@ -9,7 +9,7 @@ import pytest
 from einscale.api.layer import layer
 from einscale.errors import StrategyError
 from einscale.layer import KindReport, LayerReport
-from einscale.planner.program import BACKWARD, FORWARD
+from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
 
 D, N, G, K, F = 4096, 8, 4, 128, 14336
@@ -46,17 +46,25 @@ def received(report: LayerReport, phase: str, *names: str) -> int:
 
 MESHES = {
     "dp": "data=8",
+    "zero1": "data=8",
+    "zero2": "data=8",
     "fsdp": "data=8",
     "hsdp": "pod=2,data=4",
     "megatron": "data=2,model=4",
     "megatron-sp": "data=2,model=4",
+    "megatron-sp+etp": "data=2,model=4",
     "fsdp+tp": "data=2,model=4",
     "2d": "x=2,y=4",
     "weight-gathered": "data=2,model=4",
     "context": "data=2,context=4",
     "ring": "data=2,context=4",
     "ulysses": "data=2,context=4",
+    "ulysses+ring": "data=2,context=2,ulysses=2",
     "megatron-sp+context": "data=2,context=2,model=2",
+    "batch-attention": "data=2,model=4",
+    "2d-batch-attention": "x=2,y=4",
+    "split-kv": "data=2,model=2,context=2",
+    "dp-attention": "data=2,model=4",
 }
 
 
@@ -178,7 +186,7 @@ NAMES = {
     "  did you mean `attention`?",
     'h = "model"\n[policy]\nfuse = ["atention"]': "the group `atention`, which no layer of llama3-8b has\n"
     "  did you mean `attention`?",
-    'h = "model"\n[policy]\nrecompute = ["mlp"]': "the group `mlp`, which no layer of llama3-8b has",
+    'h = "model"\n[policy]\nrecompute = ["mpl"]': "the group, section or result `mpl`, which no layer of llama3-8b has",
     'h = "model"\n[policy]\nauto = ["qq"]': "the group, section or result `qq`, which no layer of llama3-8b has",
 }
 

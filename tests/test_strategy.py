@@ -33,7 +33,9 @@ def test_every_preset_says_what_it_is_and_where_it_comes_from() -> None:
 
 def test_roles_are_bound_to_the_axes_of_the_mesh_by_alias() -> None:
     bound = bind_strategy(load_strategy("megatron-sp"), parse_mesh("dp=2,tp=4"))
-    assert {rule.index: rule.axes for rule in bound.compute} == {"b": ("dp",), "h": ("tp",), "f": ("tp",), "v": ("tp",)}
+    everywhere = {rule.index: rule.axes for rule in bound.compute if not rule.scope}
+    assert everywhere == {"b": ("dp",), "h": ("tp",), "f": ("tp",), "v": ("tp",)}
+    assert [str(rule) for rule in bound.compute if rule.scope] == ["experts:e -> tp", "routing:s -> tp"]
     assert bound.store_rules("residual") == (Rule("s", ("tp",)),)
 
 
@@ -177,7 +179,7 @@ def test_a_mesh_axis_without_a_role_is_refused() -> None:
         "mesh axis `modle` has no role in strategy `megatron`: its devices would only repeat work\n"
         "  data=2,modle=4\n"
         "         ^^^^^\n"
-        "  expected axes that play data (data, dp, fsdp), model (model, tp, tensor)\n"
+        "  expected axes that play data (data, dp, fsdp), model (model, tp, tensor), expert (expert, ep)\n"
         "  did you mean `model`?"
     )
 

@@ -13,7 +13,8 @@ from einscale.collectives import received_total
 from einscale.layout import Layout, Tensor, local_bytes, make_layout
 from einscale.mesh import make_mesh
 from einscale.plan import LocalEinsum, work_flops
-from einscale.planner.program import PlannedProgram, plan_program
+from einscale.planner.planned import PlannedProgram
+from einscale.planner.program import plan_program
 from einscale.program import backward, parse_program
 from einscale.strategy import parse_strategy
 

@@ -38,6 +38,40 @@ FALCON = {
     "ffn_hidden_size": 10,
 }
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 5}
+MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+QWEN3_NEXT = {
+    **LLAMA,
+    **EXPERTS,
+    "model_type": "qwen3_next",
+    "num_hidden_layers": 4,
+    "partial_rotary_factor": 0.5,
+    "shared_expert_intermediate_size": 3,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 3,
+    "linear_value_head_dim": 5,
+    "linear_conv_kernel_dim": 4,
+}
+DEEPSEEK = {
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
+    "model_type": "deepseek_v3",
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 5,
+    "n_shared_experts": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "q_lora_rank": 7,
+    "kv_lora_rank": 6,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 2,
+    "v_head_dim": 3,
+    "num_nextn_predict_layers": 1,
+}
+GPT_OSS = {**LLAMA, "model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 3}
+
 CONFIGS = {
     "llama": LLAMA,
     "llama with every option": LLAMA
@@ -73,4 +107,36 @@ CONFIGS = {
         "vocab_size": 11,
         "attn_config": {"clip_qkv": 1.5},
     },
+    "phi3": {**LLAMA, "model_type": "phi3", "partial_rotary_factor": 0.5, "resid_pdrop": 0.25},
+    "granite": {
+        **LLAMA,
+        "model_type": "granite",
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.25,
+        "logits_scaling": 8.0,
+    },
+    "mixtral": MIXTRAL,
+    "qwen2_moe": {
+        **LLAMA,
+        **EXPERTS,
+        "model_type": "qwen2_moe",
+        "shared_expert_intermediate_size": 3,
+        "mlp_only_layers": [0],
+    },
+    "qwen3_moe": {**LLAMA, **EXPERTS, "model_type": "qwen3_moe", "norm_topk_prob": True, "decoder_sparse_step": 2},
+    "qwen3_next": QWEN3_NEXT,
+    "deepseek_v2": DEEPSEEK | {"model_type": "deepseek_v2", "q_lora_rank": None, "topk_method": "group_limited_greedy"},
+    "deepseek_v3": DEEPSEEK,
+    "kimi_k2": {**DEEPSEEK, "model_type": "kimi_k2", "n_group": 1, "topk_group": 1, "attention_bias": True},
+    "glm4_moe": {
+        **LLAMA,
+        "model_type": "glm4_moe",
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 5,
+        "use_qk_norm": True,
+    },
+    "gpt_oss": GPT_OSS,
 }

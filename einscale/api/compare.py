@@ -10,15 +10,15 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from einscale.api.layer import fixed_size, layer
+from einscale.api.layer import layer
+from einscale.api.request import check_batch, fixed_size
 from einscale.compare import Comparison, Side, compare_reports
-from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
+from einscale.errors import EinscaleError, StrategyError, UsageError
 from einscale.hardware import System
-from einscale.layer import LayerReport, batch_ways
+from einscale.layer import LayerReport, batch_ways, check_divides
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model, load_model, resized
 from einscale.strategy import Strategy, bind_strategy, load_strategy
-from einscale.units import check_size
 
 MeshLike: TypeAlias = Mesh | str | Mapping[str, int]
 Chosen: TypeAlias = str | Strategy | tuple[str | Strategy, MeshLike]
@@ -148,12 +148,9 @@ def _batch(batch: int | None, ways: int, notes: list[str]) -> int:
             " of each strategy (none was given)"
         )
         return ways
-    if check_size(batch, "batch") % ways:
-        raise SizeError(
-            f"a batch of {batch} sequences does not divide over the data-parallel devices of every strategy",
-            hint=f"the nearest that does is {max(ways, round(batch / ways) * ways)}",
-        )
-    return batch
+    sequences = check_batch(batch)
+    check_divides(sequences, ways, "the data-parallel devices of every strategy")
+    return sequences
 
 
 def _listed(strategies: Sequence[Chosen]) -> Sequence[Chosen]:

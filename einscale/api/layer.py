@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from einscale.api.request import (
+    chosen_batch,
+    chosen_model,
+    chosen_sequence,
+    chosen_strategy,
+    chosen_system,
+    fixed_size,
+)
 from einscale.dtypes import dtype as canonical_dtype
-from einscale.errors import SizeError, StrategyError, UsageError, did_you_mean
+from einscale.errors import UsageError
 from einscale.gains import Gain, free_gains
-from einscale.hardware import DEFAULT_SYSTEM, System, load_system
-from einscale.layer import LayerReport, batch_ways, default_strategy, layer_report
+from einscale.hardware import System
+from einscale.layer import LayerReport, layer_report
 from einscale.mesh import Mesh, make_mesh
-from einscale.models import Model, load_model, resized
-from einscale.planner.program import BACKWARD, FORWARD
-from einscale.program.shapes import axis_names, is_float
-from einscale.strategy import Rule, Strategy, load_strategy
-from einscale.units import check_size
-
-DEFAULT_SEQUENCE = 4096
-"""Tokens in a sequence when none is given, if the model allows so many."""
-
-LARGEST_EXACT = 10**15
-"""Largest batch or sequence: beyond it nobody means it."""
+from einscale.models import Model
+from einscale.planner.planned import BACKWARD, FORWARD
+from einscale.program.shapes import is_float
+from einscale.strategy import Strategy
 
 
 class LayerResult(Struct, frozen=True):
@@ -67,6 +67,11 @@ class LayerResult(Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.to_text()
+
+    def __repr__(self) -> str:
+        report, kinds = self.report, ", ".join(kind.kind for kind in self.report.kinds)
+        where = f"{report.mesh} on {report.network.system.name}"
+        return f"LayerResult({report.model.name}, {where}, batch {report.batch} x {report.sequence}: {kinds})"
 
 
 def layer(
@@ -113,9 +118,9 @@ def layer(
     phases = _phases(forward, backward)
     element = _element(dtype)
     devices = make_mesh(mesh)
-    loaded = _model(model, sizes)
-    system = hardware if isinstance(hardware, System) else load_system(DEFAULT_SYSTEM if hardware is None else hardware)
-    chosen = _strategy(strategy, shard, loaded, devices)
+    loaded = chosen_model(model, sizes)
+    system = chosen_system(hardware)
+    chosen = chosen_strategy(strategy, shard, loaded, devices)
     if strict and chosen.expect is None:
         raise UsageError(
             f"strategy `{chosen.name}` does not say which collectives it expects",
@@ -124,8 +129,8 @@ def layer(
     notes: list[str] = []
     if strategy is None and not shard and devices.devices > 1:
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
-    tokens = _sequence(loaded, sequence, notes)
-    sequences = _batch(chosen, devices, batch, fixed_size(loaded, "b", "batch", batch), notes)
+    tokens = chosen_sequence(loaded, sequence, notes)
+    sequences = chosen_batch(chosen, devices, batch, fixed_size(loaded, "b", "batch", batch), notes)
     report = layer_report(
         loaded,
         chosen,
@@ -157,98 +162,3 @@ def _element(dtype: str) -> str:
             expected="a floating-point dtype such as bf16",
         )
     return element
-
-
-def _model(model: str | Model, sizes: Mapping[str, int] | None) -> Model:
-    """The model, axes that a program of one's own leaves open filled in."""
-    if sizes is not None and not isinstance(sizes, Mapping):
-        raise UsageError(f"sizes must be a mapping of axes to sizes, not {type(sizes).__name__}")
-    loaded = model if isinstance(model, Model) else load_model(model)
-    return resized(loaded, sizes) if sizes else loaded
-
-
-def _strategy(
-    strategy: str | Strategy | None,
-    shard: str | Mapping[str, str | Iterable[str] | None] | None,
-    model: Model,
-    mesh: Mesh,
-) -> Strategy:
-    """The strategy asked for, or the one that suits the mesh, with the rules of `shard` before its own."""
-    from einscale.notation.rules import parse_rules
-
-    rules = parse_rules(shard, mesh.names) if shard else ()
-    chosen = strategy if isinstance(strategy, Strategy) else None
-    if chosen is None and (strategy is not None or not rules):
-        chosen = load_strategy(default_strategy(mesh) if strategy is None else strategy)  # type: ignore[arg-type]
-    if not rules:
-        assert chosen is not None
-        return chosen
-    names = dict.fromkeys(axis for layer in model.layers for axis in axis_names(layer.program))
-    names |= dict.fromkeys(name for layer in model.layers for name, _ in layer.program.composites)
-    for index, _ in rules:
-        if index not in names:
-            text = ",".join(f"{name}={'/'.join(axes)}" for name, axes in rules)
-            start = text.index(f"{index}=")
-            raise StrategyError(
-                f"a rule for axis `{index}`, which no layer of {model.name} has",
-                text=text,
-                span=(start, start + len(index)),
-                hint=did_you_mean(index, names, "its axes are"),
-            )
-    own = tuple(Rule(index, axes) for index, axes in rules)
-    words = ", ".join(str(rule) for rule in own)
-    if chosen is None:
-        return Strategy(name="shard", compute=own, summary=words)
-    return replace(chosen, name=f"{chosen.name} + shard", compute=own + chosen.compute, expect=None)
-
-
-def fixed_size(model: Model, axis: str, what: str, wanted: int | None) -> int | None:
-    """Size of an axis where a program of one's own fixes it.
-
-    Raises:
-        SizeError: another size of it is wanted.
-    """
-    fixed = next((size for layer in model.layers for name, size in layer.program.sizes if name == axis), None)
-    if None not in (fixed, wanted) and fixed != wanted:
-        raise SizeError(f"{model.name} fixes the {what}, axis `{axis}`, at {fixed}: it cannot be {wanted}")
-    return fixed
-
-
-def _sequence(model: Model, sequence: int | None, notes: list[str]) -> int:
-    """Tokens in a sequence; a longer one than learned positions allow is refused, than trained on is noted."""
-    limit = model.config.max_positions if model.config else None
-    sequence = fixed_size(model, "s", "sequence", sequence) or sequence
-    if sequence is None:
-        chosen = min(DEFAULT_SEQUENCE, limit) if limit else DEFAULT_SEQUENCE
-        notes.append(f"sequence: {chosen} tokens (none was given)")
-        return chosen
-    tokens = check_size(sequence, "sequence")
-    if tokens > LARGEST_EXACT:
-        raise SizeError(f"the sequence is absurd: {tokens} tokens")
-    if model.config and model.config.positions == "learned" and tokens > model.config.max_positions:
-        raise SizeError(
-            f"{model.name} has {limit} learned positions, fewer than a sequence of {tokens} tokens",
-            hint=f"use a sequence of at most {limit}",
-        )
-    return tokens
-
-
-def _batch(strategy: Strategy, mesh: Mesh, batch: int | None, fixed: int | None, notes: list[str]) -> int:
-    """Sequences in the global batch; they must divide evenly over the data-parallel devices."""
-    ways = batch_ways(strategy, mesh)
-    batch = fixed or batch
-    if batch is None:
-        notes.append(
-            f"batch: {ways} sequence{'s' if ways > 1 else ''}, one for each data-parallel device (none was given)"
-        )
-        return ways
-    sequences = check_size(batch, "batch")
-    if sequences > LARGEST_EXACT:
-        raise SizeError(f"the batch is absurd: {sequences} sequences")
-    if sequences % ways:
-        nearest = max(ways, round(sequences / ways) * ways)
-        raise SizeError(
-            f"a batch of {sequences} sequences does not divide over {ways} data-parallel devices",
-            hint=f"the nearest that does is {nearest}",
-        )
-    return sequences

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "layer": ("layer", "Price every kind of layer of a model under a strategy."),
     "compare": ("compare", "Price layers under several strategies, and say why they differ."),
+    "train": ("train", "Price one training step on a cluster, and say whether it fits."),
+    "infer": ("infer", "Price requests: prefill, decode, memory, throughput, money."),
     "plan": ("plan", "Plan one sharded einsum and price it."),
     "explain": ("plan", "Plan one sharded einsum and say why."),
     "notation": ("notation", "Write a spec in every notation; decode XLA's warnings."),

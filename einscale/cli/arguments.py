@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from einscale.errors import SizeError, UsageError
-from einscale.units import parse_size
+from einscale.units import LONGEST_NUMBER, check_size, parse_size
 
 LONGEST_SPEC = 1_000_000
 """Bytes of a spec read from a file or stdin; nobody writes a longer einsum by hand."""
@@ -68,6 +68,61 @@ def read_sizes(arguments: Iterable[str]) -> dict[str, int]:
                 raise SizeError(f"index `{name}` is given two sizes: {sizes[name]} and {value}")
             position += len(part) + 1
     return sizes
+
+
+def read_count(argument: str, what: str) -> int:
+    """A whole number that may be 0: a size otherwise.
+
+    >>> read_count("0", "ZeRO stage"), read_count("1GiB", "overhead")
+    (0, 1073741824)
+
+    Raises:
+        SizeError: not a number, not whole, negative, or absurd.
+    """
+    if re.fullmatch(r"\s*-\s*[\d.].*", argument):
+        raise SizeError(f"the {what} must be at least 0", text=argument, span=(0, len(argument)))
+    return 0 if argument.strip() == "0" else parse_size(argument, what)
+
+
+def read_rate(argument: str, what: str) -> int:
+    """Bytes a second: a number of bytes with its unit, `/s` behind it or not.
+
+    >>> read_rate("50GB/s", "link"), read_rate("50e9B", "link")
+    (50000000000, 50000000000)
+
+    Raises:
+        SizeError: not a number, without a unit, not whole, not positive, or absurd.
+    """
+    if re.fullmatch(r"\s*[\d._]+(e[+-]?\d+)?\s*(/s)?\s*", argument, re.IGNORECASE):
+        raise SizeError(
+            f"the {what} has no unit", text=argument, span=(0, len(argument)), expected="for example 50GB/s"
+        )
+    return parse_size(argument.strip().removesuffix("/s"), what)
+
+
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+
+
+def read_tokens(argument: str) -> int:
+    """A number of tokens as papers write it, where B is a billion: a whole number, `15T`, `1.4e12`.
+
+    >>> read_tokens("300B"), read_tokens("1.5T"), read_tokens("2e9")
+    (300000000000, 1500000000000, 2000000000)
+
+    Raises:
+        SizeError: not a number, not whole, not positive, or absurd.
+    """
+    found = re.fullmatch(r"\s*(\d[\d_]*|\d*\.?\d+(?:e[+-]?\d{1,2})?)\s*([kmbgt]?)\s*", argument, re.IGNORECASE)
+    if found is None:
+        raise SizeError(
+            "the number of tokens is not a number",
+            text=argument,
+            span=(0, len(argument)),
+            expected="a whole number such as 15T, 300B or 2e12",
+        )
+    digits, factor = found[1].replace("_", ""), _COUNTS[found[2].casefold()]
+    value = int(digits[:LONGEST_NUMBER]) * factor if digits.isdigit() else round(float(digits) * factor, 6)
+    return check_size(value, "number of tokens", argument)
 
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15, "e": 10**18}

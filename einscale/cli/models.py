@@ -50,6 +50,9 @@ def program(
     name: Name,
     layer: Annotated[str | None, typer.Option("--layer", metavar="KIND", help="Only this kind of layer.")] = None,
     size: AxisSizes = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="As decoding runs it, where that is another program.")
+    ] = False,
     with_backward: Annotated[bool, typer.Option("--backward", help="With the derived backward pass.")] = False,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.")] = None,
 ) -> None:
@@ -62,7 +65,7 @@ def program(
     from einscale.models import load_model
     from einscale.program.text import print_program
 
-    chosen = _programs(load_model(name, sizes=read_sizes(size or ())), layer)
+    chosen = _programs(load_model(name, sizes=read_sizes(size or ())), layer, decode=decode)
     if with_backward:
         from einscale.program.backward import backward
 
@@ -74,11 +77,13 @@ def program(
         write_file(Path(output), text)
 
 
-def _programs(model: Model, kind: str | None) -> list[Program]:
-    """The programs of every kind of layer, or of one."""
+def _programs(model: Model, kind: str | None, *, decode: bool) -> list[Program]:
+    """The programs of every kind of layer, or of one, which may be one that only training runs."""
     from einscale.errors import UsageError, did_you_mean
 
-    kinds = [layer.kind for layer in model.layers]
+    kinds = [layer.kind for layer in (*model.layers, *model.ahead)]
     if kind is not None and kind not in kinds:
         raise UsageError(f"{model.name} has no layer `{kind}`", hint=did_you_mean(kind, kinds, f"{model.name} has"))
-    return [layer.program for layer in model.layers if kind in (None, layer.kind)]
+    wanted = model.layers if kind is None else (*model.layers, *model.ahead)
+    chosen = [layer for layer in wanted if kind in (None, layer.kind)]
+    return [(layer.decode if decode else None) or layer.program for layer in chosen]

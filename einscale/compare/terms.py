@@ -16,7 +16,7 @@ from einscale.mesh import Mesh, join_parts, part_order, split_name
 from einscale.numeric import ceil_div, product
 from einscale.plan import LocalEinsum
 from einscale.planner.classes import moved_class
-from einscale.planner.program import PlannedProgram
+from einscale.planner.planned import PlannedProgram
 
 
 class Move(Struct, frozen=True):

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.collectives import Collective, received_total
-from einscale.dtypes import BITS, bytes_of
+from einscale.dtypes import BITS, SCALES, bytes_of
 from einscale.einsum import Einsum, check_einsum
 from einscale.emulate.cuts import Placed, count, local_length, local_shape
 from einscale.emulate.moves import IDENTITY, block_ids, misfit, move
@@ -395,8 +395,8 @@ class _Run:
     def _check_bytes(self, step: Collective, elements: int) -> int:
         """Bytes of the elements received, if the step claims just as many."""
         small = self.small.step(step)
-        if BITS[step.tensor.dtype] % 8:
-            # Parts of a byte are rounded up per shard; count those in whole elements instead.
+        if BITS[step.tensor.dtype] % 8 or step.tensor.dtype in SCALES:
+            # Parts of a byte and of a block are rounded up per shard; count those in whole elements instead.
             small = replace(small, tensor=replace(small.tensor, dtype="int8"))
         claimed = received_total(small, self.small.sizes, self.small.digits.mesh)
         counted = bytes_of(elements, small.tensor.dtype)

@@ -16,6 +16,7 @@ from einscale.dtypes import dtype as canonical_dtype
 from einscale.dtypes import is_dtype
 from einscale.errors import HardwareError, did_you_mean, near_miss
 from einscale.hardware import values
+from einscale.hardware.facts import describe
 from einscale.hardware.values import Chip, Level, System
 
 DEFAULT_SYSTEM = "h100"
@@ -338,12 +339,26 @@ def domain_size(level: Level) -> int | None:
 
 
 def _figures(system: System) -> Iterator[tuple[str, float]]:
-    for fact in values.describe(system):
+    for fact in describe(system):
         yield fact.key, fact.value
         yield fact.key, fact.used
 
 
-UNIT_OF = {"peaks": values.RATE_UNITS, "memory": values.CAPACITY_UNITS, "launch": values.TIME_UNITS}
+UNIT_OF = {
+    "peaks": values.RATE_UNITS,
+    "memory": values.CAPACITY_UNITS,
+    "launch": values.TIME_UNITS,
+    "power": values.POWER_UNITS,
+    "start": values.TIME_UNITS,
+    "cores": ("cores",),
+    "host_chips": ("chips",),
+    "units": ("SMs",),
+    "fill": ("elements",),
+    "edge": ("elements",),
+    **dict.fromkeys(("matmul", "attention", "attention_backward", "flash2", "flash2_backward"), ("of peak",)),
+    **dict.fromkeys(("moving", "sustained"), ("of datasheet",)),
+    "epilogue": ("of write",),
+}
 FIELDS: dict[str, type[msgspec.Struct]] = {
     "": System,
     "chip": Chip,
@@ -351,12 +366,21 @@ FIELDS: dict[str, type[msgspec.Struct]] = {
     "chip.memory": values.Capacity,
     "chip.memory_bandwidth": values.MemoryBandwidth,
     "chip.host_bandwidth": values.Bandwidth,
+    "chip.power": values.Power,
     "chip.cores": values.Count,
     "chip.host_chips": values.Count,
+    "chip.kernels": values.Kernels,
+    **{
+        f"chip.kernels.{key}": values.Share
+        for key in ("matmul", "attention", "attention_backward", "flash2", "flash2_backward", "moving", "epilogue")
+    },
+    **{f"chip.kernels.{key}": values.Count for key in ("units", "fill", "edge")},
+    **{f"chip.kernels.{key}": values.Latency for key in ("start", "launch")},
     "levels": Level,
     "levels.bandwidth": values.Bandwidth,
     "levels.launch": values.Latency,
     "levels.hop": values.Latency,
+    "levels.sustained": values.Share,
     "sources": values.Source,
 }
 

@@ -13,6 +13,9 @@ CLOSE = 0.03
 """Two statements of one figure differ by no more: datasheets round."""
 
 FEWEST_DEVICES, MOST_RIDGE, LEAST_RIDGE = 2, 5000, 5
+LEAST_POWER, MOST_POWER = 10, 5000
+LEAST_EFFICIENCY, MOST_EFFICIENCY = 0.05e12, 20e12
+"""Watts of one accelerator; bf16 FLOPs a joule, 0.23e12 to 2.25e12 for the chips einscale knows."""
 
 
 class Doubt(Struct, frozen=True):
@@ -36,7 +39,7 @@ def doubts(system: System) -> tuple[Doubt, ...]:
     found: dict[str, Doubt] = {}
     for doubt in _against(system, alike):
         found.setdefault(doubt.key, doubt)
-    for check in (_peaks, _memory, _measured, _levels, _scales):
+    for check in (_peaks, _memory, _host_and_power, _measured, _levels, _scales):
         for doubt in check(system):
             found.setdefault(doubt.key, doubt)
     return tuple(found.values())
@@ -63,7 +66,17 @@ def _same_chip(one: Chip, other: Chip) -> bool:
 
 
 SPARSE = "if the datasheet counts 2:4 sparsity, write sparsity = '2:4'"
-RATIOS = {("fp16", "bf16"): 1, ("tf32", "bf16"): 0.5, ("fp8", "bf16"): 2, ("int8", "bf16"): 2, ("fp4", "fp8"): 2}
+RATIOS = {
+    ("fp16", "bf16"): 1,
+    ("tf32", "bf16"): 0.5,
+    ("fp8", "bf16"): 2,
+    ("mxfp8", "fp8"): 1,
+    ("fp6", "fp8"): 1,
+    ("int8", "bf16"): 2,
+    ("fp4", "fp8"): 2,
+    ("nvfp4", "fp4"): 1,
+    ("mxfp4", "fp4"): 1,
+}
 """Dense FLOP/s of one element type over another's, on the chips that tell them apart."""
 
 
@@ -118,9 +131,6 @@ def _memory(system: System) -> Iterator[Doubt]:
             f"reading all of the memory once takes {seconds:.3g} s at {rate / 1e9:g} GB/s, elsewhere 0.02 to 0.1 s: "
             "mind bits and bytes",
         )
-    host = chip.host_bandwidth
-    if host is not None and host.datasheet >= rate:
-        yield Doubt("chip.host_bandwidth", f"{host.datasheet / 1e9:g} GB/s is no less than the chip's own memory has")
     usual = max(chip.peaks, key=lambda peak: peak.datasheet)
     ridge = usual.datasheet / rate
     if not LEAST_RIDGE <= ridge <= MOST_RIDGE:
@@ -131,11 +141,42 @@ def _memory(system: System) -> Iterator[Doubt]:
         )
 
 
+def _host_and_power(system: System) -> Iterator[Doubt]:
+    """A link to the host as fast as the memory or as slow as a disk; a power that no accelerator draws."""
+    chip = system.chip
+    host, power = chip.host_bandwidth, chip.power
+    if host is not None:
+        shown = f"{host.datasheet / 1e9:g} GB/s"
+        if host.datasheet >= chip.memory_bandwidth.datasheet:
+            yield Doubt("chip.host_bandwidth", f"{shown} is no less than the chip's own memory has")
+        elif host.datasheet < 1e9:
+            yield Doubt("chip.host_bandwidth", f"{shown} is unlike any link to a host: mind bits, bytes, M and G")
+    if power is None:
+        return
+    shown = f"{power.datasheet:g} W"
+    usual = next((peak for peak in chip.peaks if peak.dtype in ("bf16", "fp16")), chip.peaks[0])
+    efficiency = usual.datasheet / power.datasheet
+    if not LEAST_POWER <= power.datasheet <= MOST_POWER:
+        yield Doubt(
+            "chip.power", f"{shown} is unlike any accelerator's: one device's, not a node's or a rack's; mind W and kW"
+        )
+    elif not LEAST_EFFICIENCY <= efficiency <= MOST_EFFICIENCY:
+        yield Doubt(
+            "chip.power",
+            f"{_tflops(usual)} in {usual.dtype} at {shown} is {efficiency / 1e12:.3g} TFLOP/s a watt, elsewhere 0.2 to"
+            " 2.3: one device's power, not a node's, beside one device's FLOP/s",
+        )
+
+
 def _measured(system: System) -> Iterator[Doubt]:
     """Measured figures above the datasheet's, or far below."""
     chip = system.chip
     figures = [(f"chip.peaks.{rate.dtype}", rate.value, rate.attainable) for rate in chip.peaks]
     figures.append(("chip.memory_bandwidth", chip.memory_bandwidth.value, chip.memory_bandwidth.attainable))
+    for key in ("host_bandwidth", "power"):
+        figure = getattr(chip, key)
+        if figure is not None:
+            figures.append((f"chip.{key}", figure.value, figure.attainable))
     figures += [
         (f"levels.{one.name}.bandwidth", one.bandwidth.value, one.bandwidth.attainable) for one in system.levels
     ]
@@ -196,6 +237,10 @@ FACTORS: dict[float, str] = {
 }
 """What a link that is so many times another's most likely is."""
 
+TWO_DEVICES = "two GPUs of a superchip or of a card for one device?"
+POWER_FACTORS: dict[float, str] = {2: TWO_DEVICES, 8: "a node of 8 for one device?", 1000: "W for kW?"}
+"""What a power that is so many times another's most likely is; half is a lower limit, which is no mistake."""
+
 
 def _against(system: System, alike: tuple[System, ...]) -> Iterator[Doubt]:
     """Figures that differ from those of known systems with the same chip by a factor that a mistake explains."""
@@ -211,6 +256,7 @@ def _against(system: System, alike: tuple[System, ...]) -> Iterator[Doubt]:
                 f"{_tflops(rate)} dense is {factor:g} times the {value / 1e12:g} of {name}: {reason}",
             )
     yield from _bytes_against(chip, alike)
+    yield from _host_and_power_against(chip, alike)
     for level in system.levels:
         others = [
             (other, one.bandwidth.datasheet)
@@ -250,14 +296,36 @@ def _bytes_against(chip: Chip, alike: tuple[System, ...]) -> Iterator[Doubt]:
         )
 
 
+def _host_and_power_against(chip: Chip, alike: tuple[System, ...]) -> Iterator[Doubt]:
+    """A link to the host that counts both directions, or is in bits; the power of more than one device."""
+    for key, unit, scale, factors in (
+        ("host_bandwidth", "GB/s one way", 1e9, {factor: FACTORS[factor] for factor in (2, 8, 0.125)}),
+        ("power", "W", 1, POWER_FACTORS),
+    ):
+        figure = getattr(chip, key)
+        if figure is None:
+            continue
+        known = [(other, getattr(other.chip, key)) for other in alike]
+        others = [(other, one.datasheet) for other, one in known if one is not None]
+        # a data sheet's 128 GB/s of PCIe is 2.03 times the 63 that are left after its encoding
+        near = _odd(figure.datasheet, others, tuple(factors), CLOSE)
+        if near is not None:
+            name, value, factor = near
+            yield Doubt(
+                f"chip.{key}",
+                f"{figure.datasheet / scale:g} {unit} is {factor:g} times the {value / scale:g} of {name}: "
+                f"{factors[factor]}",
+            )
+
+
 def _odd(
-    value: float, others: list[tuple[System, float]], factors: tuple[float, ...]
+    value: float, others: list[tuple[System, float]], factors: tuple[float, ...], slack: float = 0.01
 ) -> tuple[str, float, float] | None:
     """(system, its figure, factor) if a value agrees with no other, but is one of the factors of one."""
     if any(_near(value, other) for _, other in others):
         return None
     for factor in factors:
         for system, other in others:
-            if abs(value / other - factor) <= 0.01 * factor:
+            if abs(value / other - factor) <= slack * factor:
                 return system.name, other, factor
     return None

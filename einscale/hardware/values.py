@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import HardwareError
+from einscale.numeric import Number
 
 RATE_UNITS = {"FLOP/s": 1.0, "GFLOP/s": 1e9, "TFLOP/s": 1e12, "PFLOP/s": 1e15}
 BANDWIDTH_UNITS = {
@@ -23,11 +24,13 @@ BANDWIDTH_UNITS = {
 }
 CAPACITY_UNITS = {"B": 1.0, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+POWER_UNITS = {"W": 1.0, "kW": 1e3}
 
 RateUnit = Literal["FLOP/s", "GFLOP/s", "TFLOP/s", "PFLOP/s"]
 BandwidthUnit = Literal["B/s", "MB/s", "GB/s", "TB/s", "GiB/s", "Gb/s", "Tb/s"]
 CapacityUnit = Literal["B", "MB", "GB", "TB", "MiB", "GiB", "TiB"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+PowerUnit = Literal["W", "kW"]
 
 Positive = Annotated[float, Meta(ge=1e-9, lt=1e30)]
 NotNegative = Annotated[float, Meta(ge=0, lt=1e30)]
@@ -138,19 +141,78 @@ class Latency(Measurable, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return TIME_UNITS[self.unit]
 
 
+class Power(Measurable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one device draws at most, its memory included: TDP, TGP or TBP; not its host, its network, its cooling.
+
+    The attainable figure is what a source measured under load.
+    """
+
+    value: Positive
+    unit: PowerUnit
+
+    @property
+    def scale(self) -> float:
+        """Watts of one unit."""
+        return POWER_UNITS[self.unit]
+
+
 class Count(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many of something: cores in a chip, chips in a host."""
 
     value: Devices
-    unit: Literal["cores", "chips"]
+    unit: Literal["cores", "chips", "SMs", "elements"]
     source: str
     date: str = ""
     note: str = ""
 
 
-class Chip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
-    """One device of a mesh: matrix FLOP/s per element type, HBM size and bandwidth, link to its host.
+class Share(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of a datasheet's figure lasts while a program runs, under the limits of power and clock."""
 
+    value: Annotated[float, Meta(ge=0.01, le=1)]
+    unit: Literal["of peak", "of datasheet", "of write"]
+    source: str
+    date: str = ""
+    note: str = ""
+
+
+class Kernels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
+    """How local operations run on a chip: what `efficiency` prices them by. Plans do not use it.
+
+    Args:
+        tiles: (rows, columns) of a product that one unit makes at a time; a library picks the best.
+        units: units (SMs) that work on tiles at once; None where a compiler divides each product evenly over all.
+        matmul: FLOP/s of a long matrix product of the best tile, of the datasheet's peak.
+        attention: the same for the forward kernel of fused attention, the pairs that a mask hides left out.
+        attention_backward: the same for its backward kernel, the scores it makes again among its FLOPs.
+        flash2: as `attention`, of FlashAttention-2, where that is another; `flash2_backward` likewise.
+        moving: bandwidth that a kernel which only moves data reaches, of the datasheet's.
+        fill: elements of the contracted dim that go by before a tile's pipeline is full.
+        edge: elements that a tile's sides count as longer than they are, for what it reads.
+        epilogue: what of the time to write a product no other work hides.
+        start: time of a kernel's start and end on the device.
+        launch: time of one call of a framework that runs eagerly.
+    """
+
+    tiles: tuple[tuple[Devices, Devices], ...]
+    units: Count | None = None
+    matmul: Share
+    attention: Share
+    attention_backward: Share
+    flash2: Share | None = None
+    flash2_backward: Share | None = None
+    moving: Share
+    fill: Count
+    edge: Count
+    epilogue: Share
+    start: Latency
+    launch: Latency
+
+
+class Chip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
+    """One device of a mesh: matrix FLOP/s per element type, HBM size and bandwidth, link to its host, power.
+
+    `host_bandwidth` is the device's own share where several sit on one link, so that all may move at once.
     `cores` are the TensorCores of a TPU chip, by which Google names slices of some generations; `host_chips` the chips
     that one host drives.
     """
@@ -160,8 +222,10 @@ class Chip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_
     memory: Capacity
     memory_bandwidth: MemoryBandwidth
     host_bandwidth: Bandwidth | None = None
+    power: Power | None = None
     cores: Count | None = None
     host_chips: Count | None = None
+    kernels: Kernels | None = None
     note: str = ""
 
     @property
@@ -190,6 +254,8 @@ class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache
         shape: extents of a whole torus (a TPU pod); its length is the number of torus dims.
         wrap_multiple: a torus dim wraps around if its extent is a multiple of this; None is never.
         in_network_reduction: the switch adds while it forwards (SHARP), so an all-reduce sends its bytes once.
+        sustained: what of the datasheet's bandwidth collectives reach where no measured figure stands in its place; see
+            `sustained`.
     """
 
     name: Name
@@ -201,6 +267,7 @@ class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache
     shape: tuple[Devices, ...] = ()
     wrap_multiple: Devices | None = None
     in_network_reduction: bool = False
+    sustained: Share | None = None
     note: str = ""
 
     @property
@@ -248,12 +315,14 @@ def ideal(system: System) -> System:
     (370.0, 450.0)
     """
     chip = system.chip
-    host = chip.host_bandwidth
+    host, power = chip.host_bandwidth, chip.power
     chip = replace(
         chip,
         peaks=tuple(replace(peak, attainable=None) for peak in chip.peaks),
         memory_bandwidth=replace(chip.memory_bandwidth, attainable=None),
         host_bandwidth=None if host is None else replace(host, attainable=None),
+        power=None if power is None else replace(power, attainable=None),
+        kernels=None,
     )
     levels = tuple(
         replace(
@@ -261,34 +330,79 @@ def ideal(system: System) -> System:
             bandwidth=replace(level.bandwidth, attainable=None),
             launch=replace(level.launch, attainable=None),
             hop=replace(level.hop, attainable=None),
+            sustained=None,
         )
         for level in system.levels
     )
     return replace(system, chip=chip, levels=levels)
 
 
-SAME_RATE = {"mxfp8": "fp8", "nvfp4": "fp4", "mxfp4": "fp4"}
-"""Block-scaled formats run at the rate of their element type where a chip states no rate of their own."""
+@lru_cache(maxsize=256)
+def sustained(system: System) -> System:
+    """The same system at the bandwidth that collectives reach, on levels that state a share and no measured figure.
+
+    >>> from einscale.hardware import load_system
+    >>> h100 = load_system("h100")
+    >>> [level.bandwidth.used / 1e9 for level in (*h100.levels, *sustained(h100).levels)]
+    [370.0, 50.0, 370.0, 35.0]
+    """
+    levels = tuple(
+        level
+        if level.sustained is None or level.bandwidth.attainable is not None
+        else replace(
+            level,
+            bandwidth=replace(
+                level.bandwidth,
+                attainable=Attainable(
+                    value=level.bandwidth.value * level.sustained.value,
+                    source=level.sustained.source,
+                    date=level.sustained.date,
+                    note=level.sustained.note,
+                ),
+            ),
+        )
+        for level in system.levels
+    )
+    return replace(system, levels=levels)
+
+
+RUNS_AS = {"fp8b": "fp8", "nvfp4": "fp4", "mxfp4": "fp4"}
+"""Element type -> the one whose figure it takes, on a chip that states none of its own.
+
+- fp8b: products of one tile of 128 run as fp8 and are scaled as they are added up (DeepSeek-V3, arXiv 2412.19437,
+  section 3.3), so any fp8 tensor cores will do.
+- nvfp4, mxfp4: what data sheets call fp4 is block-scaled (CUTLASS, Blackwell SM100 GEMMs).
+
+mxfp8 is not here: a scale for 32 elements needs tensor cores that apply it, which H100 and H200 lack (Transformer
+Engine user guide, datatype and hardware support matrix). Nor is fp6: only a chip that has it states it.
+"""
 
 
 @lru_cache(maxsize=1024)
 def peak(chip: Chip, dtype: str) -> Rate:
-    """The figure for matrix FLOP/s in an element type.
+    """The figure for matrix FLOP/s in an element type; its own `dtype` says what the type runs as (`RUNS_AS`).
 
     fp32 means true fp32 products, PyTorch's default: the chip's `fp32` figure (vector units on NVIDIA and AMD, six bf16
     passes on a TPU). Ask for `tf32` to price tf32.
 
+    >>> from einscale.hardware import load_chip
+    >>> peak(load_chip("h100"), "fp8b").dtype, peak(load_chip("b200"), "mxfp8").dtype
+    ('fp8', 'mxfp8')
+
     Raises:
-        HardwareError: the chip has no such rate; the message lists those it has.
+        HardwareError: the chip has no such rate; the message lists those it has, and what runs as one of them.
     """
     name = canonical_dtype(dtype)
-    for wanted in (name, SAME_RATE.get(name)):
+    for wanted in (name, RUNS_AS.get(name)):
         for rate in chip.peaks:
             if rate.dtype == wanted:
                 return rate
+    also = [
+        f"{one} runs as {other}" for one, other in RUNS_AS.items() if other in chip.dtypes and one not in chip.dtypes
+    ]
     raise HardwareError(
         f"{chip.name} has no matrix FLOP/s figure for {name}",
-        hint=f"it has: {', '.join(chip.dtypes)}",
+        hint="; ".join((f"it has: {', '.join(chip.dtypes)}", *also)),
     )
 
 
@@ -307,23 +421,6 @@ def flop_rate(chip: Chip, dtype: str) -> float:
         HardwareError: the chip has no such rate; the message lists those it has.
     """
     return peak(chip, dtype).used
-
-
-class Fact(Struct, frozen=True):
-    """One figure of a system, ready to be shown: where it stands in the file, what it is, and who says so."""
-
-    key: str
-    value: float
-    unit: str
-    qualifier: str
-    used: float
-    measured: float | None
-    source: str
-    date: str
-    note: str
-
-
-Figure: TypeAlias = Rate | Bandwidth | MemoryBandwidth | Capacity | Latency | Count
 
 
 def hosts(system: System, devices: int) -> int:
@@ -359,50 +456,16 @@ def _count(system: System, key: str, words: str) -> int:
     return count.value
 
 
-def describe(system: System) -> tuple[Fact, ...]:
-    """Every figure of a system with its source, in the order of its file.
+def energy(system: System, devices: int, seconds: Number) -> Number | None:
+    """Joules that so many devices draw in a time at their power; None where no source states it.
 
-    `value` is in `unit` as written; `used` is what pricing takes, in the same unit (dense, one-way); `measured` is the
-    attainable figure, if there is one.
+    Devices alone, as if always under full load: hosts, network, cooling and losses come on top.
 
     >>> from einscale.hardware import load_system
-    >>> fact = describe(load_system("h100"))[0]
-    >>> fact.key, fact.value, fact.unit, fact.qualifier
-    ('chip.peaks.bf16', 989.0, 'TFLOP/s', 'dense')
+    >>> energy(load_system("h100"), 8, 3600) / 3.6e6  # kWh
+    5.6
+    >>> energy(load_system("tpu-v5p"), 8, 3600) is None
+    True
     """
-    chip = system.chip
-    figures: list[tuple[str, Figure, str]] = [(f"chip.peaks.{rate.dtype}", rate, rate.sparsity) for rate in chip.peaks]
-    figures.append(("chip.memory", chip.memory, ""))
-    figures.append(("chip.memory_bandwidth", chip.memory_bandwidth, "read + write"))
-    if chip.host_bandwidth is not None:
-        figures.append(("chip.host_bandwidth", chip.host_bandwidth, chip.host_bandwidth.direction))
-    counts = (("chip.cores", chip.cores), ("chip.host_chips", chip.host_chips))
-    figures += [(key, count, "") for key, count in counts if count is not None]
-    for level in system.levels:
-        figures.append((f"levels.{level.name}.bandwidth", level.bandwidth, level.bandwidth.direction))
-        figures.append((f"levels.{level.name}.launch", level.launch, ""))
-        figures.append((f"levels.{level.name}.hop", level.hop, ""))
-    titles = {
-        source.key: f"{source.title}, {source.where}" if source.where else source.title for source in system.sources
-    }
-    return tuple(_fact(key, figure, qualifier, titles) for key, figure, qualifier in figures)
-
-
-def _fact(
-    key: str,
-    figure: Figure,
-    qualifier: str,
-    titles: dict[str, str],
-) -> Fact:
-    """One figure with its sources spelled out."""
-    source, note = titles.get(figure.source, figure.source), figure.note
-    measured, used = None, figure.value
-    if not isinstance(figure, Capacity | Count):
-        attainable = figure.attainable
-        halved = qualifier in ("2:4", "two-way")
-        if attainable is not None:
-            measured, used = attainable.value, attainable.value
-            source = f"{source}; measured: {titles.get(attainable.source, attainable.source)}"
-            note = "; ".join(part for part in (note, attainable.note) if part)
-        used = used / 2 if halved else used
-    return Fact(key, figure.value, figure.unit, qualifier, used, measured, source, figure.date, note)
+    power = system.chip.power
+    return None if power is None else power.used * devices * seconds

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 from msgspec import Struct
 
 from einscale.program.trace import (
@@ -13,11 +16,16 @@ from einscale.program.trace import (
     group,
     layer_norm,
     mask,
+    mul,
     rms_norm,
     rope,
+    sigmoid,
     softcap,
     softmax,
 )
+
+Weights: TypeAlias = Mapping[str, Traced]
+"""Parameters by name; a name that is not there is a parameter the model does not have."""
 
 
 class AttentionForm(Struct, frozen=True):
@@ -84,6 +92,8 @@ def attention(
     bo: Traced | None = None,
     q_norm: Traced | None = None,
     k_norm: Traced | None = None,
+    sink: Traced | None = None,
+    w_out_gate: Traced | None = None,
     *,
     form: AttentionForm,
 ) -> Traced:
@@ -101,6 +111,8 @@ def attention(
         bo: output bias, d.
         q_norm: scale of the queries' norm, k or n g k.
         k_norm: scale of the keys' norm, k or n k.
+        sink: a score of each query head that attends to nothing (attention sink), n g.
+        w_out_gate: weights of the output gate, d n g k: what is attended to times the sigmoid of a projection of x.
         form: what else it does.
     """
     heads = form.heads
@@ -125,7 +137,10 @@ def attention(
             alibi=form.alibi,
             heads=heads,
         )
-        probs = softmax(masked, "t")
+        probs = softmax(masked, "t", sink)
         weights = dropout(probs, form.rate, name="probs_dropped")
         attended = einsum(f"b {heads} s t, b t n k -> b s {heads} k", weights, v, name="attended")
+    if w_out_gate is not None:
+        opened = sigmoid(einsum(f"b s d, d {heads} k -> b s {heads} k", x, w_out_gate, name="out_gate"), name="opened")
+        attended = mul(attended, opened, name="attended_gated")
     return project(f"b s {heads} k, {heads} k d -> b s d", attended, wo, bo, "attn_out")

@@ -214,6 +214,18 @@ class ConfigReader:
             return 0.0
         return self.number(key, low)
 
+    def optional_count(self, key: str) -> int:
+        """As `optional_size`, and 0 is 0.
+
+        Raises:
+            ModelError: neither null nor a whole number.
+        """
+        value = self.data.get(self.key(key), self.defaults.get(key))
+        if value is None or value != 0 or isinstance(value, bool):
+            return self.optional_size(key)
+        self.value(key)
+        return 0
+
     def nested(self, key: str) -> ConfigReader:
         """A reader of an object inside; a missing or null one reads as empty. What it takes is remembered here.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from einscale.models.values import Model, ParameterCounts
+from collections.abc import Mapping
+
+from einscale.models.values import LayerKind, Model, ParameterCounts
 from einscale.numeric import product
 from einscale.program.shapes import known_sizes, missing_size
-from einscale.program.values import Program
+from einscale.program.values import Program, Statement, Value
 
 
 def program_parameters(program: Program) -> dict[str, int]:
@@ -30,16 +32,49 @@ def tables(program: Program) -> frozenset[str]:
     return frozenset(value.name for value in program.parameters if value.name in looked_up or "v" in value.axes)
 
 
+def routed_parameters(program: Program) -> dict[str, tuple[float, int]]:
+    """Parameters of which a token meets only some: name -> how many of how many.
+
+    They have an axis that another operand of a statement that reads them is chosen in. The router's weights have the
+    axis of the experts too, but what they are multiplied with is not chosen.
+    """
+    table, sizes = program.table, dict(program.sizes)
+    if not any(value.chosen for value in program.values):
+        return {}
+    routed: dict[str, tuple[float, int]] = {}
+    for statement in program.statements:
+        chosen = dict(pair for name in statement.inputs for pair in table[name].chosen)
+        for name in statement.inputs:
+            for axis in _axes_read(statement, name, table):
+                if table[name].kind == "parameter" and axis in chosen and axis in sizes:
+                    routed[name] = (chosen[axis], sizes[axis])
+    return routed
+
+
+def _axes_read(statement: Statement, name: str, table: Mapping[str, Value]) -> tuple[str, ...]:
+    """What a statement calls the axes of an operand: an einsum's labels, a map's axes."""
+    return statement.labels[statement.inputs.index(name)] if statement.op == "einsum" else table[name].axes
+
+
+def _elements(layers: tuple[LayerKind, ...]) -> int:
+    return sum(sum(program_parameters(layer.program).values()) * layer.repeat for layer in layers)
+
+
 def parameter_counts(model: Model) -> ParameterCounts:
     """Exact counts; a tied parameter counts once.
 
     Raises:
         SizeError: the program of the user's own does not fix the size of a parameter.
     """
-    total = embedding = 0
+    total = embedding = routed = met = 0
     for layer in model.layers:
-        table_names = tables(layer.program)
+        table_names, shares = tables(layer.program), routed_parameters(layer.program)
         for name, elements in program_parameters(layer.program).items():
             total += elements * layer.repeat
             embedding += elements * layer.repeat * (name in table_names)
-    return ParameterCounts(total, total, embedding, total - embedding)
+            if name in shares:
+                count, size = shares[name]
+                routed += elements * layer.repeat
+                met += int(elements * layer.repeat * count // size)
+    ahead = _elements(model.ahead)
+    return ParameterCounts(total, total - routed + met, embedding, total - embedding, routed, ahead)

@@ -1,7 +1,8 @@
 """Families of models: from a `config.json` to facts, by its `model_type`.
 
-Each family is read by a function of its own (`llama`, `gpt`); what a missing key means is the documented default of its
-transformers class. A model of text and images holds the language model's configuration in `text_config`.
+Each family is read by a function of its own (`llama`, `gpt`, `sparse`, `deepseek`); what a missing key means is the
+documented default of its transformers class. A model of text and images holds the language model's configuration in
+`text_config`.
 """
 
 from __future__ import annotations
@@ -10,30 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from einscale.errors import ModelError, near_miss
-from einscale.models import gpt, llama
+from einscale.models import deepseek, gpt, llama, sparse
 from einscale.models.config import ConfigReader
 from einscale.models.reading import Family
 from einscale.models.values import ModelConfig
 
-FAMILIES: dict[str, Family] = {**llama.FAMILIES, **gpt.FAMILIES}
+FAMILIES: dict[str, Family] = {**llama.FAMILIES, **gpt.FAMILIES, **sparse.FAMILIES, **deepseek.FAMILIES}
 """`model_type` -> how it is read."""
 
 LANGUAGE_MODELS = {"gemma3": "gemma3_text"}
 """`model_type` of a model of text and images -> that of the language model inside, where it does not say itself."""
 
 
-OTHERS = (
-    "mixtral",
-    "qwen2_moe",
-    "qwen3_moe",
-    "qwen3_next",
-    "deepseek_v2",
-    "deepseek_v3",
-    "gpt_oss",
-    "llama4",
-    "phi3",
-    "t5",
-)
+OTHERS = ("llama4", "mamba2", "deepseek_v32", "t5")
 """Architectures that exist and are none of those read here: their names are no slips."""
 
 
@@ -107,6 +97,8 @@ def read_config(
         notes.append(f"quantization_config is not read: weights are taken as {config.dtype}")
     if inner.get("scale_attn_by_inverse_layer_idx"):
         notes.append("scale_attn_by_inverse_layer_idx changes a factor, not the cost: it is not read")
+    if config.experts is not None and config.experts.scoring == "sigmoid":
+        notes.append("e_score_correction_bias balances the choice of experts and has no gradient: it is not counted")
     if inner.get("layerdrop"):
         notes.append("layerdrop is not read: every layer is priced")
     return config, tuple(reader.taken), tuple(notes)

@@ -20,21 +20,25 @@ from einscale.models.reading import (
     read_heads,
     read_pattern,
     read_rope_theta,
+    read_rotary,
 )
 from einscale.models.values import ModelConfig
 
 
-def read_common(reader: ConfigReader, dtype: str | None, activation: str = "") -> ModelConfig:
+def read_common(
+    reader: ConfigReader, dtype: str | None, activation: str = "", head_dim: str = "head_dim"
+) -> ModelConfig:
     """The facts that all of them have, as Llama has them: RMS norm before attention and MLP, no window.
 
     Args:
         reader: the configuration.
         dtype: the caller's element type.
         activation: of the MLP, where it is not what `hidden_act` says.
+        head_dim: key of the size of a head.
     """
     hidden, layers = reader.size("hidden_size"), reader.size("num_hidden_layers")
-    heads, kv_heads, head_dim = read_heads(reader, hidden)
-    check_rotary(reader, "head_dim", head_dim)
+    heads, kv_heads, size = read_heads(reader, hidden, head_dim)
+    check_rotary(reader, head_dim, size)
     attention_bias = reader.flag("attention_bias") if "attention_bias" in reader.defaults else False
     return ModelConfig(
         architecture=str(reader.data.get("model_type")),
@@ -43,7 +47,7 @@ def read_common(reader: ConfigReader, dtype: str | None, activation: str = "") -
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=head_dim,
+        head_dim=size,
         intermediate=reader.size("intermediate_size"),
         vocab=reader.size("vocab_size"),
         max_positions=reader.optional_size("max_position_embeddings"),
@@ -62,7 +66,7 @@ def read_common(reader: ConfigReader, dtype: str | None, activation: str = "") -
         attention_dropout=reader.number("attention_dropout", 0.0, 1.0),
         residual_dropout=0.0,
         embedding_dropout=0.0,
-        score_factor=head_dim**-0.5,
+        score_factor=size**-0.5,
         dtype=read_dtype(reader, dtype),
     )
 
@@ -83,15 +87,16 @@ def read_mistral(reader: ConfigReader, dtype: str | None) -> ModelConfig:
 
 def read_qwen2(reader: ConfigReader, dtype: str | None) -> ModelConfig:
     """Qwen 2 and 2.5: biases on queries, keys and values; layers from `max_window_layers` on may be windowed."""
-    return _qwen_window(reader, replace(read_common(reader, dtype), qkv_bias=True))
+    return read_qwen_window(reader, replace(read_common(reader, dtype), qkv_bias=True))
 
 
 def read_qwen3(reader: ConfigReader, dtype: str | None) -> ModelConfig:
     """Qwen 3: a norm of the queries and keys of each head."""
-    return _qwen_window(reader, replace(read_common(reader, dtype), qk_norm="head"))
+    return read_qwen_window(reader, replace(read_common(reader, dtype), qk_norm="head"))
 
 
-def _qwen_window(reader: ConfigReader, facts: ModelConfig) -> ModelConfig:
+def read_qwen_window(reader: ConfigReader, facts: ModelConfig) -> ModelConfig:
+    """With the windows of Qwen's layers, if it uses any."""
     if not reader.flag("use_sliding_window"):
         return facts
     window = reader.optional_size("sliding_window")
@@ -155,6 +160,30 @@ def _read_gemma3_common(reader: ConfigReader, dtype: str | None) -> ModelConfig:
     )
 
 
+def read_phi3(reader: ConfigReader, dtype: str | None) -> ModelConfig:
+    """Phi-3: as Llama, a part of each head rotated, dropout behind attention and MLP; windowed where it says so."""
+    facts = read_common(reader, dtype)
+    facts = replace(
+        facts,
+        rotary=read_rotary(reader, facts.head_dim),
+        residual_dropout=reader.number("resid_pdrop", 0.0, 1.0),
+        embedding_dropout=reader.number("embd_pdrop", 0.0, 1.0),
+    )
+    window = reader.optional_size("sliding_window")
+    return replace(facts, window=window, pattern="w" * facts.layers) if window else facts
+
+
+def read_granite(reader: ConfigReader, dtype: str | None) -> ModelConfig:
+    """Granite: as Llama, with a factor on embedding, scores, results of attention and MLP, and logits."""
+    return replace(
+        read_common(reader, dtype),
+        embedding_scale=reader.number("embedding_multiplier", 1e-9),
+        score_factor=reader.number("attention_multiplier", 1e-9),
+        residual_scale=reader.number("residual_multiplier", 1e-9),
+        logit_scale=1 / reader.number("logits_scaling", 1e-9),
+    )
+
+
 def read_olmo(reader: ConfigReader, dtype: str | None) -> ModelConfig:
     """OLMo 1: layer norms without parameters (epsilon 1e-5, written in the model), queries, keys, values clamped."""
     facts = read_common(reader, dtype)
@@ -182,7 +211,7 @@ def _windowed(reader: ConfigReader, facts: ModelConfig, pattern: str) -> ModelCo
     return replace(facts, window=window, pattern=pattern, window_rope_theta=facts.window_rope_theta if other else 0.0)
 
 
-_COMMON: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "hidden_act": "silu",
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
@@ -190,8 +219,10 @@ _COMMON: dict[str, Any] = {
     "attention_dropout": 0.0,
     "head_dim": None,
 }
+"""Defaults that most classes share."""
 
-_QWEN_WINDOW: dict[str, Any] = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+QWEN_WINDOW: dict[str, Any] = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+"""Defaults of the windows of Qwen."""
 
 _GEMMA: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
@@ -212,7 +243,7 @@ _GEMMA2: dict[str, Any] = {
 }
 
 _OLMO: dict[str, Any] = {
-    **_COMMON,
+    **COMMON,
     "max_position_embeddings": 2048,
     "num_key_value_heads": None,
     "attention_bias": False,
@@ -225,7 +256,7 @@ FAMILIES: dict[str, Family] = {
         "LlamaConfig",
         "LlamaForCausalLM",
         {
-            **_COMMON,
+            **COMMON,
             "max_position_embeddings": 2048,
             "num_key_value_heads": None,
             "attention_bias": False,
@@ -236,20 +267,20 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(
         "MistralConfig",
         "MistralForCausalLM",
-        {**_COMMON, "max_position_embeddings": 131072, "sliding_window": 4096},
+        {**COMMON, "max_position_embeddings": 131072, "sliding_window": 4096},
         read_mistral,
     ),
     "qwen2": Family(
-        "Qwen2Config", "Qwen2ForCausalLM", {**_COMMON, "max_position_embeddings": 32768, **_QWEN_WINDOW}, read_qwen2
+        "Qwen2Config", "Qwen2ForCausalLM", {**COMMON, "max_position_embeddings": 32768, **QWEN_WINDOW}, read_qwen2
     ),
     "qwen3": Family(
         "Qwen3Config",
         "Qwen3ForCausalLM",
         {
-            **{key: value for key, value in _COMMON.items() if key != "head_dim"},
+            **{key: value for key, value in COMMON.items() if key != "head_dim"},
             "max_position_embeddings": 32768,
             "attention_bias": False,
-            **_QWEN_WINDOW,
+            **QWEN_WINDOW,
         },
         read_qwen3,
     ),
@@ -268,6 +299,37 @@ FAMILIES: dict[str, Family] = {
         },
         read_gemma3,
         nested_sizes={"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256},
+    ),
+    "phi3": Family(
+        "Phi3Config",
+        "Phi3ForCausalLM",
+        {
+            **COMMON,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 4096,
+            "num_key_value_heads": None,
+            "partial_rotary_factor": 1.0,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "sliding_window": None,
+        },
+        read_phi3,
+    ),
+    "granite": Family(
+        "GraniteConfig",
+        "GraniteForCausalLM",
+        {
+            **COMMON,
+            "max_position_embeddings": 2048,
+            "num_key_value_heads": None,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "embedding_multiplier": 1.0,
+            "attention_multiplier": 1.0,
+            "residual_multiplier": 1.0,
+            "logits_scaling": 1.0,
+        },
+        read_granite,
     ),
     "olmo": Family(
         "OlmoConfig",

@@ -40,14 +40,20 @@ def gated_mlp(
     b_down: Traced | None = None,
     *,
     activation: str = "silu",
+    prefix: str = "",
 ) -> Traced:
-    """activation(gate) times up, projected back (Shazeer 2020, arXiv 2002.05202)."""
-    gate = project("b s d, d f -> b s f", x, w_gate, b_gate, "gate")
-    up = project("b s d, d f -> b s f", x, w_up, b_up, "up")
+    """activation(gate) times up, projected back (Shazeer 2020, arXiv 2002.05202); `prefix` begins the values' names."""
+    gate = project("b s d, d f -> b s f", x, w_gate, b_gate, f"{prefix}gate")
+    up = project("b s d, d f -> b s f", x, w_up, b_up, f"{prefix}up")
+    hidden = gated(gate, up, activation, prefix)
+    return project("b s f, f d -> b s d", hidden, w_down, b_down, f"{prefix}mlp_out")
+
+
+def gated(gate: Traced, up: Traced, activation: str, prefix: str = "") -> Traced:
+    """activation(gate) times up, of any axes."""
     if activation == "silu":
-        hidden = swiglu(gate, up, name="hidden")
-    elif activation == "relu":
-        hidden = mul(relu(gate, name="gate_active"), up, name="hidden")
-    else:
-        hidden = geglu(gate, up, approximate="tanh" if activation == "gelu_tanh" else "none", name="hidden")
-    return project("b s f, f d -> b s d", hidden, w_down, b_down, "mlp_out")
+        return swiglu(gate, up, name=f"{prefix}hidden")
+    if activation == "relu":
+        return mul(relu(gate, name=f"{prefix}gate_active"), up, name=f"{prefix}hidden")
+    approximate = "tanh" if activation == "gelu_tanh" else "none"
+    return geglu(gate, up, approximate=approximate, name=f"{prefix}hidden")

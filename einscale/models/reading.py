@@ -26,7 +26,7 @@ ACTIVATIONS = {
 }
 """Names of activation functions in transformers -> ours."""
 
-SLIDING, FULL = "sliding_attention", "full_attention"
+SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
 """Words of `layer_types`."""
 
 
@@ -89,13 +89,13 @@ def read_rope_theta(reader: ConfigReader, kind: str = FULL, key: str = "rope_the
     return inner.number(key, 1.0)
 
 
-def read_heads(reader: ConfigReader, hidden: int) -> tuple[int, int, int]:
-    """Query heads, key heads, head size of the Llama family; checks that they divide."""
+def read_heads(reader: ConfigReader, hidden: int, key: str = "head_dim") -> tuple[int, int, int]:
+    """Query heads, key heads, head size (under `key`) of the Llama family; checks that they divide."""
     heads = reader.size("num_attention_heads")
     kv_heads = reader.size("num_key_value_heads", unless_null=heads)
     check_kv_heads(reader, "num_key_value_heads", heads, kv_heads)
-    if "head_dim" not in reader.defaults:
-        return heads, kv_heads, reader.size("head_dim")
+    if key not in reader.defaults:
+        return heads, kv_heads, reader.size(key)
     if reader.data.get("head_dim") is None:
         check_hidden(reader, hidden, heads, "num_attention_heads", "hidden_size", ", or an explicit head_dim")
     head_dim = reader.size("head_dim", unless_null=max(1, hidden // heads))
@@ -147,17 +147,62 @@ def check_rotary(reader: ConfigReader, key: str, size: int, fault: str = "") -> 
         raise reader.error(reader.key(key), fault or f"is {size}", "an even number: rotary positions turn pairs")
 
 
-def read_pattern(reader: ConfigReader, layers: int, default: Callable[[int], bool]) -> str:
-    """One letter for each layer: `w` if it is windowed, `f` if not; from `layer_types`, else from the class's rule.
+def read_pattern(
+    reader: ConfigReader, layers: int, default: Callable[[int], bool], word: str = SLIDING, letter: str = "w"
+) -> str:
+    """One letter for each layer, `f` for full attention; from `layer_types`, else from the class's rule.
 
     Args:
         reader: the configuration.
         layers: how many there are.
-        default: layer, from 0 -> whether the class makes it windowed.
+        default: layer, from 0 -> whether the class makes it one of those that `word` means.
+        word: the other kind of layer in `layer_types`.
+        letter: its letter.
     """
     kinds = reader.data.get("layer_types")
     if kinds is None:
-        return "".join("w" if default(layer) else "f" for layer in range(layers))
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (FULL, SLIDING) for kind in kinds):
-        raise reader.error("layer_types", "does not fit", f"{layers} entries, each {FULL} or {SLIDING}")
-    return "".join("w" if kind == SLIDING else "f" for kind in kinds)
+        return "".join(letter if default(layer) else "f" for layer in range(layers))
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (FULL, word) for kind in kinds):
+        raise reader.error("layer_types", "does not fit", f"{layers} entries, each {FULL} or {word}")
+    return "".join(letter if kind == word else "f" for kind in kinds)
+
+
+def read_layers(reader: ConfigReader, key: str, layers: int) -> frozenset[int]:
+    """Numbers of layers, from 0; null or a missing key is none.
+
+    Raises:
+        ModelError: not a list of such numbers.
+    """
+    numbers = reader.value(key)
+    if numbers is None:
+        return frozenset()
+    if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
+        raise reader.error(key, "is no list of layers", f"numbers from 0 to {layers - 1}")
+    outside = [number for number in numbers if not 0 <= number < layers]
+    if outside:
+        raise reader.error(key, f"names layer {outside[0]}", f"numbers from 0 to {layers - 1}")
+    return frozenset(numbers)
+
+
+def read_top(reader: ConfigReader, key: str, experts: int) -> int:
+    """How many experts a token takes.
+
+    Raises:
+        ModelError: more than there are.
+    """
+    top = reader.size(key)
+    if top > experts:
+        raise reader.error(reader.key(key), f"is {top}, more than the {experts} experts", f"at most {experts}")
+    return top
+
+
+def read_rotary(reader: ConfigReader, head_dim: int) -> int:
+    """Elements of a head that are rotated, from `partial_rotary_factor`; 0 for all.
+
+    Raises:
+        ModelError: an odd number of them.
+    """
+    key, nested = "partial_rotary_factor", reader.nested("rope_parameters")
+    rotary = int(head_dim * (nested if key in nested.data else reader).number(key, 1e-9, 1.0 + 1e-9))
+    check_rotary(reader, key, rotary, f"makes {rotary} of {head_dim} elements of a head turn")
+    return rotary if rotary != head_dim else 0

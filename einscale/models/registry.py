@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from einscale.errors import ModelError, SizeError, did_you_mean
 from einscale.models.config import parse_json, read_text
 from einscale.models.families import read_config
-from einscale.models.layers import layer_kinds
+from einscale.models.layers import ahead_kinds, layer_kinds
 from einscale.models.own import read_programs
-from einscale.models.values import LayerKind, Model
+from einscale.models.values import LayerKind, Model, ModelConfig
 from einscale.program.shapes import axis_names
+from einscale.program.values import Program
 from einscale.units import check_size
 
 PRESETS = Path(__file__).parent / "presets"
@@ -35,6 +36,14 @@ ALIASES = {
     "qwen-3-8b": "qwen3-8b",
     "qwen-3-32b": "qwen3-32b",
     "olmo-3-7b": "olmo3-7b",
+    "qwen-3-30b-a3b": "qwen3-30b-a3b",
+    "qwen-3-235b-a22b": "qwen3-235b-a22b",
+    "deepseek2-16b": "deepseek-v2-lite",
+    "deepseek3-671b": "deepseek-v3",
+    "deepseek-v3-671b": "deepseek-v3",
+    "kimi-k2-instruct": "kimi-k2",
+    "qwen3-next": "qwen3-next-80b-a3b",
+    "mixtral": "mixtral-8x7b",
     "bloom": "bloom-176b",
     "gpt-2": "gpt2",
     "gpt3": "gpt3-175b",
@@ -98,27 +107,41 @@ def resized(model: Model, sizes: Mapping[str, int]) -> Model:
     Raises:
         SizeError: an axis that no program has, or whose size a program fixes already to another.
     """
-    names = dict.fromkeys(axis for layer in model.layers for axis in axis_names(layer.program))
+    every = (*model.layers, *model.ahead)
+    names = dict.fromkeys(axis for layer in every for axis in axis_names(layer.program))
     for name, size in sizes.items():
         check_size(size, f"size of axis `{name}`")
         if name not in names:
             raise SizeError(
                 f"no program of `{model.name}` has an axis `{name}`", hint=did_you_mean(name, names, "axes")
             )
-    layers = []
-    for layer in model.layers:
-        fixed, own = dict(layer.program.sizes), set(axis_names(layer.program))
-        for name, size in sizes.items():
-            if name in own and fixed.setdefault(name, size) != size:
-                raise SizeError(f"axis `{name}` is {fixed[name]} in program `{layer.program.name}`, not {size}")
-        layers.append(LayerKind(layer.kind, replace(layer.program, sizes=tuple(fixed.items())), layer.repeat))
-    return replace(model, layers=tuple(layers))
+    layers, ahead = (tuple(_resized(layer, sizes) for layer in part) for part in (model.layers, model.ahead))
+    return replace(model, layers=layers, ahead=ahead)
+
+
+def _resized(layer: LayerKind, sizes: Mapping[str, int]) -> LayerKind:
+    programs = (_with_sizes(layer.program, sizes), layer.decode and _with_sizes(layer.decode, sizes))
+    return replace(layer, program=programs[0], decode=programs[1])
+
+
+def _with_sizes(program: Program, sizes: Mapping[str, int]) -> Program:
+    fixed, own = dict(program.sizes), set(axis_names(program))
+    for name, size in sizes.items():
+        if name in own and fixed.setdefault(name, size) != size:
+            raise SizeError(f"axis `{name}` is {fixed[name]} in program `{program.name}`, not {size}")
+    return replace(program, sizes=tuple(fixed.items()))
 
 
 def _load_preset(name: str, dtype: str | None) -> Model:
     preset = parse_json(read_text(str(PRESETS / f"{name}.json")), name)
     config, defaults, notes = read_config(preset["config"], name, "", dtype)
-    return Model(name, layer_kinds(config), preset["source"], config, defaults, notes)
+    return _model(name, preset["source"], config, defaults, notes)
+
+
+def _model(
+    name: str, source: str, config: ModelConfig, defaults: tuple[tuple[str, str], ...], notes: tuple[str, ...]
+) -> Model:
+    return Model(name, layer_kinds(config), source, config, defaults, notes, ahead_kinds(config))
 
 
 def _load_file(path: str, dtype: str | None) -> Model:
@@ -130,4 +153,4 @@ def _load_file(path: str, dtype: str | None) -> Model:
     config, defaults, notes = read_config(parse_json(text, path), path, text, dtype)
     file = Path(path).resolve()
     name = file.parent.name if file.name == "config.json" else file.stem.removesuffix(".config")
-    return Model(name or path, layer_kinds(config), path, config, defaults, notes)
+    return _model(name or path, path, config, defaults, notes)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from einscale.program.shapes import is_float
 from einscale.program.values import Program, Value
 
+CLASS_OF = {"gradient": "gradients", "state": "optimizer"}
+"""Kind of what belongs to a parameter -> its class; the parameter itself, and what an update makes of it, are
+parameters."""
+
 
 def stream_axes(program: Program) -> tuple[str, ...]:
     """Axes of the residual stream: those of the first float input, else of the first output.
@@ -18,7 +22,7 @@ def stream_axes(program: Program) -> tuple[str, ...]:
 
 
 def root_of(value: Value, program: Program) -> Value:
-    """What a gradient is the gradient of; any other value itself."""
+    """What a gradient, an optimizer state or an updated parameter belongs to; any other value itself."""
     return program.table.get(value.of, value) if value.of is not None else value
 
 
@@ -31,24 +35,30 @@ def store_class(value: Value, root: Value, stream: tuple[str, ...]) -> str:
         stream: axes of the residual stream.
     """
     if root.kind == "parameter":
-        return "parameters" if value is root else "gradients"
+        return CLASS_OF.get(value.kind, "parameters")
+    if root.kind == "cache":
+        return "kv_cache"
+    if value.chosen:
+        return "routed"
     return "residual" if value.axes == stream else ""
 
 
 def moved_class(program: Program, name: str) -> str:
     """Class of what a collective moves, as a strategy's `expect` list names it.
 
-    `parameters`, `gradients` (of parameters), `statistics` (of a map), `shared` (made of parameters alone, such as the
-    positions of a sequence) or `activations`.
+    `parameters`, `gradients` (of parameters), `optimizer` (its state), `kv_cache`, `statistics` (of a map), `shared`
+    (made of parameters alone, such as the positions of a sequence) or `activations`.
     """
     value = program.table.get(name)
     if value is None:
         return "statistics"
     if value.kind == "parameter":
         return "parameters"
+    if value.kind == "cache":
+        return "kv_cache"
     root = root_of(value, program)
     if root.kind == "parameter":
-        return "gradients"
+        return CLASS_OF.get(value.kind, "parameters")
     return "shared" if _made_of_parameters(program, root) else "activations"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from einscale.collectives import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER, Collective, check_move
+from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, Collective, check_move
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh, split_name
@@ -16,9 +16,9 @@ def direct(
 ) -> tuple[Collective, ...]:
     """Moves of a tensor between two layouts of a program under a strategy.
 
-    A gather, a reduction or a reduce-scatter (and a reduction of what else is owed) is taken where it does the whole
-    move, though a detour over mesh axes that hold the tensor whole may move fewer bytes: that is what frameworks run,
-    and one structure then holds for every size. Everything else is the cheapest path.
+    A gather, a reduction, a reduce-scatter (and a reduction of what else is owed), or a reduction and an all-to-all is
+    taken where it does the whole move, though a detour over mesh axes that hold the tensor whole may move fewer bytes:
+    that is what frameworks run, and one structure then holds for every size. Everything else is the cheapest path.
 
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
@@ -39,6 +39,9 @@ def direct(
         scattered = Layout(after.dims, left, before.reduction if left else "sum")
         moves = [(REDUCE_SCATTER, gained, scattered)]
         moves += [(ALL_REDUCE, rest, after)] if rest else []
+    elif owed and set(lost) == set(gained) and not set(lost) & set(owed):
+        settled = Layout(before.dims, tuple(axis for axis in before.unreduced if axis not in owed), before.reduction)
+        moves = [(ALL_REDUCE, owed, settled if settled.unreduced else settled.reduced()), (ALL_TO_ALL, lost, after)]
     chain = _chain(tensor, before, moves, mesh, cause)
     return chain or reshard(tensor, before, after, sizes, mesh, cause=cause)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from einscale.layout import Layout, Tensor
+from einscale.layout import Layout
 from einscale.mesh import Mesh
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
 from einscale.planner.question import Wanted
@@ -34,10 +34,9 @@ def plan_statement_freely(
         network: links to price by time; without it, by bytes.
     """
     tensors = tuple(
-        Tensor(name, labels, table[name].dtype)
-        for name, labels in zip(statement.inputs, statement.labels[:-1], strict=True)
+        table[name].labelled(labels) for name, labels in zip(statement.inputs, statement.labels[:-1], strict=True)
     )
-    output = Tensor(statement.output, statement.labels[-1], table[statement.output].dtype)
+    output = table[statement.output].labelled(statement.labels[-1])
     layouts = tuple(resting[name] for name in statement.inputs)
     wanted = resting[statement.output]
     known = {**sizes, **label_sizes(statement, table, sizes)}

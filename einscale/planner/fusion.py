@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from einscale.layout import Layout, Tensor, local_bytes
-from einscale.planner.program import FORWARD, PlannedProgram, PlannedStatement
+from einscale.planner.planned import FORWARD, PlannedProgram, PlannedStatement
 from einscale.program.maps import fused_residuals
 from einscale.program.values import Program, Statement
 
@@ -47,7 +47,7 @@ def residual_layouts(planned: PlannedProgram, statement: Statement) -> tuple[tup
     made = program.table[statement.output]
     dims = dict(zip(made.axes, planned.resting[statement.output].dims, strict=True))
     return tuple(
-        (Tensor(value.name, value.axes, value.dtype), Layout(tuple(dims[axis] for axis in value.axes)))
+        (value.tensor, Layout(tuple(dims[axis] for axis in value.axes)))
         for value in fused_residuals(statement, program.table)
     )
 

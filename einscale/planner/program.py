@@ -9,85 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.collectives import ALL_GATHER, FREE, REDUCE_SCATTER, Collective, received_total
+from einscale.collectives import ALL_GATHER, ALL_TO_ALL, FREE, REDUCE_SCATTER, Collective, received_total
 from einscale.errors import LayoutError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
-from einscale.mesh import Mesh, join_parts, part_order, without_covered
+from einscale.mesh import Mesh, join_parts, part_order, split_name, without_covered
 from einscale.plan import LocalEinsum, LocalMap
 from einscale.planner.classes import root_of, store_class, stream_axes
+from einscale.planner.deferral import still_owing
 from einscale.planner.direct import direct
 from einscale.planner.free import plan_statement_freely
+from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram, PlannedStatement
+from einscale.planner.statement import axis_names, local_map, sent_once
 from einscale.planner.words import gather_cause, result_cause, statistic_cause
-from einscale.program.maps import reduced_axes, rule, statistic_axes, statistics, summed_axes, whole_axes
+from einscale.program.maps import (
+    reduced_axes,
+    rule,
+    statistic_axes,
+    statistics,
+    summed_axes,
+    whole_axes,
+)
 from einscale.program.values import Program, Statement, Value
 from einscale.strategy import Strategy, bind_strategy, place, stored_layout
 
 if TYPE_CHECKING:
     from einscale.topology import Network
 
-FORWARD = "forward"
-BACKWARD = "backward"
-
-LOOKUPS = ("lookup", "table")
+LOOKUPS = ("lookup", "table", "dispatch", "combine")
 """Shapes of maps that are contractions with a one-hot operand: the looked-up axis is in the iteration space."""
-
-
-class PlannedStatement(Struct, frozen=True):
-    """A statement with its layouts: operands are brought in, the work runs locally, the result is brought to rest.
-
-    Args:
-        statement: what is computed.
-        work: the local einsum or map.
-        before: collectives that bring operands to the layouts the work reads.
-        statistics: collectives inside the work, where a map reduces a divided axis.
-        after: collectives that bring the result to the layout it rests in.
-    """
-
-    statement: Statement
-    work: LocalEinsum | LocalMap
-    before: tuple[Collective, ...] = ()
-    statistics: tuple[Collective, ...] = ()
-    after: tuple[Collective, ...] = ()
-
-    @property
-    def collectives(self) -> tuple[Collective, ...]:
-        """Every collective this statement causes, in the order they run."""
-        return self.before + self.statistics + self.after
-
-    @property
-    def phase(self) -> str:
-        """`forward` or `backward`; recomputed work belongs to the backward pass."""
-        return FORWARD if self.statement.phase == FORWARD else BACKWARD
-
-
-class PlannedProgram(Struct, frozen=True):
-    """A program whose every value has a layout.
-
-    Args:
-        program: what is computed.
-        strategy: the strategy, bound to the axes of the mesh.
-        mesh: the devices.
-        sizes: axis name -> size.
-        statements: in order.
-        resting: value name -> the layout it rests in between statements.
-        optimizer: parameter -> the layout its optimizer state rests in.
-    """
-
-    program: Program
-    strategy: Strategy
-    mesh: Mesh
-    sizes: dict[str, int]
-    statements: tuple[PlannedStatement, ...]
-    resting: dict[str, Layout]
-    optimizer: dict[str, Layout]
-
-    @property
-    def collectives(self) -> tuple[Collective, ...]:
-        """Every collective, in order."""
-        return tuple(step for planned in self.statements for step in planned.collectives)
 
 
 def plan_program(
@@ -97,23 +48,34 @@ def plan_program(
     sizes: Mapping[str, int],
     pinned: Mapping[str, Layout] | None = None,
     network: Network | None = None,
+    *,
+    deferred: bool = False,
 ) -> PlannedProgram:
     """Derive the layouts and collectives of a program under a strategy.
 
     Args:
-        program: forward statements, or forward and backward ones.
+        program: forward statements, forward and backward ones, or those of an optimizer's update.
         strategy: compute and store tables; roles are bound to the axes of the mesh.
         mesh: the devices.
         sizes: a size for every axis of the program.
-        pinned: value name -> the layout it rests in, whatever the store table says; a gradient rests as what it is of.
+        pinned: value name -> the layout it rests in, whatever the store table says; a gradient rests as what it is of,
+            but to an update it comes in the layout given here (see `accumulator_layouts`).
         network: links to price statements with that the strategy leaves to the free planner; without it, by bytes.
+        deferred: gradients of parameters are added up over microbatches: they go on owing the sums that do not divide
+            them, until the optimizer's update settles these once a step.
 
     Raises:
         LayoutError: a pinned layout is not one of the mesh.
         StrategyError: an axis is divided into more parts than it has elements, or a mesh axis has no role.
     """
     _check_pins(pinned or {}, program, mesh)
-    return _Planner(program, bind_strategy(strategy, mesh), mesh, dict(sizes), dict(pinned or {}), network).run()
+    bound = bind_strategy(strategy, mesh)
+    planner = _Planner(program, bound, mesh, dict(sizes), dict(pinned or {}), network, deferred)
+    if any(statement.phase == UPDATE for statement in program.statements):
+        from einscale.planner.update import plan_kernels
+
+        return plan_kernels(program, planner.at_rest(), {of: (pinned or {}).get(f"d_{of}") for of in planner.table})
+    return planner.run()
 
 
 def _check_pins(pinned: Mapping[str, Layout], program: Program, mesh: Mesh) -> None:
@@ -139,8 +101,10 @@ class _Planner:
         sizes: dict[str, int],
         pinned: dict[str, Layout],
         network: Network | None,
+        deferred: bool,
     ) -> None:
         self.program = program
+        self.deferred = deferred
         self.strategy = strategy
         self.mesh = mesh
         self.sizes = sizes
@@ -167,8 +131,12 @@ class _Planner:
     def run(self) -> PlannedProgram:
         """Plan every statement in order."""
         planned = tuple(self.plan(statement) for statement in self.program.statements)
+        return replace(self.at_rest(), statements=planned)
+
+    def at_rest(self) -> PlannedProgram:
+        """The program with where values and optimizer states rest, and no statement planned."""
         optimizer = {value.name: self.optimizer_rest(value) for value in self.program.parameters}
-        return PlannedProgram(self.program, self.strategy, self.mesh, self.sizes, planned, self.resting, optimizer)
+        return PlannedProgram(self.program, self.strategy, self.mesh, self.sizes, (), self.resting, optimizer)
 
     def optimizer_rest(self, value: Value) -> Layout:
         """Layout the optimizer state of a parameter rests in: its own store rules, else where the parameter rests."""
@@ -185,10 +153,19 @@ class _Planner:
         )
 
     def _scopes(self) -> dict[str, tuple[str, ...]]:
-        """Value -> the scopes it belongs to: its producer's, or for what is fed in its first reader's."""
+        """Value -> the scopes it belongs to: its producer's, or for what is fed in its first reader's.
+
+        A cache belongs to what reads it, before and after new tokens are appended to it.
+        """
         scopes = {name: self.scopes_of(statement) for name, statement in self.producer.items()}
         for name, readers in self.readers.items():
             scopes.setdefault(name, self.scopes_of(readers[0]))
+        for statement in self.program.statements:
+            if statement.op == "append" and statement.output in self.readers:
+                reader = self.scopes_of(self.readers[statement.output][0])
+                scopes[statement.output] = scopes[statement.inputs[0]] = reader
+            if statement.phase == UPDATE:  # which stands where its parameter is read first
+                scopes[root_of(self.table[statement.output], self.program).name] = self.scopes_of(statement)
         return scopes
 
     def placed(self, indices: Sequence[str], scopes: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
@@ -200,12 +177,16 @@ class _Planner:
         return self.placements[key]
 
     def rest(self, value: Value) -> Layout:
-        """Layout a value rests in: the compute rules on its axes, then the store rules of its class."""
+        """Layout a value rests in: the compute rules on its axes, then the store rules of its class.
+
+        A gradient rests as what it is of; a part of one, of other axes, where the statement that makes it runs.
+        """
         root = root_of(value, self.program)
         if root.name in self.pinned and root.axes == value.axes:
             return self.pinned[root.name]
         kind = self.class_of(value)
-        placement = self.placed(value.axes, self.scopes.get(root.name, ()))
+        called = root.name if root.axes == value.axes else value.name
+        placement = self.placed(value.axes, self.scopes.get(called, ()))
         rules = self.strategy.store_rules(kind) if kind else ()
         return stored_layout(value.axes, placement, rules, self.sizes, self.mesh, self.composites)
 
@@ -225,19 +206,19 @@ class _Planner:
     def plan_contraction(self, statement: Statement, labels: tuple[tuple[str, ...], ...]) -> PlannedStatement:
         """An einsum or a lookup (one with a one-hot operand): the compute table divides its iteration space."""
         placement = self.contraction_placement(statement, labels)
-        layouts = tuple(Layout(tuple(placement[label] for label in operand)) for operand in labels[:-1])
+        owed = self.owed_by_operand(statement)
+        layouts = tuple(Layout(tuple(placement[label] for label in operand), owed) for operand in labels[:-1])
         before = self.streaming(statement, self.fetch_all(statement, layouts, labels[:-1]))
-        natural = self.contraction_result(labels, placement)
+        natural = self.contraction_result(labels, placement, owed)
         after = self.streaming(statement, self.bring_to_rest(statement, natural, labels[-1], placement))
         inputs = tuple(
-            Tensor(name, operand, self.table[name].dtype)
-            for name, operand in zip(statement.inputs, labels[:-1], strict=True)
+            self.table[name].labelled(operand) for name, operand in zip(statement.inputs, labels[:-1], strict=True)
         )
-        output = Tensor(statement.output, labels[-1], self.table[statement.output].dtype)
+        output = self.table[statement.output].labelled(labels[-1])
         if statement.op == "einsum":
             work: LocalEinsum | LocalMap = LocalEinsum(inputs, layouts, output, natural)
         else:
-            work = self.local_map(statement, layouts, (natural,))
+            work = local_map(statement, layouts, (natural,), self.table)
         return PlannedStatement(statement, work, before, (), after)
 
     def streaming(self, statement: Statement, steps: tuple[Collective, ...]) -> tuple[Collective, ...]:
@@ -254,27 +235,9 @@ class _Planner:
         called = {statement.output, statement.group, statement.section} - {""}
         if statement.op == "einsum" and called & set(self.strategy.policy.auto):
             return self.free_placement(statement)
-        names = self.axis_names(statement, labels)
+        names = axis_names(statement, labels, self.table)
         placed = self.placed(tuple(dict.fromkeys(names.values())), self.scopes_of(statement))
         return {label: placed[axis] for label, axis in names.items()}
-
-    def axis_names(self, statement: Statement, labels: tuple[tuple[str, ...], ...]) -> dict[str, str]:
-        """What rules call each label: the axis it reads, where no other label reads that axis; else the label itself.
-
-        Keys with axes `b s n k` read as `b t n k` beside queries `b s ...` keep their label `t`: rules for `s` divide
-        the queries, and the keys are whole.
-        """
-        every = dict.fromkeys(label for operand in labels for label in operand)
-        reads: dict[str, set[str]] = {label: set() for label in every}
-        for name, operand in zip(statement.inputs, labels[:-1], strict=True):
-            for label, axis in zip(operand, self.table[name].axes, strict=True):
-                reads[label].add(axis)
-        names = {}
-        for label in every:
-            shared = {axis for other in every if other != label for axis in (*reads[other], other)}
-            alone = len(reads[label]) == 1 and not reads[label] & shared
-            names[label] = next(iter(reads[label])) if alone else label
-        return names
 
     def free_placement(self, statement: Statement) -> dict[str, tuple[str, ...]]:
         """Placement the free planner chooses for an einsum, from where its operands rest to where its result does."""
@@ -289,11 +252,24 @@ class _Planner:
         return self.free[name]
 
     def contraction_result(
-        self, labels: tuple[tuple[str, ...], ...], placement: Mapping[str, tuple[str, ...]]
+        self,
+        labels: tuple[tuple[str, ...], ...],
+        placement: Mapping[str, tuple[str, ...]],
+        kept: tuple[str, ...] = (),
     ) -> Layout:
-        """Layout a contraction leaves its result in: it owes a sum over the axes of every label it does not keep."""
-        owed = (axis for label, axes in placement.items() if label not in labels[-1] for axis in axes)
-        return Layout(tuple(placement[label] for label in labels[-1]), self.owing(owed))
+        """Layout a contraction leaves its result in: it owes a sum over the axes of every label it does not keep.
+
+        `kept` are axes of the sums that its operand owes.
+        """
+        owed = [axis for label, axes in placement.items() if label not in labels[-1] for axis in axes]
+        return Layout(tuple(placement[label] for label in labels[-1]), self.owing((*owed, *kept)))
+
+    def owed_by_operand(self, statement: Statement) -> tuple[str, ...]:
+        """Mesh axes of the sum that what a `combine` adds up goes on owing; none for other contractions."""
+        if statement.op != "combine" or not self.keeps_owing(statement.inputs[0]):
+            return ()
+        carried = self.carry(statement.inputs[0])
+        return carried.unreduced if carried is not None else ()
 
     def owing(self, axes: Iterable[str]) -> tuple[str, ...]:
         """Mesh axes of an owed sum, each once, parts of an axis joined where they make a whole."""
@@ -306,7 +282,11 @@ class _Planner:
         carried = self.carry(statement.output)
         owed_together = carried.unreduced if carried and self.adds_owed(statement) else ()
         layouts = tuple(
-            Layout(tuple(placement[axis] for axis in self.table[name].axes), owed_together) for name in statement.inputs
+            Layout(
+                tuple(placement[axis] for axis in self.table[name].axes),
+                owed_together if statement.op != "mul" or position == 0 else (),
+            )
+            for position, name in enumerate(statement.inputs)
         )
         labels = tuple(self.table[name].axes for name in statement.inputs)
         before = self.fetch_all(statement, layouts, labels)
@@ -320,7 +300,7 @@ class _Planner:
         after = self.bring_to_rest(statement, naturals[0], self.table[statement.output].axes, placement)
         for name, natural in zip(statement.outputs[1:], naturals[1:], strict=True):
             self.resting[name] = natural
-        return PlannedStatement(statement, self.local_map(statement, layouts, naturals), before, inside, after)
+        return PlannedStatement(statement, local_map(statement, layouts, naturals, self.table), before, inside, after)
 
     def map_placement(self, statement: Statement) -> dict[str, tuple[str, ...]]:
         """Mesh axes of each axis a map runs over."""
@@ -339,6 +319,8 @@ class _Planner:
                     used.update(placement[axis])
         for axis in whole_axes(statement):
             placement[axis] = ()
+        if output.kind == "cache":
+            placement |= dict.fromkeys(set(placement) - set(output.axes), ())
         return placement
 
     def statistic_moves(self, statement: Statement, placement: Mapping[str, tuple[str, ...]]) -> tuple[Collective, ...]:
@@ -353,30 +335,14 @@ class _Planner:
         for reduction in needed:
             tensor = Tensor(f"{reduction} of {statement.inputs[0]}", axes, "fp32")
             owing = Layout(tuple(placement[name] for name in axes), self.owing(over), reduction)
-            cause = statistic_cause(statement, axis, over, reduction, self.strategy, self.composites)
+            scopes = self.scopes_of(statement)
+            cause = statistic_cause(statement, axis, over, reduction, self.strategy, self.composites, scopes)
             moves += direct(tensor, owing, owing.reduced(), self.sizes, self.mesh, cause)
         return tuple(moves)
 
-    def local_map(self, statement: Statement, layouts: tuple[Layout, ...], outputs: tuple[Layout, ...]) -> LocalMap:
-        """The work of a map statement."""
-        this = rule(statement)
-        read = tuple(k for k in range(len(statement.inputs)) if k not in this.row_inputs)
-        return LocalMap(
-            op=statement.op,
-            inputs=tuple(self.tensor(name) for name in statement.inputs),
-            layouts=layouts,
-            outputs=tuple(self.tensor(name) for name in statement.outputs),
-            output_layouts=outputs,
-            flops_per_element=this.flops_per_element,
-            counts_first=this.counted_on == "first",
-            reads=read,
-            rows=len(this.row_inputs),
-        )
-
     def tensor(self, name: str) -> Tensor:
         """A value as a tensor, labelled by its own axes."""
-        value = self.table[name]
-        return Tensor(name, value.axes, value.dtype)
+        return self.table[name].tensor
 
     def fetch_all(
         self, statement: Statement, layouts: Sequence[Layout], labels: Sequence[tuple[str, ...]]
@@ -399,8 +365,10 @@ class _Planner:
         for layout in at_hand:
             between = (layout, wanted)
             kind = self.class_of(value)
-            cause = gather_cause(statement, value, kind, between, labels, self.strategy, self.composites)
-            ways.append(direct(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause))
+            scopes = {*self.scopes_of(statement), *self.scopes.get(root_of(value, self.program).name, ())}
+            cause = gather_cause(statement, value, kind, between, labels, self.strategy, self.composites, scopes)
+            way = direct(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause)
+            ways.append(self.sent_once(statement, name, way))
         at_hand.append(wanted)
         return min(ways, key=self.burden)
 
@@ -426,12 +394,29 @@ class _Planner:
         if self.keeps_owing(name) or (value.of in self.program.tied and name in self.program.outputs):
             self.resting[name] = natural
             return ()
+        if self.deferred and self.class_of(value) == "gradients" and name in self.program.outputs:
+            self.resting[name] = still_owing(natural, self.resting[name])
         resting = self.resting[name]
         if natural == resting:
             return ()
         kind, between = self.class_of(value), (natural, resting)
-        cause = result_cause(value, kind, between, labels, placement, self.strategy, self.composites)
-        return direct(self.tensor(name), natural, resting, self.sizes, self.mesh, cause)
+        scopes = {*self.scopes_of(statement), *self.scopes.get(root_of(value, self.program).name, ())}
+        cause = result_cause(value, kind, between, labels, placement, self.strategy, self.composites, scopes)
+        steps = direct(self.tensor(name), natural, resting, self.sizes, self.mesh, cause)
+        return self.sent_once(statement, name, steps)
+
+    def sent_once(self, statement: Statement, name: str, steps: tuple[Collective, ...]) -> tuple[Collective, ...]:
+        """Moves of tokens, marked so that a device with several of a token's experts is sent its row once.
+
+        The copies that a `dispatch` made are alike, and of those that a `combine` adds up a device can send the sum.
+        Rows that are padded to a capacity all move.
+        """
+        value = self.table[name]
+        producer = self.producer.get(name)
+        alike = statement.op == "combine" or (producer is not None and producer.op == "dispatch")
+        if not value.chosen or not alike or not self.strategy.policy.deduplicate:
+            return steps
+        return tuple(sent_once(step, value, self.program) if step.kind == ALL_TO_ALL else step for step in steps)
 
     def carry(self, name: str) -> Layout | None:
         """Layout, owing a sum, in which a value could go on into linear maps; None if it owes nothing."""
@@ -447,13 +432,23 @@ class _Planner:
             placement = self.contraction_placement(statement, statement.labels)
             natural = self.contraction_result(statement.labels, placement)
             return natural if natural.unreduced else None
+        if statement.op == "combine":
+            labels = tuple(self.table[each].axes for each in (*statement.inputs, name))
+            placement = self.contraction_placement(statement, labels)
+            natural = self.contraction_result(labels, placement, self.owed_by_operand(statement))
+            return natural if natural.unreduced else None
+        if statement.op == "mul" and self.table[name].chosen:
+            first, second = statement.inputs
+            alone = self.readers[first] == [statement] and first not in self.program.outputs
+            same = self.carry(second) is None and self.table[first].axes == self.table[name].axes
+            return self.carry(first) if alone and same else None
         if not rule(statement).linear or len(statement.outputs) > 1:
             return None
         layouts = [self.carry(source) for source in statement.inputs]
         axes = {self.table[source].axes for source in statement.inputs}
         owing = [layout for layout in layouts if layout is not None]
         settled = [self.resting[source] for source, layout in zip(statement.inputs, layouts, strict=True) if not layout]
-        if not owing or (settled and len(owing) == 1) or axes != {self.table[name].axes}:
+        if not owing or axes != {self.table[name].axes}:
             return None
         if any(layout.dims != owing[0].dims for layout in (*owing, *settled)):
             return None
@@ -466,13 +461,28 @@ class _Planner:
     def keeps_owing(self, name: str) -> bool:
         """Whether a value goes on owing its sum: its one reader is an addition of values of which several owe one.
 
-        Those that owe less, or nothing, are masked, which is free, and the sum is reduced once.
+        Those that owe less, or nothing, are masked, which is free, and the sum is reduced once. The results of experts
+        go on owing until they are combined, for then there is one row of a token left to reduce, unless they are
+        weighed and kept for the backward pass before.
         """
         readers = self.readers.get(name, [])
         if self.carry(name) is None or len(readers) != 1 or name in self.program.outputs:
             return False
         reader = readers[0]
+        if reader.op == "combine":
+            return self.combines_owed(reader)
         if self.carry(reader.output) is None:
             return False
+        if reader.op == "mul":
+            return reader.inputs[0] == name and self.keeps_owing(reader.output)
         alone = all(self.readers[source] == [reader] for source in reader.inputs)
-        return alone and (len(set(reader.inputs)) > 1 or self.keeps_owing(reader.output))
+        several = sum(self.carry(source) is not None for source in set(reader.inputs)) > 1
+        return alone and (several or self.keeps_owing(reader.output))
+
+    def combines_owed(self, statement: Statement) -> bool:
+        """Whether a `combine` can add up what owes a sum: it divides its own work over other mesh axes."""
+        carried = self.carry(statement.inputs[0])
+        labels = tuple(self.table[name].axes for name in (*statement.inputs, statement.output))
+        placement = self.contraction_placement(statement, labels)
+        used = {split_name(axis)[0] for axes in placement.values() for axis in axes}
+        return carried is not None and not used & {split_name(axis)[0] for axis in carried.unreduced}

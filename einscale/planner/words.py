@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from einscale.layout import Layout
 from einscale.mesh import split_name
@@ -29,11 +29,15 @@ def _differing(labels: Sequence[str], before: Layout, after: Layout) -> tuple[di
     return lost, won
 
 
-def _rule(strategy: Strategy, kind: str, indices: Iterable[str], composites: Composites) -> str:
+def _rule(
+    strategy: Strategy, kind: str, indices: Iterable[str], composites: Composites, scopes: Collection[str]
+) -> str:
     """The rule that divides one of the given indices: of the class's store table, else of the compute table."""
     names = set(indices)
     for table, rules in ((f"store.{kind}", strategy.store_rules(kind)), ("compute", strategy.compute)):
         for rule in rules:
+            if rule.scope and rule.scope not in scopes:
+                continue
             if names & {rule.index, *composites.get(rule.index, ())} or (rule.index == LARGEST and names):
                 return f" (rule {table}: {rule} of {strategy.name})"
     return ""
@@ -47,6 +51,7 @@ def gather_cause(
     labels: Sequence[str],
     strategy: Strategy,
     composites: Composites,
+    scopes: Collection[str] = (),
 ) -> str:
     """Cause of the moves that bring an operand to where it is read.
 
@@ -58,12 +63,13 @@ def gather_cause(
         labels: names of its dims in the statement.
         strategy: for the rule that divides it.
         composites: name -> the indices it is made of.
+        scopes: groups and sections of the statements whose rules may be named.
     """
     resting, wanted = layouts
     what = {"parameter": "parameter", "gradient": "gradient"}.get(value.kind, "tensor")
     lost, won = _differing(labels, resting, wanted)
     axes = [axis for axis, dim in zip(value.axes, labels, strict=True) if dim in (lost or won)]
-    words = _rule(strategy, kind, axes, composites)
+    words = _rule(strategy, kind, axes, composites, scopes)
     if lost:
         where = ", ".join(lost.values())
         reads = f"{_described(statement)} reads it as `{wanted.text(labels)}`"
@@ -81,6 +87,7 @@ def result_cause(
     placement: Mapping[str, tuple[str, ...]],
     strategy: Strategy,
     composites: Composites,
+    scopes: Collection[str] = (),
 ) -> str:
     """Cause of the moves that bring a result to rest.
 
@@ -92,6 +99,7 @@ def result_cause(
         placement: index -> mesh axes of the statement's iteration space.
         strategy: for the rules that divide what is summed, and say where the result rests.
         composites: name -> the indices it is made of.
+        scopes: groups and sections of the statements whose rules may be named.
     """
     natural, resting = layouts
     parts = []
@@ -101,20 +109,26 @@ def result_cause(
         if summed:
             verb = "is" if len(summed) == 1 else "are"
             names = " and ".join(f"`{label}`" for label in summed)
-            words = _rule(strategy, "", summed, composites)
+            words = _rule(strategy, "", summed, composites, scopes)
             parts.append(f"{names} {verb} summed over and divided over {axes}{words}: `{value.name}` is in parts")
         else:
             parts.append(f"the values added up are in parts over {axes}: their sum is reduced once")
     lost, won = _differing(labels, natural, resting)
     if lost or won:
-        words = _rule(strategy, kind, won or lost, composites)
+        words = _rule(strategy, kind, won or lost, composites, scopes)
         parts.append(f"`{value.name}` rests as `{resting.text(labels)}`{words}")
     return "; ".join(parts)
 
 
 def statistic_cause(
-    statement: Statement, axis: str, over: Sequence[str], reduction: str, strategy: Strategy, composites: Composites
+    statement: Statement,
+    axis: str,
+    over: Sequence[str],
+    reduction: str,
+    strategy: Strategy,
+    composites: Composites,
+    scopes: Collection[str] = (),
 ) -> str:
     """Cause of the all-reduce of a map's statistic."""
-    words = _rule(strategy, "residual", axis.split(), composites)
+    words = _rule(strategy, "residual", axis.split(), composites, scopes)
     return f"{_described(statement)} needs the {reduction} over `{axis}`, which is divided over {'/'.join(over)}{words}"

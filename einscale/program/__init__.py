@@ -1,10 +1,10 @@
 """Programs: statements over named tensors, written as Python functions or text, and their backward pass."""
 
 from einscale.program.backward import WHOLE, Gradients, backward, differentiate
+from einscale.program.map_rule import MapRule
 from einscale.program.maps import (
     MAPS,
     OPS,
-    MapRule,
     attended_pairs,
     fused_residuals,
     rule,

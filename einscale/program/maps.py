@@ -1,299 +1,17 @@
-"""The table of maps: what each operation that is not an einsum costs, needs whole, reduces, passes on and saves.
-
-FLOPs are counted as one for each addition, multiplication, division, comparison, square root and transcendental, in the
-usual way of writing the operation; they are small beside the einsums, and a map is almost always bound by memory.
-"""
+"""What each operation that is not an einsum costs, needs whole, reduces, passes on and saves: the table looked up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
-
 from einscale.errors import ProgramError, did_you_mean
 from einscale.numeric import Number, maximum, minimum
+from einscale.program.map_backward import BACKWARD_MAPS
+from einscale.program.map_forward import FORWARD_MAPS
+from einscale.program.map_rule import MapRule
 from einscale.program.values import Option, Statement, Value
 
-
-class MapRule(Struct, frozen=True):
-    """What the planner, the memory and the cost model know about one map.
-
-    Args:
-        name: the op, and for a norm its variant (`norm.rms`).
-        flops_per_element: FLOPs for each element of what `counted_on` says.
-        why: how the FLOPs were counted, one sentence.
-        operands: fewest and most inputs.
-        shape: how the outputs' axes follow from the inputs (see `shapes`).
-        extra_outputs: suffixes of the outputs after the first; those of forward maps are residuals.
-        needs: options that must be given.
-        takes: options that may be given.
-        linear: passes an owed sum through: of all operands for `add`, else of the first with the others held fixed.
-        statistic: reductions over the axes named by option `axis` (one, or several in brackets: a norm over all heads),
-            needed where one of them is sharded. Each has the first input's axes without those and is fp32.
-        whole: options whose axes must not be sharded.
-        saves_inputs: positions of the inputs that the backward pass reads.
-        saves_outputs: positions of the outputs that the backward pass reads.
-        integer_inputs: positions of inputs that are indices: no gradient.
-        counted_on: `largest` (input or output) or `first` (input).
-        row_inputs: inputs of which only as many elements as the output has are read: the rows of a table.
-        fused_residual: statistic that a fused group keeps for the backward pass instead of the output: `lse`.
-    """
-
-    name: str
-    flops_per_element: int
-    why: str
-    operands: tuple[int, int] = (1, 1)
-    shape: str = "elementwise"
-    extra_outputs: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
-    linear: bool = False
-    statistic: tuple[str, ...] = ()
-    whole: tuple[str, ...] = ()
-    saves_inputs: tuple[int, ...] = ()
-    saves_outputs: tuple[int, ...] = ()
-    integer_inputs: tuple[int, ...] = ()
-    counted_on: str = "largest"
-    row_inputs: tuple[int, ...] = ()
-    fused_residual: str = ""
-
-    def saved(self, statement: Statement) -> tuple[str, ...]:
-        """Names among the statement's inputs and outputs that its backward pass reads, each once.
-
-        >>> statement = Statement("dropout", ("x",), ("y", "y_mask"), options=(("rate", 0.1),))
-        >>> MAPS["dropout"].saved(statement)
-        ('y_mask',)
-        """
-        inputs = [statement.inputs[i] for i in self.saves_inputs if i < len(statement.inputs)]
-        outputs = [statement.outputs[i] for i in self.saves_outputs if i < len(statement.outputs)]
-        return tuple(dict.fromkeys(inputs + outputs))
-
-
-MANY = 64
-"""Most operands of an n-ary map."""
-
-_NORM = ("axis", "variant")
-_ROPE = ("axis", "sequence")
-_ROPE_MAY = ("rotary", "theta")
-_MASK = ("alibi", "causal", "factor", "heads", "key", "query", "window")
-
-_FORWARD = (
-    MapRule("add", 1, "one addition for each further operand, most have two", (2, MANY), linear=True),
-    MapRule("mul", 1, "one multiplication", (2, 2), saves_inputs=(0, 1)),
-    MapRule("scale", 1, "one multiplication", needs=("factor",), linear=True),
-    MapRule("cast", 0, "a change of format, no arithmetic", shape="cast", needs=("dtype",), linear=True),
-    MapRule("sum", 1, "one addition for each element summed", shape="sum", needs=("axes",), linear=True),
-    MapRule("broadcast", 0, "copies", shape="broadcast", needs=("axes",), linear=True),
-    MapRule("mask", 2, "one multiplication by the factor, one selection", takes=_MASK),
-    MapRule(
-        "softcap",
-        3,
-        "cap tanh(c x): two multiplications and a tanh",
-        needs=("cap",),
-        takes=("factor",),
-        saves_outputs=(0,),
-    ),
-    MapRule("clamp", 2, "two comparisons", needs=("limit",), saves_outputs=(0,)),
-    MapRule(
-        "softmax",
-        5,
-        "maximum, subtraction, exponential, sum, division",
-        needs=("axis",),
-        statistic=("max", "sum"),
-        saves_outputs=(0,),
-        fused_residual="lse",
-    ),
-    MapRule(
-        "dropout",
-        3,
-        "one random comparison, one multiplication by the mask, one by 1/(1-rate)",
-        extra_outputs=("mask",),
-        needs=("rate",),
-        saves_outputs=(1,),
-    ),
-    MapRule(
-        "norm.rms",
-        4,
-        "square, sum, times the reciprocal root, times the scale",
-        (1, 2),
-        "first",
-        needs=_NORM,
-        takes=("eps",),
-        statistic=("sum",),
-        saves_inputs=(0, 1),
-    ),
-    MapRule(
-        "norm.layer",
-        7,
-        "sum, subtraction of the mean, square, sum, times the reciprocal root, times the scale, plus the bias",
-        (1, 3),
-        "first",
-        needs=_NORM,
-        takes=("eps",),
-        statistic=("sum", "sum"),
-        saves_inputs=(0, 1),
-    ),
-    MapRule(
-        "gelu",
-        9,
-        "tanh form x(1+tanh(c(x+ax^3)))/2: 5 multiplications, 2 additions, tanh, half",
-        takes=("approximate",),
-        saves_inputs=(0,),
-    ),
-    MapRule("relu", 1, "one comparison", saves_outputs=(0,)),
-    MapRule("silu", 4, "x/(1+exp(-x)): negation, exponential, addition, division", saves_inputs=(0,)),
-    MapRule("swiglu", 5, "silu (4) times the up projection", (2, 2), saves_inputs=(0, 1)),
-    MapRule("geglu", 10, "gelu (9) times the up projection", (2, 2), takes=("approximate",), saves_inputs=(0, 1)),
-    MapRule(
-        "rope",
-        3,
-        "x cos + rotated x sin: two multiplications and an addition",
-        needs=_ROPE,
-        takes=_ROPE_MAY,
-        linear=True,
-        whole=("axis",),
-    ),
-    MapRule(
-        "lookup",
-        0,
-        "copies rows of a table",
-        (2, 2),
-        "lookup",
-        needs=("axis",),
-        saves_inputs=(1,),
-        integer_inputs=(1,),
-        row_inputs=(0,),
-    ),
-    MapRule(
-        "cross_entropy",
-        4,
-        "maximum, subtraction, exponential, sum for each logit",
-        (2, 2),
-        "reduce",
-        ("lse",),
-        needs=("axis",),
-        statistic=("max", "sum", "sum"),
-        saves_inputs=(0, 1),
-        saves_outputs=(1,),
-        integer_inputs=(1,),
-    ),
-)
-
-_BACKWARD = (
-    MapRule("mask_backward", 2, "one multiplication by the factor, one selection", takes=_MASK),
-    MapRule(
-        "softcap_backward",
-        5,
-        "y over cap, its square, one minus it, times g, times the factor",
-        (2, 2),
-        needs=("cap",),
-        takes=("factor",),
-    ),
-    MapRule("clamp_backward", 2, "one comparison of the magnitude, one selection", (2, 2), needs=("limit",)),
-    MapRule(
-        "softmax_backward",
-        4,
-        "y(g - sum(g y)): multiplication, sum, subtraction, multiplication",
-        (2, 2),
-        needs=("axis",),
-        statistic=("sum",),
-    ),
-    MapRule(
-        "dropout_backward",
-        2,
-        "one multiplication by the mask, one by 1/(1-rate)",
-        (2, 2),
-        "first",
-        needs=("rate",),
-        linear=True,
-    ),
-    MapRule(
-        "norm_backward.rms",
-        9,
-        "the root of x again (2), g times scale, times x, sum, then r g - x c: 4",
-        (2, 3),
-        "first",
-        needs=_NORM,
-        takes=("eps",),
-        statistic=("sum", "sum"),
-    ),
-    MapRule(
-        "norm_backward.layer",
-        14,
-        "mean and root of x again (4), normalised x (2), g times scale, its sum, times x and sum (3), the result (4)",
-        (2, 3),
-        "first",
-        needs=_NORM,
-        takes=("eps",),
-        statistic=("sum", "sum", "sum", "sum"),
-    ),
-    MapRule(
-        "norm_scale_backward.rms",
-        5,
-        "the root of x again (2), normalised x, times g, sum",
-        (2, 2),
-        "axis",
-        needs=_NORM,
-        takes=("eps",),
-        statistic=("sum",),
-    ),
-    MapRule(
-        "norm_scale_backward.layer",
-        8,
-        "mean and root of x again (4), normalised x (2), times g, sum",
-        (2, 2),
-        "axis",
-        needs=_NORM,
-        takes=("eps",),
-        statistic=("sum", "sum"),
-    ),
-    MapRule(
-        "gelu_backward", 15, "the tanh again (6), its derivative (7), times g, add", (2, 2), takes=("approximate",)
-    ),
-    MapRule("relu_backward", 1, "one selection", (2, 2)),
-    MapRule("silu_backward", 7, "the sigmoid again (3), s(1+x(1-s)) (3), times g", (2, 2)),
-    MapRule("swiglu_backward", 10, "silu_backward (7) times up, and g times silu (2)", (3, 3), "operands", ("up",)),
-    MapRule(
-        "geglu_backward",
-        18,
-        "gelu_backward (15) times up, and g times gelu (2)",
-        (3, 3),
-        "operands",
-        ("up",),
-        takes=("approximate",),
-    ),
-    MapRule(
-        "rope_backward",
-        3,
-        "the rotation back: two multiplications and an addition",
-        needs=_ROPE,
-        takes=_ROPE_MAY,
-        linear=True,
-        whole=("axis",),
-    ),
-    MapRule(
-        "lookup_backward",
-        1,
-        "each row of the gradient is added to a row of the table's gradient",
-        (2, 2),
-        "table",
-        needs=("axis",),
-        linear=True,
-        integer_inputs=(1,),
-        counted_on="first",
-    ),
-    MapRule(
-        "cross_entropy_backward",
-        4,
-        "exp(logit - lse) minus one at the target, times the loss's gradient",
-        (3, 4),
-        "first",
-        needs=("axis",),
-        integer_inputs=(1,),
-    ),
-)
-
-MAPS: dict[str, MapRule] = {rule.name: rule for rule in (*_FORWARD, *_BACKWARD)}
+MAPS: dict[str, MapRule] = {rule.name: rule for rule in (*FORWARD_MAPS, *BACKWARD_MAPS)}
 """Op, or op and variant, to what is known about it."""
 
 OPS: tuple[str, ...] = tuple(dict.fromkeys(["einsum", *(name.partition(".")[0] for name in MAPS)]))
@@ -332,6 +50,20 @@ def rule(statement: Statement) -> MapRule:
         ProgramError: no such map.
     """
     return MAPS.get(statement.op) or find_rule(statement.op, statement.option("variant"))
+
+
+def flops_per_element(statement: Statement) -> float:
+    """FLOPs of a map for each element of what its rule counts on.
+
+    >>> conv = Statement("causal_conv", ("x", "w"), ("y",), options=(("sequence", "s"), ("taps", "c"), ("width", 4)))
+    >>> flops_per_element(conv)
+    8
+    """
+    flops: float = rule(statement).flops_per_element
+    for name in rule(statement).times:
+        number = statement.option(name, 1)
+        flops *= number if isinstance(number, (int, float)) else 1
+    return flops
 
 
 def statistics(statement: Statement) -> tuple[str, ...]:

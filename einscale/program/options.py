@@ -13,7 +13,27 @@ from einscale.program.values import Option, Value
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What a value, an axis, an option and a word option look like."""
 
-NUMBERS = ("factor", "rate", "eps", "theta", "causal", "window", "cap", "limit", "alibi", "rotary")
+NUMBERS = (
+    "factor",
+    "rate",
+    "eps",
+    "theta",
+    "causal",
+    "window",
+    "cap",
+    "limit",
+    "alibi",
+    "rotary",
+    "alpha",
+    "width",
+    "chunk",
+    "flops",
+    "top",
+    "groups",
+    "top_groups",
+    "capacity",
+    "normalise",
+)
 """Options that are numbers."""
 
 
@@ -91,7 +111,7 @@ def check_options(op: str, inputs: Sequence[Value], options: Mapping[str, Option
         several = name == "heads" or (name == "axis" and op.startswith("norm"))
         if not isinstance(axis, (str, tuple)) or (isinstance(axis, tuple) and not (several and axis)):
             raise ProgramError(f"option `{name}` of {op} must be one axis name, not {_shown(axis)}")
-        if op != "lookup_backward":
+        if op not in ("lookup_backward", "dispatch"):
             need_axes(op, inputs[0], option_axes(axis))
     if options.get("alibi", 0) and "heads" not in options:
         raise ProgramError(f"option `alibi` of {op} needs the option `heads`", expected="for example heads=(n g)")
@@ -102,9 +122,13 @@ def _check_number(op: str, name: str, number: Option) -> None:
         raise ProgramError(f"option `{name}` of {op} must be a number, not {_shown(number)}")
     if name == "rate" and not 0 <= number < 1:
         raise ProgramError(f"option `rate` of {op} must lie in [0, 1), not {number}")
-    if name in ("window", "rotary") and (number != int(number) or number < 0):
+    if name in ("window", "rotary", "width", "chunk", "flops") and (number != int(number) or number < 0):
         raise ProgramError(f"option `{name}` of {op} must be a whole number, not {number}")
     if name == "rotary" and number % 2:
         raise ProgramError(f"option `rotary` of {op} must be even, not {number}: pairs are turned")
+    if name in ("top", "groups", "top_groups") and (number != int(number) or number < 1):
+        raise ProgramError(f"option `{name}` of {op} must be a whole number from 1, not {number}")
+    if name == "capacity" and number < 1:
+        raise ProgramError(f"option `capacity` of {op} must be at least 1, not {number}")
     if name in ("cap", "limit") and number <= 0:
         raise ProgramError(f"option `{name}` of {op} must be larger than 0, not {number}")

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
-from einscale.program.values import Statement, Value
+from einscale.program.values import Program, Statement, Value
+
+ALTERNATE = "alternate"
+"""In a recompute list: every second product with weights, the results of fused groups and the layer's input are kept.
+
+Everything else is made again (torchtitan's selective activation checkpointing by operation, in
+`torchtitan/parallelisms/parallelize_llama.py`: of the matrix products in the order they run every second is not saved).
+"""
+
+ALTERNATE_EAGER = "alternate-eager"
+"""`alternate` as PyTorch runs it op by op: it keeps those results even where the backward pass reads none of them.
+
+A compiler that parts forward and backward drops what nothing reads.
+"""
+
+MODES = (ALTERNATE, ALTERNATE_EAGER)
+"""Words of a recompute list that stand for other values in every program."""
 
 
 def _needed(region: list[Statement], reads: set[str]) -> list[Statement]:
@@ -28,20 +46,36 @@ def redo(
         group: name of the group; None for all statements.
         whole: clone all of it rather than what is read.
     """
-    region = [
-        statement
-        for statement in statements
-        if statement.phase != "backward" and (group is None or statement.group == group)
-    ]
-    readers = [
-        statement for statement in statements if statement.phase == "backward" and group in (None, statement.group)
-    ]
-    reads = {name for statement in readers for name in statement.inputs}
-    redone = (
-        [statement for statement in region if statement.phase == "forward"] if whole else _needed(region, set(reads))
-    )
+    inside = [group is None or statement.group == group for statement in statements]
+    region = [s for s, member in zip(statements, inside, strict=True) if member and s.phase != "backward"]
+    late = [member and s.phase == "backward" for s, member in zip(statements, inside, strict=True)]
+    reads = {name for s, reader in zip(statements, late, strict=True) if reader for name in s.inputs}
+    redone = [s for s in region if s.phase == "forward"] if whole else _needed(region, set(reads))
+    return _cloned(statements, values, redone, late)
+
+
+def redo_named(
+    statements: tuple[Statement, ...], values: dict[str, Value], names: frozenset[str]
+) -> tuple[Statement, ...]:
+    """Clone the statements that make values of these names ahead of the first statement that reads them later on.
+
+    Args:
+        statements: the program so far, other recomputation already in it.
+        values: every value by name; the clones' are added.
+        names: results of forward statements that depend on each other.
+    """
+    region = [s for s in statements if s.phase == "forward" and names & set(s.outputs)]
+    late = [s.phase != "forward" for s in statements]
+    reads = {name for s, reader in zip(statements, late, strict=True) if reader for name in s.inputs}
+    return _cloned(statements, values, _needed(region, set(reads)), late)
+
+
+def _cloned(
+    statements: tuple[Statement, ...], values: dict[str, Value], redone: list[Statement], late: list[bool]
+) -> tuple[Statement, ...]:
+    """The statements, with clones of some ahead of the first late one that reads what they make; late ones read it."""
     made = {name for statement in redone for name in statement.outputs}
-    if not made & reads:
+    if not any(reader and made & set(s.inputs) for s, reader in zip(statements, late, strict=True)):
         return statements
     again: dict[str, str] = {}
     for name in (name for statement in redone for name in statement.outputs):
@@ -49,8 +83,7 @@ def redo(
         while unique in values:
             unique, number = f"{name}_again_{number}", number + 1
         again[name] = unique
-        old = values[name]
-        values[unique] = Value(unique, old.axes, old.dtype, old.kind)
+        values[unique] = replace(values[name], name=unique)
     clones = [
         replace(
             statement,
@@ -62,8 +95,8 @@ def redo(
         for statement in redone
     ]
     result: list[Statement] = []
-    for statement in statements:
-        if statement.phase != "backward" or group not in (None, statement.group):
+    for statement, reader in zip(statements, late, strict=True):
+        if not reader:
             result.append(statement)
             continue
         if clones and made & set(statement.inputs):
@@ -71,3 +104,79 @@ def redo(
             clones = []
         result.append(replace(statement, inputs=tuple(again.get(name, name) for name in statement.inputs)))
     return tuple(result)
+
+
+def redone_values(program: Program, words: Iterable[str]) -> tuple[frozenset[str], ...]:
+    """Values that sections and single results in a recompute list stand for, dependent ones together.
+
+    A section stands for what it makes and nothing outside it reads; a group is recomputed as a whole (see `redo`) and
+    is not among them. `alternate` and `alternate-eager` stand for all but what they keep.
+
+    >>> from einscale.models import load_model
+    >>> block = load_model("llama3-8b").layer("block").program
+    >>> [sorted(part) for part in redone_values(block, ["hidden", "k_rotated", "k", "attention"])]
+    [['k', 'k_rotated'], ['hidden']]
+    >>> [sorted(part) for part in redone_values(block, ["alternate"])]
+    [['q_rotated'], ['attn_in', 'k', 'k_rotated'], ['attn_out', 'hidden', 'mid', 'mlp_in', 'up']]
+    """
+    wanted = set(words)
+    if wanted & set(MODES):
+        wanted |= _alternate(program)
+    groups = {statement.group for statement in program.statements}
+    forward = [statement for statement in program.statements if statement.phase == "forward"]
+    names: set[str] = set()
+    for statement in forward:
+        names |= wanted & set(statement.outputs)
+        if statement.section in wanted - groups - {""}:
+            outside = {n for s in forward if s.section != statement.section for n in s.inputs}
+            names |= set(statement.outputs) - outside - set(program.outputs)
+    parts: list[set[str]] = []
+    for statement in forward:
+        if names & set(statement.outputs):
+            touching = [part for part in parts if part & set(statement.inputs)]
+            joined = set(statement.outputs).union(*touching)
+            parts = [part for part in parts if part not in touching] + [joined]
+    return tuple(frozenset(part) for part in parts)
+
+
+def kept_anyway(program: Program, words: Iterable[str]) -> frozenset[str]:
+    """Values that a recompute list keeps whether or not the backward pass reads them: `alternate-eager` does.
+
+    >>> from einscale.models import load_model
+    >>> sorted(kept_anyway(load_model("llama3-8b").layer("block").program, ["alternate-eager"]))
+    ['attended', 'gate', 'mlp_out', 'q', 'v']
+    """
+    return _checkpointed(program) if ALTERNATE_EAGER in words else frozenset()
+
+
+def _checkpointed(program: Program) -> frozenset[str]:
+    """Of the products with weights the first, third, ...; and of every group what the rest of the program reads.
+
+    None where there is no group: an embedding and a head are not checkpointed.
+    """
+    forward = [statement for statement in program.statements if statement.phase == "forward"]
+    if not any(statement.group for statement in forward):
+        return frozenset()
+    parameters = {value.name for value in program.parameters}
+    products = [s.output for s in forward if s.op == "einsum" and parameters & set(s.inputs)]
+    outside = {(s.group, name) for s in forward for name in s.inputs}
+    made = {
+        name
+        for s in forward
+        if s.group and s.op == "einsum"
+        for name in s.outputs
+        if any(group != s.group for group, read in outside if read == name)
+    }
+    return frozenset(products[::2]) | made
+
+
+def _alternate(program: Program) -> set[str]:
+    """Values that alternate recomputation makes again: those that other statements read and it does not keep."""
+    kept = _checkpointed(program)
+    forward = [statement for statement in program.statements if statement.phase == "forward"]
+    read = {name for statement in forward for name in statement.inputs}
+    return (
+        {name for s in forward if not s.group for name in s.outputs if name in read and name not in kept}
+        if kept
+        else set()
+    )

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias
 
 from einscale.dtypes import BITS
 from einscale.errors import ProgramError, SizeError, did_you_mean
-from einscale.program.maps import MapRule, find_rule, option_axes
-from einscale.program.options import check_name, check_options, need_axes, quoted, words
+from einscale.program.map_rule import MapRule
+from einscale.program.map_shapes import Shape, is_float, map_shapes, widest
+from einscale.program.maps import find_rule
+from einscale.program.options import check_name, check_options, words
+from einscale.program.routed import check_route
 from einscale.program.values import Option, Program, Statement, Value
 from einscale.units import check_size
 
-Shape: TypeAlias = tuple[tuple[str, ...], str]
-"""Axes and element type of a value."""
+__all__ = [
+    "CACHING",
+    "PHASES",
+    "AxisSizes",
+    "Shape",
+    "axis_names",
+    "check_program",
+    "check_statement",
+    "infer",
+    "infer_einsum",
+    "infer_map",
+    "is_float",
+    "known_sizes",
+    "made_kind",
+    "missing_size",
+    "program_sizes",
+]
 
 PHASES = ("forward", "recompute", "backward", "update")
 
-
-def is_float(dtype: str) -> bool:
-    """Whether values of the type have gradients.
-
-    >>> is_float("bf16"), is_float("int64"), is_float("bool")
-    (True, False, False)
-    """
-    return not dtype.startswith(("int", "uint", "bool"))
-
-
-def _widest(values: Sequence[Value]) -> str:
-    floats = [value.dtype for value in values if is_float(value.dtype)] or [value.dtype for value in values]
-    return max(floats, key=lambda name: BITS[name])
+CACHING = ("append", "carry")
+"""Maps that make, of what is kept for later tokens and of new tokens, what is kept from then on."""
 
 
 def infer_einsum(labels: tuple[tuple[str, ...], ...], inputs: Sequence[Value]) -> Shape:
@@ -58,50 +64,7 @@ def infer_einsum(labels: tuple[tuple[str, ...], ...], inputs: Sequence[Value]) -
             )
     if len(set(output)) != len(output):
         raise ProgramError("an index occurs twice in the output")
-    return output, _widest(inputs)
-
-
-def _broadcast_shape(op: str, inputs: Sequence[Value]) -> Shape:
-    largest = max(inputs, key=lambda value: len(value.axes))
-    for value in inputs:
-        extra = [axis for axis in value.axes if axis not in largest.axes]
-        if extra:
-            raise ProgramError(
-                f"{op} matches axes by name: `{value.name}` {words(value.axes)} has `{extra[0]}`, which"
-                f" `{largest.name}` {words(largest.axes)} has not"
-            )
-    return largest.axes, _widest(inputs)
-
-
-def _axes_option(op: str, options: Mapping[str, Option]) -> tuple[str, ...]:
-    axes = options["axes"]
-    if isinstance(axes, str):
-        return (axes,)
-    if not isinstance(axes, tuple):
-        raise ProgramError(f"option `axes` of {op} must be axis names", expected="for example axes=(b s)")
-    return axes
-
-
-def _sum_shape(inputs: Sequence[Value], options: Mapping[str, Option]) -> Shape:
-    axes = _axes_option("sum", options)
-    need_axes("sum", inputs[0], axes)
-    return tuple(axis for axis in inputs[0].axes if axis not in axes), inputs[0].dtype
-
-
-def _norm_shape(op: str, inputs: Sequence[Value], axes: tuple[str, ...]) -> Shape:
-    for value in inputs[1:]:
-        if value.axes not in (axes, inputs[0].axes):
-            raise ProgramError(f"{op} along {quoted(axes)} takes scale and bias of axes {words(axes)}, not {value}")
-    return inputs[0].axes, inputs[0].dtype
-
-
-def _lookup_shape(inputs: Sequence[Value], axis: str) -> Shape:
-    table, tokens = inputs
-    rest = tuple(name for name in table.axes if name != axis)
-    twice = [name for name in rest if name in tokens.axes]
-    if twice:
-        raise ProgramError(f"table `{table.name}` and indices `{tokens.name}` both have axis `{twice[0]}`")
-    return tokens.axes + rest, table.dtype
+    return output, widest(inputs)
 
 
 def _check_operands(rule: MapRule, op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -> None:
@@ -119,6 +82,8 @@ def _check_operands(rule: MapRule, op: str, inputs: Sequence[Value], options: Ma
                 f"{op} has no option `{name}`", hint=did_you_mean(name, known, f"the options of {op} are")
             )
     for position, value in enumerate(inputs):
+        if value.kind == "cache":
+            continue
         wants_integer = position in rule.integer_inputs
         if wants_integer != (not is_float(value.dtype)) and (wants_integer or value.dtype != "bool"):
             kind = "integer indices" if position in rule.integer_inputs else "floating-point numbers"
@@ -137,38 +102,7 @@ def infer_map(op: str, inputs: Sequence[Value], options: Mapping[str, Option]) -
     rule = find_rule(op, options.get("variant", ""))
     _check_operands(rule, op, inputs, options)
     check_options(op, inputs, options)
-    axes_named = option_axes(options.get("axis", ""))
-    axis = axes_named[0] if axes_named else ""
-    first = inputs[0]
-    if rule.shape == "elementwise":
-        shape = _broadcast_shape(op, inputs)
-    elif rule.shape == "first":
-        shape = _norm_shape(op, inputs, axes_named) if op == "norm" else (first.axes, first.dtype)
-    elif rule.shape == "sum":
-        shape = _sum_shape(inputs, options)
-    elif rule.shape == "broadcast":
-        axes = _axes_option(op, options)
-        if not set(first.axes) <= set(axes):
-            raise ProgramError(f"broadcast to {words(axes)} would lose an axis of {first}")
-        shape = axes, first.dtype
-    elif rule.shape == "cast":
-        if options["dtype"] not in BITS:
-            name = str(options["dtype"])
-            raise ProgramError(f"unknown dtype `{name}`", hint=did_you_mean(name, BITS, "dtypes"))
-        shape = first.axes, str(options["dtype"])
-    elif rule.shape == "lookup":
-        shape = _lookup_shape(inputs, axis)
-    elif rule.shape == "reduce":
-        need_axes(op, first, inputs[1].axes)
-        shape = tuple(name for name in first.axes if name != axis), "fp32"
-    elif rule.shape == "axis":
-        shape = axes_named, first.dtype
-    elif rule.shape == "table":
-        shape = (axis, *(name for name in first.axes if name not in inputs[1].axes)), first.dtype
-    else:
-        return tuple((value.axes, value.dtype) for value in inputs[1:])
-    extra = tuple((shape[0], "bool" if suffix == "mask" else shape[1]) for suffix in rule.extra_outputs)
-    return (shape, *extra)
+    return map_shapes(rule.shape, rule.extra_outputs, op, inputs, options)
 
 
 def infer(
@@ -251,6 +185,11 @@ def program_sizes(
     missing = next((name for name in axis_names(program) if name not in known), None)
     if missing is not None:
         raise missing_size(program, missing)
+    for statement in program.statements:
+        try:
+            check_route(statement, known.get(str(statement.option("axis"))))
+        except ProgramError as error:
+            raise SizeError(f"program `{program.name}`: {error.message}", expected=error.expected) from None
     return known
 
 
@@ -296,12 +235,14 @@ def known_sizes(
     return {name: size for name, size in resolved.items() if size is not None}
 
 
-def made_kind(position: int) -> str:
+def made_kind(position: int, op: str = "") -> str:
     """Kind of the value that a statement makes at a position, unless it is a gradient.
 
-    >>> made_kind(0), made_kind(1)
-    ('activation', 'residual')
+    >>> made_kind(0), made_kind(1), made_kind(0, "append")
+    ('activation', 'residual', 'cache')
     """
+    if op in CACHING:
+        return "cache"
     return "residual" if position else "activation"
 
 
@@ -330,7 +271,7 @@ def _check_declarations(program: Program) -> set[str]:
     made = [name for statement in program.statements for name in statement.outputs]
     fed = [value for value in program.values if value.name not in set(made)]
     for value in fed:
-        if value.kind not in ("input", "parameter", "gradient"):
+        if value.kind not in ("input", "parameter", "gradient", "cache"):
             raise ProgramError(f"value `{value.name}` is never made")
     if [value.name for value in (*fed, *program.values[len(fed) :])] != [value.name for value in program.values]:
         raise ProgramError("inputs and parameters must come first among the values")
@@ -416,10 +357,11 @@ def check_statement(statement: Statement, table: Mapping[str, Value], known: Col
             raise ProgramError(f"value `{name}` is made twice")
         if name not in table:
             raise ProgramError(f"value `{name}` is not declared")
-        if table[name].kind not in ("gradient", made_kind(position)):
+        if table[name].kind not in ("gradient", made_kind(position, statement.op)):
             raise ProgramError(f"`{name}` is made by a statement, so it is not of kind `{table[name].kind}`")
     _check_marks(statement, table)
     shapes = infer(statement.op, [table[name] for name in statement.inputs], statement.labels, dict(statement.options))
+    check_route(statement, sizes.get(str(statement.option("axis"))))
     if len(shapes) != len(statement.outputs):
         raise ProgramError(f"{statement.op} makes {len(shapes)} values, not {len(statement.outputs)}")
     for (axes, _), name in zip(shapes, statement.outputs, strict=True):

@@ -21,8 +21,10 @@ from einscale.dtypes import dtype as canonical_dtype
 from einscale.dtypes import is_dtype
 from einscale.einsum import Einsum
 from einscale.errors import NotationError, ProgramError, did_you_mean
+from einscale.layout import Chosen
 from einscale.program.lines import Line, Reader
 from einscale.program.maps import OPS
+from einscale.program.routed import infer_chosen, part_chosen
 from einscale.program.shapes import (
     PHASES,
     Shape,
@@ -42,18 +44,20 @@ def _option_text(value: Option) -> str:
     return f"({' '.join(value)})" if isinstance(value, tuple) else str(value)
 
 
-def _output_text(value: Value, inferred: Shape, of: Value | None) -> str:
-    expected = (of.axes, of.dtype) if of is not None else inferred
-    text = value.name if (value.axes, value.dtype) == expected else str(value)
+def _output_text(value: Value, inferred: tuple[Shape, Chosen], of: Value | None) -> str:
+    expected = ((of.axes, of.dtype), of.chosen) if of is not None else inferred
+    text = value.name if ((value.axes, value.dtype), value.chosen) == expected else str(value)
     return text if value.of is None else f"{text} of {value.of}"
 
 
 def _statement_text(statement: Statement, table: dict[str, Value]) -> str:
     inputs = [table[name] for name in statement.inputs]
     shapes = infer(statement.op, inputs, statement.labels, dict(statement.options))
+    chosen = infer_chosen(statement.op, inputs, statement.labels, dict(statement.options), [axes for axes, _ in shapes])
     values = [table[name] for name in statement.outputs]
     outputs = [
-        _output_text(value, shape, table.get(value.of or "")) for value, shape in zip(values, shapes, strict=True)
+        _output_text(value, inferred, table.get(value.of or ""))
+        for value, inferred in zip(values, zip(shapes, chosen, strict=True), strict=True)
     ]
     arguments = list(statement.inputs)
     if statement.op == "einsum":
@@ -71,7 +75,7 @@ def _header(program: Program) -> list[str]:
     made = {name for statement in program.statements for name in statement.outputs}
     for value in program.values:
         if value.name not in made:
-            kind = "param" if value.kind == "parameter" else "input"
+            kind = {"parameter": "param", "cache": "cache"}.get(value.kind, "input")
             of = f" of {value.of}" if value.of else ""
             tied = " tied" if value.name in program.tied else ""
             lines.append(f"{kind} {value}{of}{tied}")
@@ -102,14 +106,14 @@ def print_program(program: Program) -> str:
 LONGEST_NUMBER = 30
 """Characters of the longest number an option may have."""
 
-_Output: TypeAlias = tuple[str, Shape | None, str | None, tuple[int, int]]
+_Output: TypeAlias = tuple[str, tuple[Shape, Chosen] | None, str | None, tuple[int, int]]
 """Name, written type, what it is the gradient of, and where it stands."""
 
 _PROGRAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
-def _read_type(line: Line) -> Shape:
-    """`bf16[b s d]`."""
+def _read_type(line: Line) -> tuple[Shape, Chosen]:
+    """`bf16[b s d]`, or `bf16[e:8 b s d]` where 8 elements of `e` are chosen at each position."""
     name = line.name("a dtype")
     if not is_dtype(name):
         from einscale.dtypes import BITS
@@ -117,24 +121,38 @@ def _read_type(line: Line) -> Shape:
         raise line.error(f"unknown dtype `{name}`", line.last(), hint=did_you_mean(name, BITS, "dtypes"))
     line.need("[")
     start = line.last()[0]
-    axes = line.names_until("]", "an axis name")
+    axes: list[str] = []
+    chosen: list[tuple[str, int | float]] = []
+    while not line.accept("]"):
+        axes.append(line.name("an axis name or `]`"))
+        if line.accept(":"):
+            chosen.append((axes[-1], _read_chosen(line, axes[-1])))
     if len(set(axes)) != len(axes):
         raise line.error("a tensor has an axis twice", (start, line.last()[1]), kind=ProgramError)
-    return axes, canonical_dtype(name)
+    return (tuple(axes), canonical_dtype(name)), tuple(chosen)
+
+
+def _read_chosen(line: Line, axis: str) -> int | float:
+    """The 8 of `e:8`."""
+    count = _read_option(line)
+    if isinstance(count, (str, tuple)) or count <= 0:
+        raise line.error(f"the number of elements chosen of `{axis}` must be larger than 0", line.last(), "as in e:8")
+    return count
 
 
 def _read_declaration(reader: Reader, line: Line) -> None:
-    """`input x: bf16[b s d]`, `param w: bf16[d f] tied`, `input d_out: bf16[b s d] of out`."""
-    kind = "parameter" if line.tokens[0][1] == "param" else "input"
+    """`input x: bf16[b s d]`, `param w: bf16[d f] tied`, `cache k: bf16[b t n]`, `input d_out: bf16[b s d] of out`."""
+    word = line.tokens[0][1]
+    kind = "parameter" if word == "param" else word
     name = line.name("a value name")
     span = line.last()
     line.need(":")
-    axes, dtype = _read_type(line)
+    (axes, dtype), chosen = _read_type(line)
     of = None
-    if line.accept("of"):
+    if kind == "input" and line.accept("of"):
         of = line.name("a value name")
         kind = "gradient"
-    value = Value(name, axes, dtype, kind, of)
+    value = Value(name, axes, dtype, kind, of, chosen)
     reader.declare(line, value, span)
     reader.fed.append(value)
     if kind == "parameter" and line.accept("tied"):
@@ -186,6 +204,7 @@ def _read_return(reader: Reader, line: Line) -> None:
 _HEADERS = {
     "input": _read_declaration,
     "param": _read_declaration,
+    "cache": _read_declaration,
     "size": _read_size,
     "repeat": _read_repeat,
     "composite": _read_composite,
@@ -297,7 +316,10 @@ def _read_statement(reader: Reader, line: Line) -> None:
     try:
         shapes = infer(op, [reader.table[name] for name in inputs], labels, options)
         known = set(reader.table)
-        _declare_outputs(reader, line, op, outputs, shapes)
+        routed = infer_chosen(
+            op, [reader.table[name] for name in inputs], labels, options, [axes for axes, _ in shapes]
+        )
+        _declare_outputs(reader, line, op, outputs, tuple(zip(shapes, routed, strict=True)))
         check_statement(statement, reader.table, known, reader.axes)
     except ProgramError as error:
         if error.text is not None:
@@ -306,15 +328,20 @@ def _read_statement(reader: Reader, line: Line) -> None:
     reader.statements.append(statement)
 
 
-def _declare_outputs(reader: Reader, line: Line, op: str, outputs: list[_Output], shapes: tuple[Shape, ...]) -> None:
-    """Add what a statement makes; a type that is not written is inferred."""
+def _declare_outputs(
+    reader: Reader, line: Line, op: str, outputs: list[_Output], shapes: tuple[tuple[Shape, Chosen], ...]
+) -> None:
+    """Add what a statement makes; a type that is not written is inferred, and so is what of it is chosen."""
     if len(shapes) != len(outputs):
         message = f"{op} makes {len(shapes)} value{'s' if len(shapes) > 1 else ''}, not {len(outputs)}"
         raise line.error(message, (outputs[0][3][0], outputs[-1][3][1]), kind=ProgramError)
     for position, ((name, written, of, place), inferred) in enumerate(zip(outputs, shapes, strict=True)):
         target = reader.table[of] if of else None
-        axes, dtype = written or ((target.axes, target.dtype) if target else inferred)
-        value = Value(name, axes, dtype, "gradient" if of else made_kind(position), of)
+        known = ((target.axes, target.dtype), target.chosen) if target else inferred
+        (axes, dtype), chosen = written or known
+        if written and not chosen:
+            chosen = part_chosen(inferred[1], target.chosen if target else (), axes)
+        value = Value(name, axes, dtype, "gradient" if of else made_kind(position, op), of, chosen)
         reader.declare(line, value, place)
         reader.made.append(value)
 

@@ -25,30 +25,43 @@ __all__ = [
     "Tracer",
     "add",
     "apply",
+    "arrange",
+    "broadcast",
     "cast",
+    "causal_conv",
     "clamp",
+    "combine",
     "cross_entropy",
+    "delta_rule",
+    "dispatch",
     "dropout",
     "einsum",
+    "exp",
     "geglu",
     "gelu",
     "group",
     "layer_norm",
+    "log_softmax",
     "lookup",
     "mask",
     "mul",
     "parse_declaration",
     "parse_einsum",
+    "pick",
     "relu",
     "rms_norm",
     "rope",
+    "route",
     "scale",
     "section",
+    "sigmoid",
     "silu",
     "softcap",
     "softmax",
+    "softplus",
     "sum_over",
     "swiglu",
+    "swiglu_clamped",
     "trace",
 ]
 
@@ -238,9 +251,9 @@ def clamp(x: Traced, limit: float, *, name: str | None = None) -> Traced:
     return apply("clamp", x, name=name, limit=limit)[0] if limit else x
 
 
-def softmax(x: Traced, axis: str, *, name: str | None = None) -> Traced:
-    """Softmax along one axis."""
-    return apply("softmax", x, name=name, axis=axis)[0]
+def softmax(x: Traced, axis: str, sink: Traced | None = None, *, name: str | None = None) -> Traced:
+    """Softmax along one axis; a sink is one more score of each row, whose share goes to nothing."""
+    return apply("softmax", x, *(() if sink is None else (sink,)), name=name, axis=axis)[0]
 
 
 def dropout(x: Traced, rate: float, *, name: str | None = None) -> Traced:
@@ -299,6 +312,84 @@ def silu(x: Traced, *, name: str | None = None) -> Traced:
     return apply("silu", x, name=name)[0]
 
 
+def sigmoid(x: Traced, *, name: str | None = None) -> Traced:
+    """1 / (1 + exp(-x))."""
+    return apply("sigmoid", x, name=name)[0]
+
+
+def softplus(x: Traced, *, name: str | None = None) -> Traced:
+    """log(1 + exp(x))."""
+    return apply("softplus", x, name=name)[0]
+
+
+def exp(x: Traced, *, name: str | None = None) -> Traced:
+    """The exponential function."""
+    return apply("exp", x, name=name)[0]
+
+
+def broadcast(x: Traced, axes: str, *, name: str | None = None) -> Traced:
+    """Copies along the axes that `x` does not have yet: `broadcast(x, "b s n g k")`."""
+    return apply("broadcast", x, name=name, axes=tuple(axes.split()))[0]
+
+
+def swiglu_clamped(gate: Traced, up: Traced, *, limit: float, alpha: float, name: str | None = None) -> Traced:
+    """The experts of gpt-oss: gate sigmoid(alpha gate) (up + 1), with gate at most `limit` and up within it."""
+    return apply("swiglu_clamped", gate, up, name=name, limit=limit, alpha=alpha)[0]
+
+
+def causal_conv(
+    x: Traced, weight: Traced, *, width: int, sequence: str = "s", taps: str = "c", name: str | None = None
+) -> Traced:
+    """Each channel of x convolved along the sequence with taps of its own, its last tap on the token itself.
+
+    Args:
+        x: channels for each token.
+        weight: of the axes of the channels, and `taps`.
+        width: how many taps.
+        sequence: axis of positions; it must be whole.
+        taps: axis of the taps.
+        name: of the result.
+    """
+    return apply("causal_conv", x, weight, name=name, width=width, sequence=sequence, taps=taps)[0]
+
+
+def delta_rule(
+    queries: Traced,
+    keys: Traced,
+    values: Traced,
+    decay: Traced,
+    rate: Traced,
+    *,
+    sizes: tuple[int, int],
+    chunk: int = 64,
+    name: str | None = None,
+) -> Traced:
+    """Gated delta rule (Yang et al. 2024, arXiv 2412.06464): a matrix that forgets, and learns each value at its key.
+
+    With queries q and keys k of length one, the state S of a head is exp(-decay) S + rate k (v - S' k)', S' the state
+    after forgetting, and its result S q / sqrt(key size). FLOPs are those of the chunked form (section 3.3 there) with
+    chunks of C tokens, triangles counted as squares: for each token and head, 6 k u for the products with the state
+    (twice read, once written) and C (6 k + 4 u) inside the chunk (key with key, query with key, and the triangular
+    system applied to keys: 2 C k each; applied to values, and attention to them: 2 C u each). Solving the system, about
+    C^2 / 3 more, is left out.
+
+    Args:
+        queries: b s heads k.
+        keys: b s heads k.
+        values: b s heads u.
+        decay: b s heads.
+        rate: b s heads.
+        sizes: of a key and of a value.
+        chunk: tokens in a chunk.
+        name: of the result, b s heads u.
+    """
+    key, value = sizes
+    flops = 6 * key * value + chunk * (6 * key + 4 * value)
+    options: dict[str, Option] = {"axis": queries.axes[-1], "value": values.axes[-1], "sequence": "s"}
+    options |= {"chunk": chunk, "flops": -(-flops // max(key, value))}
+    return queries.tracer.record("delta_rule", (queries, keys, values, decay, rate), (), options, name)[0]
+
+
 def swiglu(gate: Traced, up: Traced, *, name: str | None = None) -> Traced:
     """silu(gate) times up (Shazeer 2020, arXiv 2002.05202)."""
     return apply("swiglu", gate, up, name=name)[0]
@@ -341,3 +432,76 @@ def lookup(table: Traced, indices: Traced, axis: str, *, name: str | None = None
 def cross_entropy(logits: Traced, targets: Traced, axis: str = "v", *, name: str | None = None) -> Traced:
     """Loss of each token, in fp32: log-sum-exp of its logits less the target's logit. Keeps the log-sum-exp."""
     return apply("cross_entropy", logits, targets, name=name, axis=axis)[0]
+
+
+def log_softmax(x: Traced, axis: str = "v", *, name: str | None = None) -> Traced:
+    """Logarithm of the softmax along `axis`, a tensor of its own: the loss as a framework runs it op by op."""
+    return apply("log_softmax", x, name=name, axis=axis)[0]
+
+
+def pick(x: Traced, targets: Traced, axis: str = "v", *, name: str | None = None) -> Traced:
+    """Minus the element of `x` that a target names along `axis`; of log-probabilities, the loss of each token, fp32."""
+    return apply("pick", x, targets, name=name, axis=axis)[0]
+
+
+def route(
+    logits: Traced,
+    top: int,
+    axis: str = "e",
+    *,
+    scoring: str = "softmax",
+    normalise: bool = True,
+    factor: float = 1.0,
+    groups: int = 1,
+    top_groups: int = 0,
+    bias: Traced | None = None,
+    name: str | None = None,
+) -> Traced:
+    """The weights of the `top` elements of an axis with the largest scores; the others do not exist.
+
+    Args:
+        logits: a router's scores, the axis among their axes.
+        top: how many are chosen at each position.
+        axis: what is chosen of: experts.
+        scoring: `softmax` over all logits (Fedus et al. 2022, arXiv 2101.03961), or `sigmoid` of each.
+        normalise: the weights of those chosen sum to one: a softmax over them alone (Jiang et al. 2024, Mixtral, arXiv
+            2401.04088).
+        factor: what the weights are multiplied with.
+        groups: groups the axis is in, contiguous and equal; those chosen lie in the best `top_groups` of them
+            (node-limited routing: DeepSeek-V3, arXiv 2412.19437, section 2.1.2). 1 for no limit.
+        top_groups: see `groups`; 0 for all.
+        bias: added to the scores for the choice only, of the chosen axis; no gradient.
+        name: of the result.
+    """
+    options: dict[str, Option] = {"axis": axis, "scoring": scoring, "top": top}
+    options |= {"normalise": 1} if normalise else {}
+    options |= {"factor": factor} if factor != 1 else {}
+    options |= {"groups": groups, "top_groups": top_groups or groups} if groups != 1 else {}
+    operands = (logits,) if bias is None else (logits, bias)
+    return logits.tracer.record("route", operands, (), options, name)[0]
+
+
+def dispatch(x: Traced, gates: Traced, axis: str = "e", *, capacity: float = 1.0, name: str | None = None) -> Traced:
+    """Copies of each row of `x`, one for each element of `axis` that its weights choose.
+
+    Args:
+        x: rows of tokens.
+        gates: the result of `route`.
+        axis: what was chosen of; it becomes the first axis of the result.
+        capacity: rows kept for each element, as a multiple of the mean; 1 drops and pads nothing.
+        name: of the result.
+    """
+    options: dict[str, Option] = {"axis": axis}
+    if capacity != 1:
+        options["capacity"] = capacity
+    return x.tracer.record("dispatch", (x, gates), (), options, name)[0]
+
+
+def arrange(x: Traced, *, name: str | None = None) -> Traced:
+    """Rows that were dispatched, put next to each other by expert: the same numbers, read and written once."""
+    return apply("arrange", x, name=name)[0]
+
+
+def combine(x: Traced, axis: str = "e", *, name: str | None = None) -> Traced:
+    """Sum over the chosen elements of an axis."""
+    return apply("combine", x, name=name, axis=axis)[0]

@@ -9,8 +9,10 @@ from types import FrameType
 
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import NotationError, ProgramError
+from einscale.layout import Chosen, index_words
 from einscale.program.maps import find_rule
 from einscale.program.options import NAME, check_name
+from einscale.program.routed import infer_chosen
 from einscale.program.shapes import AxisSizes, check_program, infer, made_kind
 from einscale.program.values import Option, Program, Statement, Value
 
@@ -24,18 +26,28 @@ class Traced:
     `x + y` is `add(x, y)`, `x * y` is `mul(x, y)` and `x * 0.5` is `scale(x, 0.5)`.
     """
 
-    __slots__ = ("axes", "default", "dtype", "kind", "name", "tracer")
+    __slots__ = ("axes", "chosen", "default", "dtype", "kind", "name", "tracer")
 
-    def __init__(self, tracer: Tracer, axes: tuple[str, ...], dtype: str, kind: str, name: str | None, default: str):
+    def __init__(
+        self,
+        tracer: Tracer,
+        axes: tuple[str, ...],
+        dtype: str,
+        kind: str,
+        name: str | None,
+        default: str,
+        chosen: Chosen = (),
+    ):
         self.tracer = tracer
         self.axes = axes
         self.dtype = dtype
         self.kind = kind
         self.name = name
         self.default = default
+        self.chosen = chosen
 
     def __repr__(self) -> str:
-        return f"{self.name or self.default}: {self.dtype}[{' '.join(self.axes)}]"
+        return f"{self.name or self.default}: {self.dtype}[{index_words(self.axes, self.chosen)}]"
 
     def __add__(self, other: Traced) -> Traced:
         return self.tracer.record("add", (self, other))[0]
@@ -87,11 +99,11 @@ class Tracer:
     def feed(self, name: str, declaration: str, kind: str) -> Traced:
         """A value that comes from outside, declared as `bf16[b s d]`."""
         check_name(name, "value name")
-        axes, dtype = parse_declaration(declaration)
+        axes, dtype, chosen = parse_declaration(declaration)
         if name in self.names:
             raise ProgramError(f"two values are called `{name}`")
         self.names.add(name)
-        value = Traced(self, axes, dtype, kind, name, name)
+        value = Traced(self, axes, dtype, kind, name, name, chosen)
         self.fed.append(value)
         return value
 
@@ -120,7 +132,7 @@ class Tracer:
 
     def as_value(self, traced: Traced) -> Value:
         """The value with its name settled."""
-        return Value(self.resolve(traced), traced.axes, traced.dtype, traced.kind)
+        return Value(self.resolve(traced), traced.axes, traced.dtype, traced.kind, chosen=traced.chosen)
 
     def record(
         self,
@@ -139,6 +151,7 @@ class Tracer:
                 raise ProgramError(f"operand {position} of {op}, `{traced!r}`, belongs to another program")
         values = [self.as_value(traced) for traced in inputs]
         shapes = infer(op, values, labels, options or {})
+        chosen = infer_chosen(op, values, labels, options or {}, [axes for axes, _ in shapes])
         if labels:
             self.sizes.join_einsum(labels, [*(value.axes for value in values), shapes[0][0]])
         suffixes = ("", *(f"_{suffix}" for suffix in _suffixes(op, options or {})))
@@ -152,9 +165,10 @@ class Tracer:
                 self,
                 axes,
                 canonical_dtype(dtype) if dtype and not position else inferred,
-                made_kind(position),
+                made_kind(position, op),
                 name if not position else None,
                 op if not position else suffixes[position],
+                chosen[position],
             )
             for position, (axes, inferred) in enumerate(shapes)
         )
@@ -216,11 +230,11 @@ ACTIVE: ContextVar[Tracer | None] = ContextVar("active_tracer", default=None)
 """The tracer of the function that is running."""
 
 
-def parse_declaration(text: str) -> tuple[tuple[str, ...], str]:
-    """Axes and element type of `dtype[axis axis ...]`.
+def parse_declaration(text: str) -> tuple[tuple[str, ...], str, Chosen]:
+    """Axes, element type and what is chosen of `dtype[axis axis ...]`.
 
-    >>> parse_declaration("bf16[b s d]")
-    (('b', 's', 'd'), 'bf16')
+    >>> parse_declaration("bf16[b s d]"), parse_declaration("bf16[e:8 b d]")
+    ((('b', 's', 'd'), 'bf16', ()), (('e', 'b', 'd'), 'bf16', (('e', 8),)))
 
     Raises:
         NotationError: it does not follow the form.
@@ -228,14 +242,20 @@ def parse_declaration(text: str) -> tuple[tuple[str, ...], str]:
     head, bracket, rest = text.strip().partition("[")
     if not bracket or not rest.endswith("]"):
         raise NotationError("not a tensor", text=text, span=(0, len(text)), expected="a form such as bf16[b s d]")
-    axes = tuple(rest[:-1].split())
+    words = [word.partition(":") for word in rest[:-1].split()]
+    axes = tuple(word[0] for word in words)
+    for axis, colon, count in words:
+        if colon and not (count.isdigit() and int(count[:20]) > 0):
+            start = text.index(f"{axis}:", text.index("["))
+            place = (start, start + len(f"{axis}:{count}"))
+            raise NotationError(f"`{count}` is not a number of elements", text=text, span=place, expected="as in e:8")
     for axis in axes:
         if not NAME.fullmatch(axis):
             start = text.index(axis, text.index("["))
             raise NotationError(f"`{axis}` is not an axis name", text=text, span=(start, start + len(axis)))
     if len(set(axes)) != len(axes):
         raise NotationError("a tensor has an axis twice", text=text, span=(text.index("["), len(text)))
-    return axes, canonical_dtype(head.strip())
+    return axes, canonical_dtype(head.strip()), tuple((axis, int(count)) for axis, _, count in words if count)
 
 
 def parse_einsum(spec: str) -> tuple[tuple[str, ...], ...]:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from einscale.einsum import Einsum
+from einscale.layout import Chosen, Tensor
 
 Option: TypeAlias = str | int | float | tuple[str, ...]
 
@@ -19,8 +20,12 @@ class Value(Struct, frozen=True):
         axes: one axis name per dim; sizes are looked up by axis name.
         dtype: element type: a canonical dtype.
         kind: `input` (fed in), `parameter`, `activation` (made forward), `residual` (a statement's extra output that
-            only the backward pass reads: dropout mask, log-sum-exp), or `gradient`.
-        of: for a gradient, the value it is the gradient of.
+            only the backward pass reads: dropout mask, log-sum-exp), `gradient`, or `cache` (kept for later tokens:
+            keys and values; fed in, and what `append` makes of it). Programs of an optimizer's update have `state`
+            (what the optimizer keeps) and `updated` (a parameter after the step) besides.
+        of: for a gradient, the value it is the gradient of; for a state or an updated parameter, the parameter.
+        chosen: (axis, count): at every position of the other axes only so many of its elements exist (the experts that
+            a token is sent to), spread evenly.
     """
 
     name: str
@@ -28,9 +33,24 @@ class Value(Struct, frozen=True):
     dtype: str
     kind: str = "activation"
     of: str | None = None
+    chosen: Chosen = ()
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{' '.join(self.axes)}]"
+        return str(self.tensor)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The value as a tensor, labelled by its own axes."""
+        return Tensor(self.name, self.axes, self.dtype, self.chosen)
+
+    def labelled(self, labels: tuple[str, ...]) -> Tensor:
+        """The value as a tensor whose dims are called by the labels an einsum reads or makes it with.
+
+        >>> Value("x", ("e", "s"), "bf16", chosen=(("e", 2),)).labelled(("i", "j")).chosen
+        (('i', 2),)
+        """
+        chosen = tuple((labels[self.axes.index(axis)], count) for axis, count in self.chosen)
+        return Tensor(self.name, labels, self.dtype, chosen)
 
 
 class Statement(Struct, frozen=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from einscale.models import Model, ModelConfig, list_models, load_model, parameter_counts
+from msgspec import to_builtins
+
+from einscale.models import Experts, LayerKind, Model, ModelConfig, list_models, load_model, parameter_counts
 from einscale.report.document import head
 from einscale.report.table import Cell, Column, Report, Row, Table
 from einscale.strategy import Rule, Strategy, list_strategies
@@ -15,7 +17,52 @@ from einscale.units import format_count
 def _shape(config: ModelConfig) -> str:
     """The sizes of a model in words."""
     heads = f"{config.heads} heads" + (f" ({config.kv_heads} kv)" if config.kv_heads != config.heads else "")
-    return f"{config.layers} layers, {config.hidden} wide, {heads} of {config.head_dim}, MLP {config.intermediate}"
+    latent, experts = config.latent, config.experts
+    size = f"{config.head_dim}" if latent is None else f"{config.head_dim} + {latent.rotated} rotated"
+    parts = [f"{config.layers} layers", f"{config.hidden} wide", f"{heads} of {size}"]
+    if experts is None or "d" in config.mlps:
+        parts.append(f"MLP {config.intermediate}")
+    if experts is not None:
+        shared = f" and {experts.shared} shared" if experts.shared else ""
+        parts.append(f"{experts.top} of {experts.count} experts of {experts.hidden}{shared}")
+    return ", ".join(parts)
+
+
+def _facts(config: ModelConfig) -> list[str]:
+    """What a model does besides: latents, routing, linear layers, windows, further tokens."""
+    lines, latent, experts, delta = [], config.latent, config.experts, config.delta
+    if latent is not None:
+        queries = f", queries through {latent.queries}" if latent.queries else ""
+        lines.append(
+            f"latent attention: {latent.keys} for keys and values and {latent.rotated} rotated are kept of a token"
+            f"{queries}; value heads of {latent.value}"
+        )
+    if experts is not None:
+        lines.append(_routing(config, experts))
+    if delta is not None:
+        lines.append(
+            f"linear layers (gated delta net): {config.pattern.count('l')} of {config.layers}, {delta.heads} key heads"
+            f" of {delta.key}, {delta.value_heads} value heads of {delta.value}, convolution over {delta.taps} tokens"
+        )
+    if config.windowed_layers and config.window:
+        lines.append(f"window of {config.window} in {config.windowed_layers} of {config.layers} layers")
+    if config.sinks:
+        lines.append("each head has an attention sink")
+    return lines
+
+
+def _routing(config: ModelConfig, experts: Experts) -> str:
+    """How tokens choose experts, and in which layers."""
+    layers = config.mlps.count("e")
+    words = [f"experts in {'every layer' if layers == config.layers else f'{layers} of {config.layers} layers'}"]
+    words.append(f"chosen by {experts.scoring}{', weights normalised' if experts.normalise else ''}")
+    if experts.top_groups < experts.groups:
+        words.append(f"from {experts.top_groups} of {experts.groups} groups")
+    if experts.factor != 1:
+        words.append(f"weights times {experts.factor:g}")
+    if experts.shared:
+        words.append("a shared expert" + (" with a gate" if experts.shared_gate else ""))
+    return ", ".join(words)
 
 
 def models_report() -> Report:
@@ -23,6 +70,7 @@ def models_report() -> Report:
     columns = (
         Column("name", "model"),
         Column("parameters", "parameters", "count"),
+        Column("active", "active", "count"),
         Column("shape", "shape", wrap=True),
         Column("source", "source", detail=True),
     )
@@ -32,17 +80,19 @@ def models_report() -> Report:
 
 
 def _model_row(model: Model) -> Row:
-    return Row((model.name, parameter_counts(model).total, _shape(model.config) if model.config else "", model.source))
+    counts = parameter_counts(model)
+    shape = _shape(model.config) if model.config else ""
+    return Row((model.name, counts.total, counts.active if counts.routed else None, shape, model.source))
 
 
 def models_document() -> dict[str, Any]:
     """Every preset."""
-    models = (load_model(name) for name in list_models())
+    models = [(model, parameter_counts(model)) for model in map(load_model, list_models())]
     return {
         **head("models"),
         "models": [
-            {"name": model.name, "params": {"total": parameter_counts(model).total}, "source": model.source}
-            for model in models
+            {"name": model.name, "params": {"total": counts.total, "active": counts.active}, "source": model.source}
+            for model, counts in models
         ],
     }
 
@@ -59,19 +109,16 @@ def model_report(model: Model) -> Report:
     )
     rows: list[Row] = []
     for layer in model.layers:
-        held = program_parameters(layer.program)
-        one = sum(held.values())
-        rows.append(Row((layer.kind, layer.repeat, one, one * layer.repeat)))
-        table = layer.program.table
-        rows += [
-            Row((f"{name}: {' '.join(table[name].axes)}", None, count, count * layer.repeat), 1)
-            for name, count in held.items()
-        ]
+        rows += _layer_rows(layer, program_parameters(layer.program))
     counts = parameter_counts(model)
     rows.append(Row(("total", None, None, counts.total), 0, "total"))
-    heading = [f"{model.name}: {format_count(counts.total)} parameters"]
+    for layer in model.ahead:
+        rows += _layer_rows(layer, program_parameters(layer.program), " (training only, not in the total)")
+    met = f", {format_count(counts.active)} active for one token" if counts.routed else ""
+    heading = [f"{model.name}: {format_count(counts.total)} parameters{met}"]
     if model.config is not None:
         heading.append(f"{model.config.class_name}: {_shape(model.config)}, vocabulary {model.config.vocab}")
+        heading += _facts(model.config)
     heading += [f"from {model.source}", *model.notes]
     defaults = ", ".join(f"{key} = {value}" for key, value in model.defaults)
     return Report(
@@ -83,6 +130,16 @@ def model_report(model: Model) -> Report:
             f" active for one token {counts.active:,}; a tied table counts once",
         ),
     )
+
+
+def _layer_rows(layer: LayerKind, held: Mapping[str, int], note: str = "") -> list[Row]:
+    """A kind of layer, and under it each of its parameters."""
+    table, one = layer.program.table, sum(held.values())
+    rows = [Row((layer.kind + note, layer.repeat, one, one * layer.repeat))]
+    return rows + [
+        Row((f"{name}: {' '.join(table[name].axes)}", None, count, count * layer.repeat), 1)
+        for name, count in held.items()
+    ]
 
 
 def model_document(model: Model) -> dict[str, Any]:
@@ -97,14 +154,19 @@ def model_document(model: Model) -> dict[str, Any]:
             "active": counts.active,
             "embedding": counts.embedding,
             "non_embedding": counts.non_embedding,
+            "routed": counts.routed,
+            "ahead": counts.ahead,
         },
-        "config": None if config is None else {name: getattr(config, name) for name in config.__struct_fields__},
-        "layers": [
-            {"kind": layer.kind, "repeat": layer.repeat, "sizes": dict(layer.program.sizes)} for layer in model.layers
-        ],
+        "config": None if config is None else to_builtins(config),
+        "layers": [_layer_facts(layer) for layer in model.layers],
+        "ahead": [_layer_facts(layer) for layer in model.ahead],
         "defaults": dict(model.defaults),
         "notes": list(model.notes),
     }
+
+
+def _layer_facts(layer: LayerKind) -> dict[str, Any]:
+    return {"kind": layer.kind, "repeat": layer.repeat, "sizes": dict(layer.program.sizes)}
 
 
 def strategies_report() -> Report:
@@ -134,6 +196,7 @@ def strategy_report(strategy: Strategy) -> Report:
     lines = [
         f"reshard_after_forward: {str(policy.reshard_after_forward).lower()}; fuse: {_listed(policy.fuse)};"
         f" recompute: {_listed(policy.recompute)}"
+        + ("; gathered activations are put in order" if policy.ordered else "")
     ]
     if strategy.expect is not None:
         lines.append(f"expects: {_listed(strategy.expect)}")
@@ -180,6 +243,7 @@ def strategy_document(strategy: Strategy) -> dict[str, Any]:
             "reshard_after_forward": policy.reshard_after_forward,
             "fuse": list(policy.fuse),
             "recompute": list(policy.recompute),
+            "ordered": policy.ordered,
         },
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from einscale.hardware import Chip, Doubt, Level, System, describe, list_systems, load_system
+from einscale.hardware import Chip, Doubt, Level, System, describe, list_systems, load_system, not_stated
 from einscale.report.document import head
 from einscale.report.table import Cell, Column, Report, Row, Table
 from einscale.roofline import CUBES, Roofline, roofline
@@ -108,6 +108,7 @@ def _heading(system: System) -> tuple[str, ...]:
         f"network, fast to slow: {levels}",
         aliases,
         _note(system.chip),
+        _gaps(system),
         system.path,
     )
     return tuple(filter(None, lines))
@@ -115,6 +116,19 @@ def _heading(system: System) -> tuple[str, ...]:
 
 def _note(chip: Chip) -> str:
     return f"{chip.name}: {chip.note}" if chip.note else ""
+
+
+GAPS = {
+    "chip.host_bandwidth": "chip.host_bandwidth (nothing is priced that moves to the host)",
+    "chip.power": "chip.power (no energy is stated)",
+}
+"""What follows where a figure of a chip is not stated."""
+
+
+def _gaps(system: System) -> str:
+    """Figures that no source states, and what follows."""
+    missing = ", ".join(GAPS[key] for key in not_stated(system))
+    return f"not stated: {missing}" if missing else ""
 
 
 def _figures(system: System) -> tuple[Table, Table]:
@@ -190,6 +204,7 @@ def system_document(system: System) -> dict[str, Any]:
             {"name": level.name, "kind": level.kind, "domain": level.domain, "shape": list(level.shape)}
             for level in system.levels
         ],
+        "not_stated": list(not_stated(system)),
         "figures": [{field: getattr(fact, field) for field in fact.__struct_fields__} for fact in describe(system)],
         "roofline": roofline_document(roofline(system)),
     }

@@ -11,6 +11,7 @@ from einscale.layer import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
 from einscale.plan import work_results
+from einscale.planner.planned import PlannedProgram
 from einscale.report.table import Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
@@ -25,9 +26,6 @@ COLUMNS = (
     Column("bound", "bound by", wrap=True),
     Column("cause", "cause", detail=True),
 )
-
-SECTION_TITLES = {"": "other"}
-
 
 WORST = 4
 """How many padded tensors are named."""
@@ -79,16 +77,16 @@ def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
         priced_rows = [row for row in kind.rows if row.planned.phase == phase]
         last = {row.planned.statement.section: position for position, row in enumerate(priced_rows)}
         for position, priced in enumerate(priced_rows):
-            rows += _statement_rows(priced, kind, detail)
+            rows += statement_rows(priced, kind.planned, detail)
             section = priced.planned.statement.section
             if last[section] == position:
                 rows += _section_total(kind, phase, section)
-        rows.append(_total_row(f"{kind.kind} {phase}", kind.totals(phase), "subtotal"))
+        rows.append(total_row(f"{kind.kind} {phase}", kind.totals(phase), "subtotal"))
     if len(report.phases) > 1:
         name = f"{kind.kind}, one layer" if kind.repeat > 1 else kind.kind
-        rows.append(_total_row(name, kind.totals(), "total"))
+        rows.append(total_row(name, kind.totals(), "total"))
     if kind.repeat > 1:
-        rows.append(_total_row(f"{kind.repeat} layers", kind.totals().times(kind.repeat), "total"))
+        rows.append(total_row(f"{kind.repeat} layers", kind.totals().times(kind.repeat), "total"))
     title = f"{kind.kind} (x {kind.repeat})" if kind.repeat > 1 else kind.kind
     return Table(kind.kind, title, COLUMNS, tuple(rows))
 
@@ -97,28 +95,40 @@ def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
     """Sub-total of a section, unless the section has no name or is the whole phase."""
     if not section or len(kind.sections) == 1:
         return []
-    return [_total_row(f"{section} {phase}", kind.totals(phase, section), "subtotal")]
+    return [total_row(f"{section} {phase}", kind.totals(phase, section), "subtotal")]
 
 
-def _total_row(name: str, totals: Totals, role: str) -> Row:
+def total_row(name: str, totals: Totals, role: str) -> Row:
+    """Sums over statements, in the columns of `COLUMNS`.
+
+    Args:
+        name: what they are the sums of.
+        totals: the sums.
+        role: of the row.
+    """
     share = totals.communication_seconds / totals.seconds if totals.seconds else 0.0
     local, network = format_seconds(totals.compute_seconds), format_seconds(totals.communication_seconds)
     cells = (totals.flops, totals.traffic, totals.received, totals.seconds, f"net {100 * share:.0f} %")
     return Row((name, "", "", *cells, f"local {local} + network {network}"), 0, role)
 
 
-def _statement_rows(priced: PricedStatement, kind: KindReport, detail: bool) -> Iterable[Row]:
-    """The row of a statement, after the collectives that feed it and before those that bring its result to rest."""
-    planned = priced.planned
-    early = len(planned.before)
+def statement_rows(priced: PricedStatement, planned: PlannedProgram, detail: bool) -> Iterable[Row]:
+    """The row of a statement, after the collectives that feed it and before those that bring its result to rest.
+
+    Args:
+        priced: the statement.
+        planned: its program.
+        detail: also show operands' layouts and moves that are free.
+    """
+    early = len(priced.planned.before)
     for collective in priced.collectives[:early]:
         yield from _collective_rows(collective, detail)
-    result, layout = work_results(planned.work)[0]
+    result, layout = work_results(priced.planned.work)[0]
     yield Row(
         (
-            _described(priced, kind.planned.strategy.policy.fuse),
+            _described(priced, planned.strategy.policy.fuse),
             layout.text(result.indices),
-            _shape(result, layout, kind),
+            _shape(result, layout, planned),
             priced.flops,
             priced.traffic,
             None,
@@ -144,8 +154,7 @@ def _operands(priced: PricedStatement) -> str:
     return "reads " + ", ".join(f"{tensor.name}: {layout.text(tensor.indices)}" for tensor, layout in pairs)
 
 
-def _shape(tensor: Tensor, layout: Layout, kind: KindReport) -> str:
-    planned = kind.planned
+def _shape(tensor: Tensor, layout: Layout, planned: PlannedProgram) -> str:
     return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.mesh.degrees))
 
 

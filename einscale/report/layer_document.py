@@ -129,11 +129,12 @@ def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
         "hbm_bytes": row.traffic,
         "seconds": row.local.seconds,
         "bound": row.local.bound,
-        "collectives": [_collective(priced) for priced in row.collectives],
+        "collectives": [collective_document(priced) for priced in row.collectives],
     }
 
 
-def _collective(priced: PricedCollective) -> dict[str, Any]:
+def collective_document(priced: PricedCollective) -> dict[str, Any]:
+    """One collective of a statement."""
     step = priced.step
     return {
         "kind": step.kind,
@@ -147,6 +148,7 @@ def _collective(priced: PricedCollective) -> dict[str, Any]:
         "seconds": priced.seconds,
         "exposed_seconds": priced.exposed_seconds,
         "streamed": step.streamed,
+        "distinct": step.distinct,
         "cause": step.cause,
     }
 
@@ -155,7 +157,7 @@ def _held(held: Held) -> dict[str, Any]:
     return {
         "tensor": held.tensor.name,
         "dtype": held.tensor.dtype,
-        "layout": held.layout.text(held.tensor.indices),
+        "layout": held.layout.text(held.tensor.indices, held.tensor.chosen),
         "bytes": held.bytes,
         "reason": held.reason,
     }

@@ -15,7 +15,21 @@ from einscale.units import format_bytes, format_count, format_flops, format_seco
 Cell: TypeAlias = str | int | float | None
 """A value in base units, text, or nothing."""
 
-KINDS = ("text", "integer", "count", "bytes", "flops", "si", "seconds", "ratio", "percent", "+bytes", "+si", "+seconds")
+KINDS = (
+    "text",
+    "integer",
+    "count",
+    "bytes",
+    "flops",
+    "si",
+    "seconds",
+    "ratio",
+    "percent",
+    "share",
+    "+bytes",
+    "+si",
+    "+seconds",
+)
 ROLES = ("", "collective", "section", "subtotal", "total")
 
 
@@ -91,6 +105,8 @@ def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
     ('3 MiB', '1.5 ms', '1.00')
     >>> format_cell(12345678, "integer"), format_cell(0.125, "percent"), format_cell(None, "bytes")
     ('12,345,678', '12.5 %', '')
+    >>> format_cell(0.00042, "percent"), format_cell(0.00042, "share")
+    ('0.042 %', '0.0 %')
     >>> format_cell(2**20, "+bytes"), format_cell(-1e-3, "+seconds"), format_cell(0, "+si")
     ('+1 MiB', '-1 ms', '')
     """
@@ -115,6 +131,8 @@ def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
         return format_ratio(value)
     if kind == "percent":
         return f"{100 * value:.3g} %"
+    if kind == "share":
+        return f"{100 * value:.1f} %"
     return str(value)
 
 

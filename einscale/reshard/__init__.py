@@ -11,7 +11,7 @@ from einscale.collectives import ALL_GATHER, FREE, REDUCE_SCATTER, SLICE, Collec
 from einscale.digits import Digits, digits_of
 from einscale.dtypes import bytes_of
 from einscale.errors import LayoutError, UsageError, did_you_mean
-from einscale.layout import Layout, Tensor, check_layout
+from einscale.layout import Layout, Tensor, check_layout, chosen_share
 from einscale.mesh import Mesh
 from einscale.reshard.answers import solve
 from einscale.reshard.moves import Move, State, digits_in, mask_of
@@ -125,7 +125,7 @@ def volume(tensor: Tensor, states: tuple[State, ...], sizes: Mapping[str, int], 
     for d, index in enumerate(tensor.indices):
         counts = lcm(*(digits.size(state[0][d]) for state in states))
         elements *= -(-sizes[index] // counts) * counts
-    return int(bytes_of(elements, tensor.dtype))
+    return int(bytes_of(chosen_share(elements, tensor.chosen, sizes), tensor.dtype))
 
 
 def emit(

@@ -3,6 +3,7 @@
 from einscale.strategy.load import MOVED, list_strategies, load_strategy, parse_strategy
 from einscale.strategy.place import bind_strategy, divide_composite, place, stored_layout
 from einscale.strategy.values import CLASSES, LARGEST, ROLES, Policy, Rule, Strategy
+from einscale.strategy.zero import replicas, with_zero
 
 __all__ = [
     "CLASSES",
@@ -18,5 +19,7 @@ __all__ = [
     "load_strategy",
     "parse_strategy",
     "place",
+    "replicas",
     "stored_layout",
+    "with_zero",
 ]

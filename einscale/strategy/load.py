@@ -19,9 +19,9 @@ NAMED = Path(__file__).parent / "named"
 
 MAX_FILE_BYTES = 1_000_000
 
-MOVED = ("parameters", "gradients", "activations", "statistics", "shared")
+MOVED = ("parameters", "gradients", "activations", "statistics", "shared", "kv_cache", "optimizer")
 """Classes of what a collective moves, as `expect` names them: parameters, their gradients, activations and theirs,
-statistics of maps, and what is made of parameters alone."""
+statistics of maps, what is made of parameters alone, keys and values kept for later tokens, and optimizer states."""
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,17 +38,25 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
 
 ORDER = (
     "dp",
+    "zero1",
+    "zero2",
     "fsdp",
     "hsdp",
     "megatron",
     "megatron-sp",
+    "megatron-sp+etp",
     "fsdp+tp",
     "2d",
     "weight-gathered",
     "context",
     "ring",
     "ulysses",
+    "ulysses+ring",
     "megatron-sp+context",
+    "batch-attention",
+    "2d-batch-attention",
+    "split-kv",
+    "dp-attention",
 )
 """Named strategies in the order they are best read."""
 
@@ -57,7 +65,7 @@ def list_strategies() -> tuple[Strategy, ...]:
     """The named strategies, in the order they are best read.
 
     >>> [strategy.name for strategy in list_strategies()][:5]
-    ['dp', 'fsdp', 'hsdp', 'megatron', 'megatron-sp']
+    ['dp', 'zero1', 'zero2', 'fsdp', 'hsdp']
     """
     return tuple(parse_strategy((NAMED / f"{name}.toml").read_text("utf-8"), f"{name}.toml") for name in ORDER)
 

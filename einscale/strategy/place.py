@@ -20,8 +20,8 @@ def bind_strategy(strategy: Strategy, mesh: Mesh) -> Strategy:
 
     >>> from einscale.mesh import parse_mesh
     >>> from einscale.strategy import load_strategy
-    >>> bind_strategy(load_strategy("megatron"), parse_mesh("dp=2,tp=4")).compute[1].axes
-    ('tp',)
+    >>> bind_strategy(load_strategy("megatron"), parse_mesh("dp=2,tp=4")).compute[1]
+    Rule(index='b', axes=('dp',), scope='')
 
     Raises:
         StrategyError: an axis of the mesh plays no role in the strategy, so its devices would only repeat work.
@@ -39,12 +39,14 @@ def bind_strategy(strategy: Strategy, mesh: Mesh) -> Strategy:
         roles = ", ".join(
             f"{role} ({', '.join(ROLES[role][:3])})" if role in ROLES else role for role in strategy.roles
         )
+        twin = next((name for role, name in playing.items() if name and idle[0] in ROLES.get(role, ())), None)
+        names = [name for role in strategy.roles for name in ROLES.get(role, (role,))]
         raise StrategyError(
             f"mesh axis `{idle[0]}` has no role in strategy `{strategy.name}`: its devices would only repeat work",
             text=str(mesh),
             span=(at := str(mesh).find(f"{idle[0]}="), at + len(idle[0])),
             expected=f"axes that play {roles}",
-            hint=did_you_mean(idle[0], [name for role in strategy.roles for name in ROLES.get(role, (role,))], "names"),
+            hint=f"`{twin}` plays its role already" if twin else did_you_mean(idle[0], names, "names"),
         )
     live = {role: name for role, name in playing.items() if name is not None and mesh.size(name) > 1}
     return msgspec.structs.replace(
@@ -123,8 +125,9 @@ def divide_composite(
     total = product(room.values())
     ways = shards(axes, mesh.degrees)
     if ways > total:
+        what = f"heads `h` ({total})" if rule.index == "h" else f"`{rule.index}` has {total} elements and"
         raise StrategyError(
-            f"`{rule.index}` has {total} elements and cannot be divided {ways} ways over mesh axis {'/'.join(axes)}",
+            f"{what} cannot be divided {ways} ways over mesh axis {'/'.join(axes)}",
             hint=f"use at most {total} devices along {'/'.join(axes)}, or another rule for `{rule.index}`",
         )
     placed: dict[str, tuple[str, ...]] = dict.fromkeys(parts, ())

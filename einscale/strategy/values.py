@@ -13,13 +13,14 @@ ROLES: dict[str, tuple[str, ...]] = {
     "data": ("data", "dp", "fsdp", "batch", "shard"),
     "model": ("model", "tp", "tensor"),
     "context": ("context", "cp", "seq", "sequence"),
+    "ulysses": ("ulysses",),
     "pod": ("pod", "dcn", "replicate"),
     "expert": ("expert", "ep"),
     "pipe": ("pipe", "pp", "stage"),
 }
 """Role -> the mesh-axis names that play it; a name outside this table plays itself."""
 
-CLASSES = ("residual", "parameters", "gradients", "optimizer")
+CLASSES = ("residual", "parameters", "gradients", "optimizer", "kv_cache", "routed")
 """Classes of tensors a store table may speak of."""
 
 LARGEST = "*"
@@ -37,13 +38,23 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True):
         stream: statement groups whose operands are gathered, and results scattered, block by block around a ring while
             the group computes (ring attention): two blocks are held instead of all.
         auto: groups, sections or single results whose einsums are placed by the free planner, not by the compute table.
+        deduplicate: a token is sent once to a device that holds several of its experts, and its results come back as
+            one sum; without it, every copy is sent.
+        overlap: collectives that a training step hides behind work that does not wait for them: of `parameters`,
+            `gradients`, `activations` (collective matmuls), `routed` (tokens on their way to experts).
+        ordered: activations gathered or scattered along a dim that others are outside of are copied into order, as
+            PyTorch's functional collectives do with batch-first tensors; where the sequence is kept outermost
+            (Megatron), or a collective matmul reads the blocks where they are, nothing is copied.
     """
 
     reshard_after_forward: bool = True
-    fuse: tuple[str, ...] = ("attention",)
+    fuse: tuple[str, ...] = ("attention", "activation")
     recompute: tuple[str, ...] = ()
     stream: tuple[str, ...] = ()
     auto: tuple[str, ...] = ()
+    deduplicate: bool = True
+    overlap: tuple[str, ...] = ("parameters", "gradients")
+    ordered: bool = False
 
 
 class Rule(Struct, frozen=True):
@@ -94,6 +105,7 @@ class Strategy(Struct, frozen=True):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Every role or mesh axis its rules name."""
+        """Every role or mesh axis its rules name: roles in the order of `ROLES`, then the others."""
         rules = [*self.compute, *(rule for _, table in self.store for rule in table)]
-        return tuple(dict.fromkeys(axis for rule in rules for axis in rule.axes))
+        named = dict.fromkeys(axis for rule in rules for axis in rule.axes)
+        return (*(role for role in ROLES if role in named), *(axis for axis in named if axis not in ROLES))

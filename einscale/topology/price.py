@@ -15,10 +15,12 @@ from einscale.collectives import (
     PERMUTE,
     REDUCE_SCATTER,
     Collective,
+    divided_most,
 )
+from einscale.distinct import distinct_share
 from einscale.errors import UsageError
 from einscale.hardware import Level, System
-from einscale.layout import local_bytes
+from einscale.layout import local_bytes, shards
 from einscale.numeric import Number, maximum, product
 from einscale.topology.formulas import Cost, Segment, check_kind, entering, full, switch, torus
 from einscale.topology.network import Network, level_counts, segments, wraps
@@ -58,11 +60,14 @@ def level_cost(kind: str, group: Group, level: Level, *, first: bool) -> Cost:
     return torus(kind, group.parts)
 
 
-def alpha_beta(kind: str, parts: Sequence[Group], system: System) -> tuple[Number, Number]:
+def alpha_beta(
+    kind: str, parts: Sequence[Group], system: System, shares: Sequence[Number] = ()
+) -> tuple[Number, Number]:
     """(seconds of latency, seconds per local byte) of a collective over groups on every level, elementwise.
 
     The levels work at the same time on their own shares of the data, so the slowest decides the bytes; latencies add,
-    and the launch of the slowest-starting level is paid once.
+    and the launch of the slowest-starting level is paid once. `shares` says per level what enters it where that is not
+    what `entering` says.
     """
     check_kind(kind)
     counts = [part.count for part in parts]
@@ -71,7 +76,11 @@ def alpha_beta(kind: str, parts: Sequence[Group], system: System) -> tuple[Numbe
     beta: Number = 0.0
     for position, (part, level) in enumerate(zip(parts, system.levels, strict=True)):
         steps, factor = level_cost(kind, part, level, first=position == 0)
-        scale = entering(kind, part.count, product(counts[:position]), product(counts[position + 1 :]))
+        scale = (
+            shares[position]
+            if shares
+            else entering(kind, part.count, product(counts[:position]), product(counts[position + 1 :]))
+        )
         beta = maximum(beta, factor * scale / level.bandwidth.used)
         alpha = alpha + steps * level.hop.used
         launch = maximum(launch, (part.count > 1) * level.launch.used)
@@ -146,9 +155,30 @@ def step_seconds(step: Collective, sizes: Mapping[str, Number], network: Network
     """
     if step.kind in FREE:
         return 0.0
-    alpha, beta = coefficients(step.kind, step.axes, network)
     held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
+    if step.distinct:
+        shares = level_shares(step, sizes, network)
+        alpha, beta = alpha_beta(step.kind, groups(step.axes, network), network.system, shares)
+    else:
+        alpha, beta = coefficients(step.kind, step.axes, network)
     return float(alpha + beta * held)
+
+
+def level_shares(step: Collective, sizes: Mapping[str, Number], network: Network) -> tuple[float, ...]:
+    """Per level, fast to slow, what of the copies of tokens enters it in an all-to-all that sends no copy twice.
+
+    A token crosses to each domain of a level once, however many of its experts lie there, and is passed on inside to
+    the devices that hold them (DeepEP; DeepSeek-V3, arXiv 2412.19437, section 3.2.2): a slow level carries the expected
+    number of its domains met, and the fastest that of devices.
+    """
+    degrees = network.mesh.degrees
+    index, axes = divided_most(step)
+    counts = level_counts(tuple(axis for axis in axes if axis in step.axes), network)
+    elsewhere = shards((axis for axis in axes if axis not in step.axes), degrees)
+    return tuple(
+        float(distinct_share(sizes[index], elsewhere * product(counts[level:]), step.distinct, *step.limited))
+        for level in range(len(counts))
+    )
 
 
 class Term(Struct, frozen=True):
@@ -207,11 +237,15 @@ def explain_step(step: Collective, sizes: Mapping[str, Number], network: Network
     64 MiB × 7/8 / 450 GB/s
     """
     held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
-    return explain(step.kind, step.axes, held, network)
+    shares = level_shares(step, sizes, network) if step.distinct else ()
+    return explain(step.kind, step.axes, held, network, shares)
 
 
-def explain(kind: str, axes: tuple[str, ...], held: float, network: Network) -> Formula:
-    """The formula of a collective over mesh axes on `held` bytes per device, its operands filled in."""
+def explain(kind: str, axes: tuple[str, ...], held: float, network: Network, shares: Sequence[float] = ()) -> Formula:
+    """The formula of a collective over mesh axes on `held` bytes per device, its operands filled in.
+
+    `shares` says per level what of them enters it, where an all-to-all of tokens sends no copy twice.
+    """
     if kind in FREE:
         return Formula(kind, 1, (), "", 0.0, 0.0)
     check_kind(kind)
@@ -229,16 +263,22 @@ def explain(kind: str, axes: tuple[str, ...], held: float, network: Network) -> 
             continue
         steps, factor = level_cost(kind, part, level, first=position == 0)
         inside, outside = int(product(counts[:position])), int(product(counts[position + 1 :]))
-        seconds = factor * entering(kind, part.count, inside, outside) * held / level.bandwidth.used
-        expression, filled = _fill(kind, part, level, held, devices, inside, outside)
+        share = shares[position] if shares else entering(kind, part.count, inside, outside)
+        seconds = factor * share * held / level.bandwidth.used
+        if shares:
+            expression, filled = _fill(kind, part, level, held, devices, inside, 1)
+            expression, filled = f"D {expression}", f"{share:.3g} sent once × {filled}"
+        else:
+            expression, filled = _fill(kind, part, level, held, devices, inside, outside)
         terms.append(Term(level.name, _pattern(part, level), expression, filled, float(seconds)))
         if steps * level.hop.used:
             waits.append(f"{steps:g} × {format_seconds(level.hop.used)}")
         launch = max(launch, level.launch.used)
     if launch:
         waits.append(format_seconds(launch))
-    alpha, beta = coefficients(kind, axes, network)
-    return Formula(kind, devices, tuple(terms), " + ".join(waits), alpha, alpha + beta * held)
+    alpha, beta = alpha_beta(kind, parts, system, shares)
+    seconds = float(alpha + beta * held)
+    return Formula(kind, devices, tuple(terms), " + ".join(waits), float(alpha), seconds)
 
 
 def _pattern(part: Group, level: Level) -> str:

@@ -73,7 +73,8 @@ def measure(model_name: str, name: str, auto: bool, repeats: int) -> dict[str, f
     model, strategy, system = load_model(model_name), load_strategy(name), load_system("h100")
     if auto:
         strategy = replace(strategy, policy=replace(strategy.policy, auto=("mlp",)))
-    mesh = make_mesh(dict(zip(strategy.roles, DEVICES[len(strategy.roles)], strict=True)))
+    roles = [role for role in strategy.roles if role != "expert"]  # the models here have none
+    mesh = make_mesh(dict(zip(roles, DEVICES[len(roles)], strict=True)))
     batch, network, policy = batch_ways(strategy, mesh), bind(mesh, system), strategy.policy
 
     def plan() -> None:

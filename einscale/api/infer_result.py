@@ -1,0 +1,323 @@
+"""What `einscale.prefill`, `decode` and `infer` answer: reports with money, and what follows from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from einscale.api.serving import Asked, repeated_cache_notes
+from einscale.infer import (
+    DecodeReport,
+    DisaggregatedReport,
+    Instance,
+    PrefillReport,
+    RequestReport,
+    ServingMemory,
+    SpeculativeReport,
+    SweepRow,
+    cost_per_million_tokens,
+    kv_bytes,
+    kv_bytes_per_token,
+    most_requests,
+    most_sequences,
+)
+from einscale.units import format_seconds
+
+if TYPE_CHECKING:
+    from einscale.api.serving_advice import ServingAdvice
+
+
+class PrefillResult(Struct, frozen=True):
+    """Prompts read into the cache, priced: read `report`, print it, or take it as a document.
+
+    Args:
+        report: the passes, where their time goes, memory.
+        price_per_hour: of one device, None if not given.
+        notes: what was decided where nothing was given.
+    """
+
+    report: PrefillReport
+    price_per_hour: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits in the memory of the devices."""
+        return self.report.memory.fits
+
+    @property
+    def cost_per_million_tokens(self) -> float | None:
+        """Money for a million tokens of prompts, None without a price."""
+        return _cost(self.price_per_hour, self.report.instance.devices, self.report.tokens_per_second)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain values for JSON: exact ints, base units, every input resolved."""
+        from einscale.report.infer_document import prefill_document
+
+        return prefill_document(self)
+
+    def to_text(
+        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+    ) -> str:
+        """The report as text; arguments as for `InferResult.to_text`."""
+        from einscale.report.infer import prefill_tables
+        from einscale.report.text import render_text
+
+        return render_text(prefill_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        report = self.report
+        what = f"batch {report.batch}, prompt {report.prompt}: {format_seconds(report.seconds)}"
+        return f"PrefillResult({_where(report.instance)}, {what}, {_fit(self.fits)})"
+
+
+class DecodeResult(Struct, frozen=True):
+    """Tokens generated one after the other, priced: read `report`, print it, or take it as a document.
+
+    Args:
+        report: a step, where its time goes, memory.
+        price_per_hour: of one device, None if not given.
+        notes: what was decided where nothing was given.
+    """
+
+    report: DecodeReport
+    price_per_hour: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits in the memory of the devices."""
+        return self.report.memory.fits
+
+    @property
+    def largest_batch(self) -> int:
+        """The most sequences that fit until their last token; 0 if none does."""
+        report = self.report
+        return most_sequences(report.instance, prompt=max(1, report.context), output=report.output)
+
+    @property
+    def cost_per_million_tokens(self) -> float | None:
+        """Money for a million output tokens, None without a price."""
+        return _cost(self.price_per_hour, self.report.instance.devices, self.report.tokens_per_second)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain values for JSON: exact ints, base units, every input resolved."""
+        from einscale.report.infer_document import decode_document
+
+        return decode_document(self)
+
+    def to_text(
+        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+    ) -> str:
+        """The report as text; arguments as for `InferResult.to_text`."""
+        from einscale.report.infer import decode_tables
+        from einscale.report.text import render_text
+
+        return render_text(decode_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        report = self.report
+        token = format_seconds(report.seconds_per_token)
+        what = f"batch {report.batch}, context {report.context}, output {report.output}: a token {token}"
+        return f"DecodeResult({_where(report.instance)}, {what}, {_fit(self.fits)})"
+
+
+class InferResult(Struct, frozen=True):
+    """A batch of requests from prompt to last token, priced: read it, print it, or take it as a document.
+
+    Args:
+        asked: the request, every input resolved.
+        report: prefill and decode on the same devices, nothing guessed.
+        speculative: decoding with a draft, None if not asked for.
+        draft_prefill: the draft reads the prompts too.
+        disaggregated: prefill on instances of their own, None if not asked for.
+        sweep: decode steps at the points of a sweep.
+    """
+
+    asked: Asked
+    report: RequestReport
+    speculative: SpeculativeReport | None = None
+    draft_prefill: PrefillReport | None = None
+    disaggregated: DisaggregatedReport | None = None
+    sweep: tuple[SweepRow, ...] = ()
+
+    @property
+    def instance(self) -> Instance:
+        """What answers; what decodes, where prefill has instances of its own."""
+        return self.report.prefill.instance
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided where nothing was given, and remarks on the model."""
+        last = self.report.decode.step if self.report.decode else self.report.prefill.last
+        return (*self.asked.notes, *repeated_cache_notes(self.instance, last), *self.instance.model.notes)
+
+    @property
+    def first_token_seconds(self) -> float:
+        """Time to first token, without queueing."""
+        found = self.disaggregated or self.report
+        return found.first_token_seconds
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Time per output token of one sequence after the first, expected where guesses are accepted."""
+        found = self.speculative or self.disaggregated or self.report
+        return found.seconds_per_token
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole request, without queueing."""
+        if self.disaggregated is not None:
+            return self.disaggregated.seconds
+        if self.speculative is None:
+            return self.report.seconds
+        reading = self.draft_prefill.seconds if self.draft_prefill else 0.0
+        return self.first_token_seconds + reading + (self.asked.output - 1) * self.speculative.seconds_per_token
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens a second: one batch follows on the other, or prefill and decode run at the same time apart."""
+        if self.disaggregated is not None:
+            return self.disaggregated.tokens_per_second
+        return self.asked.batch * self.asked.output / self.seconds
+
+    @property
+    def devices(self) -> int:
+        """Devices of all instances."""
+        return self.disaggregated.devices if self.disaggregated is not None else self.instance.devices
+
+    @property
+    def tokens_per_second_per_device(self) -> float:
+        """Output tokens a second for each device."""
+        return self.tokens_per_second / self.devices
+
+    @property
+    def tokens_per_second_per_user(self) -> float | None:
+        """Output tokens a second that one request sees after its first; None where there is one token only."""
+        return 1 / self.seconds_per_token if self.seconds_per_token else None
+
+    @property
+    def memories(self) -> tuple[ServingMemory, ...]:
+        """Bytes on a device: of the instance; of the one that prefills and the one that decodes where they are two."""
+        if self.disaggregated is not None:
+            return self.disaggregated.prefill.memory, self.disaggregated.decode.memory
+        if self.speculative is not None and self.draft_prefill is not None:
+            reading = (self.report.prefill.memory.working, self.draft_prefill.memory.working)
+            return (replace(self.speculative.memory, working=max(self.speculative.memory.working, *reading)),)
+        return (self.report.memory,)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits in the memory of the devices."""
+        return all(memory.fits for memory in self.memories)
+
+    @property
+    def largest_batch(self) -> int:
+        """The most requests that fit at once, all prompts read in the same pass; 0 if none does."""
+        asked = self.asked
+        return most_requests(
+            self.instance,
+            prompt=asked.prompt,
+            output=asked.output,
+            chunk=asked.chunk,
+            microbatches=asked.microbatches,
+        )
+
+    @property
+    def largest_decode_batch(self) -> int:
+        """The most sequences that fit until their last token, prompts read elsewhere or bit by bit; 0 for none."""
+        return most_sequences(self.instance, prompt=self.asked.prompt, output=self.asked.output - 1)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one more token of one sequence adds to the caches of all layers, all devices together."""
+        return kv_bytes_per_token(self.instance.model, self.instance.precision)
+
+    @property
+    def kv_bytes_per_sequence(self) -> int:
+        """Bytes of one sequence's cache before its last token, in whole pages, all devices together."""
+        tokens = self.asked.prompt + self.asked.output - 1
+        return kv_bytes(self.instance.model, self.instance.precision, tokens, page=self.instance.page)
+
+    @property
+    def price_per_second(self) -> float | None:
+        """Money for a second of all devices, None without a price."""
+        price = self.asked.price_per_hour
+        if price is None:
+            return None
+        apart, split = self.asked.apart, self.disaggregated
+        if split is None or apart is None:
+            return price * self.devices / 3600
+        other = price if apart.price_per_hour is None else apart.price_per_hour
+        prefills = split.prefill_instances * split.prefill.instance.devices
+        decodes = split.decode_instances * split.decode.instance.devices
+        return (prefills * other + decodes * price) / 3600
+
+    @property
+    def cost_per_million_tokens(self) -> float | None:
+        """Money for a million output tokens, the reading of their prompts in it; None without a price."""
+        return None if self.price_per_second is None else self.price_per_second / self.tokens_per_second * 1e6
+
+    @property
+    def advice(self) -> tuple[ServingAdvice, ...]:
+        """The nearest changes with which it would fit, each priced; worked out when asked for."""
+        from einscale.api.serving_advice import advise
+
+        return advise(self)
+
+    def to_dict(self, *, advice: tuple[ServingAdvice, ...] | None = None) -> dict[str, Any]:
+        """The answer as plain values for JSON: exact ints, base units, every input resolved.
+
+        Args:
+            advice: what `advice` gave, if it is worked out already.
+        """
+        from einscale.report.infer_document import infer_document
+
+        return infer_document(self, advice)
+
+    def to_text(
+        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+    ) -> str:
+        """The report as text.
+
+        Args:
+            detail: also every kind of layer, every statement of a step and every collective with its cause.
+            explain: also how each number came about, its formula with the operands filled in.
+            width: columns to wrap at; None does not wrap.
+            units: `iec` or `si`.
+        """
+        from einscale.report.infer import infer_tables
+        from einscale.report.text import render_text
+
+        return render_text(infer_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        asked, first = self.asked, format_seconds(self.first_token_seconds)
+        token = f", a token {format_seconds(self.seconds_per_token)}" if self.seconds_per_token else ""
+        what = f"batch {asked.batch}, prompt {asked.prompt}, output {asked.output}: first token {first}{token}"
+        return f"InferResult({_where(self.instance)}, {what}, {_fit(self.fits)})"
+
+
+def _where(instance: Instance) -> str:
+    """The model and what answers, for one line."""
+    return f"{instance.model.name}, {instance.mesh} on {instance.system.name}"
+
+
+def _fit(fits: bool) -> str:
+    return "fits" if fits else "does not fit"
+
+
+def _cost(price: float | None, devices: int, tokens_per_second: float) -> float | None:
+    """Money for a million tokens, None without a price."""
+    return None if price is None else cost_per_million_tokens(price, devices, tokens_per_second)

@@ -1,0 +1,272 @@
+"""`einscale.train_step`: a model, a mesh, a strategy -> what one optimizer step costs, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from einscale.api.request import (
+    check_batch,
+    check_overhead,
+    check_price,
+    check_text,
+    chosen_model,
+    chosen_sequence,
+    chosen_strategy,
+    chosen_system,
+    fixed_size,
+    suited_strategy,
+)
+from einscale.errors import UsageError
+from einscale.hardware import System
+from einscale.memory import FRAMEWORK
+from einscale.mesh import Mesh, make_mesh
+from einscale.models import Model
+from einscale.precision import Precision, parse_precision
+from einscale.program.loss import FUSED
+from einscale.stages import pipe_axis
+from einscale.strategy import Strategy, replicas
+from einscale.train import Advice, Offload, TrainReport, advise, reserved_memory, reserves, train_report
+from einscale.train.request import make_setup
+from einscale.units import check_size, format_seconds
+
+
+class TrainResult(Struct, frozen=True):
+    """One optimizer step, priced: read `report`, print it, or take it as a document.
+
+    Args:
+        report: layers, stages, times and memory.
+        price_per_hour: of one device, None if not given; in whatever money it was given in.
+        training_tokens: tokens of the whole training run, None if not given.
+    """
+
+    report: TrainReport
+    price_per_hour: float | None = None
+    training_tokens: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits in the memory of its devices."""
+        return self.report.fits
+
+    @property
+    def step_price(self) -> float | None:
+        """Money for one step on all devices, None without a price."""
+        if self.price_per_hour is None:
+            return None
+        return self.price_per_hour * self.report.setup.mesh.devices * self.report.step_seconds / 3600
+
+    @property
+    def training_steps(self) -> int | None:
+        """Steps of the whole training run, the last one perhaps not full; None without its tokens."""
+        return None if self.training_tokens is None else -(-self.training_tokens // self.report.setup.tokens)
+
+    @property
+    def training_days(self) -> float | None:
+        """Days of the whole training run, nothing ever failing; None without its tokens."""
+        return None if self.training_steps is None else self.training_steps * self.report.step_seconds / 86400
+
+    @property
+    def training_price(self) -> float | None:
+        """Money for the whole training run, None without its tokens or a price."""
+        if self.training_steps is None or self.step_price is None:
+            return None
+        return self.training_steps * self.step_price
+
+    @property
+    def reserved(self) -> int | None:
+        """Bytes that PyTorch's caching allocator reserves on each device of the fullest stage, the runtime's with them.
+
+        None on TPUs, where the compiler plans memory and nothing is reserved, and with activations on the host.
+
+        More than what is needed: what it cannot use again for other tensors is in. It is what a monitor of the device
+        shows. Whether a step `fits` goes by what is needed, for an allocator that runs out gives back what it caches.
+        """
+        report = self.report
+        return reserved_memory(report) + report.setup.overhead if reserves(report) else None
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """The nearest changes that would fit, each priced; worked out when asked for."""
+        return advise(self.report)
+
+    def to_dict(self, *, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
+        """The answer as plain values for JSON: exact ints, base units, every input resolved.
+
+        Args:
+            advice: what `advice` gave, if it is worked out already.
+        """
+        from einscale.report.train_document import train_document
+
+        return train_document(self, advice)
+
+    def to_text(
+        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+    ) -> str:
+        """The report as text.
+
+        Args:
+            detail: also every tensor at the peak and every collective.
+            explain: also how each number came about, its formula with the operands filled in.
+            width: columns to wrap at; None does not wrap.
+            units: `iec` or `si`.
+        """
+        from einscale.report.text import render_text
+        from einscale.report.train import train_tables
+
+        return render_text(train_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        setup, fits = self.report.setup, "fits" if self.fits else "does not fit"
+        what = f"batch {setup.batch} x {setup.sequence}: a step {format_seconds(self.report.step_seconds)}"
+        return f"TrainResult({setup.model.name}, {setup.mesh} on {setup.network.system.name}, {what}, {fits})"
+
+
+def train_step(
+    model: str | Model,
+    *,
+    mesh: Mesh | str | Mapping[str, int] = "data=1",
+    strategy: str | Strategy | None = None,
+    hardware: str | Path | System | None = None,
+    batch: int | None = None,
+    sequence: int | None = None,
+    microbatch: int | None = None,
+    schedule: str | None = None,
+    chunks: int | None = None,
+    first_layers: int | None = None,
+    last_layers: int | None = None,
+    precision: str | Precision = "bf16",
+    optimizer: str = "adamw",
+    zero: int | None = None,
+    recompute: str | Iterable[str] | None = None,
+    overlap: str | Iterable[str] | None = None,
+    offload_optimizer: bool = False,
+    offload_activations: float = 0.0,
+    attention: str = "causal",
+    overhead: int = FRAMEWORK,
+    loss: str = FUSED,
+    capacity: float = 1.0,
+    price_per_hour: float | None = None,
+    tokens: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    shard: str | Mapping[str, str | Iterable[str] | None] | None = None,
+) -> TrainResult:
+    """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
+
+    >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
+    >>> answer.fits, answer.report.setup.microbatches, 0.2 < answer.report.mfu < 0.7
+    (True, 8, True)
+
+    Args:
+        model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
+        mesh: its axes, major to minor: `"pipe=4,data=8,model=8"`, a mapping of names to sizes, or a `Mesh`.
+        strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
+        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
+        batch: sequences in the global batch.
+        sequence: tokens in a sequence; by default 4096, or as many as the model allows.
+        microbatch: sequences that a data-parallel replica works on at a time; 1 by default.
+        schedule: pipeline schedule: `gpipe`, `1f1b`, `interleaved`, `zb-h1`, `zb-h2`, `zb-v`, `dualpipe`, `dualpipev`.
+        chunks: model chunks on each pipeline stage (virtual stages).
+        first_layers: blocks on the first stage, where they are not divided evenly.
+        last_layers: blocks on the last stage.
+        precision: a preset, `PRESET,KEY=DTYPE,...`, or a `Precision`.
+        optimizer: `adamw`, `adam8bit`, `adafactor`, `muon`, `sgd`, ...
+        zero: ZeRO stage added to the strategy: optimizer state (1), gradients (2), parameters (3) divided.
+        recompute: `none`, `selective`, `full`, `alternate` (keeps every second product), or groups, sections, results.
+        overlap: collectives that are hidden: of `parameters`, `gradients`, `activations`, `routed`; or `none`.
+        offload_optimizer: the optimizer's state rests, and is updated, on the host.
+        offload_activations: share of the saved activations that rests on the host.
+        attention: how attention counts in model FLOPs: `causal` (half) or `full`.
+        overhead: bytes a runtime takes on each device beside tensors.
+        loss: how the software runs the loss: `fused` (one kernel, fp32 logits), `compiled` (16-bit logits) or `eager`.
+        capacity: rows each expert has room for, in even shares of those the tokens chose; above 1 they are padded.
+        price_per_hour: of one device.
+        tokens: of the whole training run: days and money follow.
+        sizes: axis -> size, for axes that a program of your own leaves open.
+        shard: compute rules of your own, before those of `strategy`.
+
+    Raises:
+        EinscaleError: an argument cannot be understood, or a request cannot be met; the message names the nearest
+            values that could.
+    """
+    devices = make_mesh(mesh)
+    notes: list[str] = []
+    loaded = chosen_model(model, sizes)
+    chosen = _chosen(strategy, shard, loaded, devices, zero)
+    if strategy is None and not shard and zero is None and pipe_axis(devices) and replicas(chosen):
+        zero = 1
+        notes.append("zero: 1, as pipelines do (none was given)")
+    if strategy is None and not shard and devices.devices > 1:
+        notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
+    length = chosen_sequence(loaded, sequence, notes)
+    given = fixed_size(loaded, "b", "batch", batch) or batch
+    setup = make_setup(
+        loaded,
+        chosen,
+        devices,
+        chosen_system(hardware),
+        batch=None if given is None else check_batch(given),
+        sequence=length,
+        precision=parse_precision(precision),
+        microbatch=None if microbatch is None else check_size(microbatch, "microbatch"),
+        schedule=None if schedule is None else check_text(schedule, "a schedule", "1f1b"),
+        chunks=None if chunks is None else check_size(chunks, "chunks"),
+        first=first_layers,
+        last=last_layers,
+        optimizer=optimizer,
+        zero=zero,
+        recompute=_words(recompute, "recompute"),
+        overlap=_words(overlap, "overlap"),
+        offload=_offload(offload_optimizer, offload_activations),
+        attention=check_text(attention, "the count of attention", "causal"),
+        overhead=check_overhead(overhead),
+        loss=check_text(loss, "a form of the loss", FUSED),
+        capacity=capacity,
+        notes=notes,
+    )
+    price = check_price(price_per_hour)
+    trained = None if tokens is None else check_size(tokens, "tokens")
+    return TrainResult(train_report(setup, (*notes, *loaded.notes)), price, trained)
+
+
+def _chosen(
+    strategy: str | Strategy | None,
+    shard: str | Mapping[str, str | Iterable[str] | None] | None,
+    model: Model,
+    mesh: Mesh,
+    zero: int | None,
+) -> Strategy:
+    """The strategy asked for, or one that suits the mesh.
+
+    Beside a ZeRO stage, and in a pipeline, it is one that leaves parameters whole: FSDP would gather them again for
+    every microbatch.
+    """
+    if strategy is None and not shard and (zero is not None or pipe_axis(mesh)):
+        default = suited_strategy(model, mesh)
+        strategy = {"fsdp": "dp", "fsdp+tp": "megatron-sp", "hsdp": "dp"}.get(default, default)
+    return chosen_strategy(strategy, shard, model, mesh)
+
+
+def _words(given: str | Iterable[str] | None, what: str) -> tuple[str, ...] | None:
+    """Names, from a list or from text with commas."""
+    if given is None:
+        return None
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise UsageError(f"{what} must be names, not {type(given).__name__}", expected="text with commas, or a list")
+    parts = given.split(",") if isinstance(given, str) else tuple(given)
+    return tuple(part.strip() for part in parts if check_text(part, what, "none").strip())
+
+
+def _offload(optimizer: bool, activations: float) -> Offload:
+    """What rests on the host, every value checked."""
+    if not isinstance(optimizer, bool):
+        raise UsageError(f"offload_optimizer must be True or False, not {optimizer!r}")
+    if isinstance(activations, bool) or not isinstance(activations, int | float) or not 0 <= activations <= 1:
+        raise UsageError(f"offload_activations must be a share from 0 to 1, not {activations!r}")
+    return Offload(optimizer, float(activations))

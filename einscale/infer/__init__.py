@@ -1,0 +1,68 @@
+"""What a request costs: prefill, decode with a cache, memory, batches that fit, and ways to serve."""
+
+from einscale.infer.cache import fed_caches, kv_bytes, kv_bytes_per_token, tokens_kept
+from einscale.infer.instance import default_serving_strategy, make_instance
+from einscale.infer.largest import most_requests, requests_fit
+from einscale.infer.memory import largest_batch, serving_memory
+from einscale.infer.requests import decode_report, most_sequences, prefill_report, request_report, sweep
+from einscale.infer.serving import (
+    DisaggregatedReport,
+    SpeculativeReport,
+    ahead_instance,
+    cost_per_million_tokens,
+    default_bandwidth,
+    disaggregated_report,
+    expected_tokens,
+    speculative_report,
+)
+from einscale.infer.step import Planner, serving_program
+from einscale.infer.values import (
+    AxisTime,
+    DecodeReport,
+    Instance,
+    KindStep,
+    PrefillReport,
+    RequestReport,
+    ServingMemory,
+    Spent,
+    StepReport,
+    SweepRow,
+)
+
+__all__ = [
+    "AxisTime",
+    "DecodeReport",
+    "DisaggregatedReport",
+    "Instance",
+    "KindStep",
+    "Planner",
+    "PrefillReport",
+    "RequestReport",
+    "ServingMemory",
+    "SpeculativeReport",
+    "Spent",
+    "StepReport",
+    "SweepRow",
+    "ahead_instance",
+    "cost_per_million_tokens",
+    "decode_report",
+    "default_bandwidth",
+    "default_serving_strategy",
+    "disaggregated_report",
+    "expected_tokens",
+    "fed_caches",
+    "kv_bytes",
+    "kv_bytes_per_token",
+    "largest_batch",
+    "make_instance",
+    "most_requests",
+    "most_sequences",
+    "prefill_report",
+    "request_report",
+    "requests_fit",
+    "serving_memory",
+    "serving_program",
+    "speculative_report",
+    "sweep",
+    "tokens_kept",
+]

@@ -1,0 +1,95 @@
+"""What an instance holds while it answers requests, and how many sequences fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from einscale.infer.cache import device_cache_bytes
+from einscale.infer.step import Planner
+from einscale.infer.values import ServingMemory
+from einscale.layout import local_bytes
+from einscale.memory import parameters_held, peak
+from einscale.planner.planned import PlannedProgram
+
+MOST_SEQUENCES = 2**40
+"""Beyond it nobody asks how many sequences fit."""
+
+
+def serving_memory(planner: Planner, plans: Mapping[str, PlannedProgram], batch: int, tokens: int) -> ServingMemory:
+    """Bytes on each device of the pipeline stage that needs most.
+
+    Args:
+        planner: plans of the instance.
+        plans: every kind of layer in the pass at hand, of one microbatch, the head among them.
+        batch: sequences whose caches are held, all microbatches together.
+        tokens: tokens of each in the cache.
+    """
+    weights = {kind: sum(held.bytes for held in parameters_held(planned)) for kind, planned in plans.items()}
+    tied = tied_bytes(plans["head"]) if "head" in plans else 0
+    working = {kind: peak(planned).bytes for kind, planned in plans.items()}
+    stages = [
+        ServingMemory(
+            weights=sum(weights[kind] * count for kind, count in stage)
+            + tied * ("head" in dict(stage) and "embedding" not in dict(stage)),
+            cache=device_cache_bytes(plans, batch, tokens, planner.instance.page, stage),
+            working=max((working.get(kind, 0) for kind, _ in stage), default=0),
+            capacity=planner.instance.capacity,
+            overhead=planner.instance.overhead,
+        )
+        for stage in planner.stages
+    ]
+    return max(stages, key=lambda memory: memory.needed)
+
+
+def tied_bytes(planned: PlannedProgram) -> int:
+    """Bytes on one device of parameters a program reads that live in another: the embedding's table, in the head."""
+    table = planned.program.table
+    return sum(
+        int(local_bytes(table[name].tensor, planned.resting[name], planned.sizes, planned.mesh.degrees))
+        for name in planned.program.tied
+    )
+
+
+def largest_batch(planner: Planner, tokens: int, *, new: int = 1, microbatches: int = 1) -> int:
+    """The most sequences whose caches fit beside the weights, a multiple of the ways the batch is divided; 0 for none.
+
+    Found by bisection: what is needed never falls with the batch.
+
+    Args:
+        planner: plans of the instance.
+        tokens: tokens of each sequence in the cache.
+        new: tokens of each that a step runs on.
+        microbatches: parts the batch is divided into.
+
+    >>> from einscale.hardware import load_system
+    >>> from einscale.infer.instance import make_instance
+    >>> from einscale.mesh import parse_mesh
+    >>> from einscale.models import load_model
+    >>> instance = make_instance(load_model("llama3-8b"), parse_mesh("model=1"), load_system("h100"))
+    >>> largest_batch(Planner(instance), 8192)
+    59
+    """
+    unit = planner.instance.ways * microbatches
+
+    def fits(units: int) -> bool:
+        batch = units * unit
+        plans = planner.all_plans(batch // microbatches, new, max(0, tokens - new), logits=1)
+        return serving_memory(planner, plans, batch, tokens).fits
+
+    return most(fits) * unit
+
+
+def most(fits: Callable[[int], bool], limit: int = MOST_SEQUENCES) -> int:
+    """The largest whole number up to a limit that fits, where whatever is smaller fits too; 0 for none.
+
+    >>> most(lambda n: n <= 37), most(lambda n: n <= 37, 20), most(lambda n: False)
+    (37, 20, 0)
+    """
+    low, high = 0, 1
+    while high <= limit and fits(high):
+        low, high = high, high * 2
+    high = min(high, limit + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

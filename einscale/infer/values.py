@@ -1,0 +1,463 @@
+"""What answering requests costs, as frozen values: steps, where their time goes, memory, reports."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from einscale.cost import PricedStatement, Totals, total
+from einscale.efficiency import Execution
+from einscale.hardware import System, flop_rate, sustained
+from einscale.mesh import Mesh
+from einscale.models import Model
+from einscale.planner.planned import PlannedProgram
+from einscale.precision import Precision
+from einscale.strategy import Strategy
+from einscale.topology import Network
+
+PAGE = 16
+"""Tokens in a page of the cache when none is given: vLLM's block size (Kwon et al. 2023, arXiv 2309.06180)."""
+
+
+class Instance(Struct, frozen=True):
+    """A model on a mesh, ready to answer requests.
+
+    Args:
+        model: its layers as programs.
+        strategy: compute and store tables, roles not yet bound.
+        network: the mesh bound to the links of a system.
+        precision: element types; weights rest in the type they are read in, keys and values in `kv_cache`.
+        ways: how many ways the strategy divides the batch.
+        pipe: mesh axis of the pipeline, "" for none.
+        page: tokens in a page of the cache: a sequence holds whole pages.
+        memory_share: share of the chip's memory that may be used.
+        execution: how local work is run, to be timed by what the chip's kernels reach; None for the roofline, which no
+            run is faster than. A chip whose kernels nobody measured is priced by the roofline in any case.
+        overhead: bytes of each device that a runtime takes beside tensors.
+    """
+
+    model: Model
+    strategy: Strategy
+    network: Network
+    precision: Precision
+    ways: int = 1
+    pipe: str = ""
+    page: int = PAGE
+    memory_share: float = 1.0
+    execution: Execution | None = None
+    overhead: int = 0
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return self.network.mesh
+
+    @property
+    def system(self) -> System:
+        """Chips and links."""
+        return self.network.system
+
+    @property
+    def timed_by(self) -> Network:
+        """The network at the bandwidth that collectives reach, where kernels are timed by what they reach."""
+        if self.execution is None:
+            return self.network
+        return replace(self.network, system=sustained(self.network.system))
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return self.mesh.devices
+
+    @property
+    def stages(self) -> int:
+        """Pipeline stages; 1 without a pipeline."""
+        return self.mesh.size(self.pipe) if self.pipe else 1
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of memory of a device that may be used."""
+        return int(self.system.chip.memory_bytes * self.memory_share)
+
+
+class AxisTime(Struct, frozen=True):
+    """Collectives over some mesh axes.
+
+    Args:
+        axes: mesh axes, `model` or `x/y`.
+        seconds: time that nothing hides.
+        latency_seconds: what of it does not depend on bytes.
+        bytes: bytes a device receives.
+        count: how many there are.
+    """
+
+    axes: str
+    seconds: float
+    latency_seconds: float
+    bytes: float
+    count: float
+
+
+class Spent(Struct, frozen=True):
+    """Where the time of a step goes; the parts add up to `seconds`.
+
+    A kernel bound by compute counts as compute; one bound by memory is shared out by the bytes it moves.
+
+    Args:
+        weights: memory-bound kernels, for the weights they read.
+        cache: the same, for keys and values (and recurrent states) they read and write.
+        activations: the same, for everything else.
+        compute: compute-bound kernels.
+        network: collectives by mesh axes.
+        launch: starts of kernels, and what they wait for the host that sends them.
+        hops: transfers between pipeline stages.
+        waiting: pipeline stages that have nothing to do.
+    """
+
+    weights: float = 0.0
+    cache: float = 0.0
+    activations: float = 0.0
+    compute: float = 0.0
+    network: tuple[AxisTime, ...] = ()
+    launch: float = 0.0
+    hops: float = 0.0
+    waiting: float = 0.0
+
+    @property
+    def communication(self) -> float:
+        """Collectives over all axes."""
+        return sum((one.seconds for one in self.network), 0.0)
+
+    @property
+    def latency(self) -> float:
+        """What of the collectives does not depend on bytes."""
+        return sum((one.latency_seconds for one in self.network), 0.0)
+
+    @property
+    def local(self) -> float:
+        """Kernels."""
+        return self.weights + self.cache + self.activations + self.compute
+
+    @property
+    def seconds(self) -> float:
+        """Everything together."""
+        return self.local + self.communication + self.launch + self.hops + self.waiting
+
+    def plus(self, other: Spent) -> Spent:
+        """Both, one after the other."""
+        axes = dict.fromkeys(one.axes for one in (*self.network, *other.network))
+        network = tuple(
+            _together(name, [one for one in (*self.network, *other.network) if one.axes == name]) for name in axes
+        )
+        return Spent(
+            self.weights + other.weights,
+            self.cache + other.cache,
+            self.activations + other.activations,
+            self.compute + other.compute,
+            network,
+            self.launch + other.launch,
+            self.hops + other.hops,
+            self.waiting + other.waiting,
+        )
+
+    def times(self, factor: float) -> Spent:
+        """So many of them, one after the other."""
+        return Spent(
+            self.weights * factor,
+            self.cache * factor,
+            self.activations * factor,
+            self.compute * factor,
+            tuple(
+                AxisTime(o.axes, o.seconds * factor, o.latency_seconds * factor, o.bytes * factor, o.count * factor)
+                for o in self.network
+            ),
+            self.launch * factor,
+            self.hops * factor,
+            self.waiting * factor,
+        )
+
+
+def _together(axes: str, parts: list[AxisTime]) -> AxisTime:
+    """Collectives over the same axes."""
+    return AxisTime(
+        axes,
+        sum(part.seconds for part in parts),
+        sum(part.latency_seconds for part in parts),
+        sum(part.bytes for part in parts),
+        sum(part.count for part in parts),
+    )
+
+
+class KindStep(Struct, frozen=True):
+    """One layer of a kind in one step.
+
+    Args:
+        kind: as the model calls it.
+        repeat: how many layers of this kind the model has.
+        planned: the program of the new tokens, with layouts.
+        rows: priced statements, in order.
+        spent: where the time of one layer goes.
+        kernels: how many kernels one layer launches.
+    """
+
+    kind: str
+    repeat: int
+    planned: PlannedProgram
+    rows: tuple[PricedStatement, ...]
+    spent: Spent
+    kernels: int
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over the statements of one layer."""
+        return total(self.rows)
+
+
+class StepReport(Struct, frozen=True):
+    """One pass of new tokens through the model, beside those that are cached.
+
+    Args:
+        batch: sequences.
+        new: new tokens of each.
+        cached: tokens of each that are in the cache before.
+        kinds: every kind of layer that runs.
+        stages: (kind, how many) of each pipeline stage.
+        hop_seconds: time of the residual stream to the next stage; 0 without a pipeline.
+        spent: where the time goes, all stages one after the other, transfers between them left out.
+    """
+
+    batch: int
+    new: int
+    cached: int
+    kinds: tuple[KindStep, ...]
+    stages: tuple[tuple[tuple[str, int], ...], ...]
+    hop_seconds: float
+    spent: Spent
+
+    @property
+    def seconds(self) -> float:
+        """Time from the first stage's start to the last one's end."""
+        return self.spent.seconds + (len(self.stages) - 1) * self.hop_seconds
+
+    @property
+    def stage_seconds(self) -> tuple[float, ...]:
+        """Time of each stage."""
+        times = {kind.kind: kind.spent.seconds for kind in self.kinds}
+        return tuple(sum((times.get(kind, 0.0) * count for kind, count in stage), 0.0) for stage in self.stages)
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one device that holds every layer, repeated and padded work included."""
+        return sum(kind.totals.flops * kind.repeat for kind in self.kinds)
+
+    @property
+    def traffic(self) -> int:
+        """Bytes of HBM that one device that holds every layer reads and writes."""
+        return sum(kind.totals.traffic * kind.repeat for kind in self.kinds)
+
+    @property
+    def received(self) -> int:
+        """Bytes that one device that holds every layer receives."""
+        return sum(kind.totals.received * kind.repeat for kind in self.kinds)
+
+    @property
+    def kernels(self) -> int:
+        """Kernels launched."""
+        return sum(kind.kernels * kind.repeat for kind in self.kinds)
+
+
+class ServingMemory(Struct, frozen=True):
+    """Bytes on each device of the fullest pipeline stage.
+
+    Args:
+        weights: parameters at rest.
+        cache: keys, values and recurrent states of every sequence, in whole pages.
+        working: the most any layer needs while it runs.
+        capacity: what of the chip's memory may be used.
+        overhead: what a runtime takes beside tensors.
+    """
+
+    weights: int
+    cache: int
+    working: int
+    capacity: int
+    overhead: int = 0
+
+    @property
+    def needed(self) -> int:
+        """Everything together."""
+        return self.weights + self.cache + self.working + self.overhead
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits."""
+        return self.needed <= self.capacity
+
+
+class PrefillReport(Struct, frozen=True):
+    """Prompts read into the cache, and the first token of each.
+
+    Args:
+        instance: what answers.
+        batch: sequences.
+        prompt: tokens of each.
+        chunk: tokens of each that are read at a time; the prompt for all at once.
+        cached: tokens of each that were in the cache before (a shared prefix).
+        microbatches: parts the batch is divided into, so that pipeline stages work at the same time.
+        first: the first chunk of one microbatch.
+        last: the last chunk of one microbatch, with the head.
+        spent: where the time goes.
+        memory: once the prompts are cached.
+    """
+
+    instance: Instance
+    batch: int
+    prompt: int
+    chunk: int
+    cached: int
+    microbatches: int
+    first: StepReport
+    last: StepReport
+    spent: Spent
+    memory: ServingMemory
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks each prompt is read in."""
+        return -(-self.prompt // self.chunk)
+
+    @property
+    def seconds(self) -> float:
+        """Time to first token of the last sequence of the batch, without queueing."""
+        return self.spent.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Prompt tokens a second."""
+        return self.batch * self.prompt / self.seconds
+
+
+class DecodeReport(Struct, frozen=True):
+    """Tokens generated one after the other, one of every sequence in each step.
+
+    Args:
+        instance: what answers.
+        batch: sequences.
+        context: tokens of each in the cache before the first step.
+        output: tokens generated of each; the cache grows by one in each step.
+        microbatches: parts the batch is divided into, so that pipeline stages work at the same time.
+        step: a step of one microbatch in the middle of the output.
+        first_seconds: time of the first step.
+        last_seconds: time of the last one.
+        spent: where the time of a step goes, the mean over the output.
+        memory: after the last step.
+    """
+
+    instance: Instance
+    batch: int
+    context: int
+    output: int
+    microbatches: int
+    step: StepReport
+    first_seconds: float
+    last_seconds: float
+    spent: Spent
+    memory: ServingMemory
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Time per output token (of one sequence): the mean over the output."""
+        return self.spent.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Time of all steps."""
+        return self.seconds_per_token * self.output
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens a second, all sequences together."""
+        return self.batch / self.seconds_per_token
+
+    @property
+    def tokens_per_second_per_device(self) -> float:
+        """The same for each device."""
+        return self.tokens_per_second / self.instance.devices
+
+    @property
+    def flops_utilization(self) -> float:
+        """FLOPs spent over those that the chip's datasheet promises in the same time, for the compute dtype."""
+        rate = flop_rate(self.instance.system.ideal().chip, self.instance.precision.compute)
+        return self.step.flops * self.microbatches / (self.instance.stages * self.seconds_per_token * rate)
+
+    @property
+    def bandwidth_utilization(self) -> float:
+        """Bytes moved over those that the datasheet's memory bandwidth would move in the same time."""
+        rate = self.instance.system.chip.memory_bandwidth.datasheet
+        return self.step.traffic * self.microbatches / (self.instance.stages * self.seconds_per_token * rate)
+
+
+class RequestReport(Struct, frozen=True):
+    """A batch of requests from prompt to last token: a prefill, which makes the first token, and the decode steps.
+
+    Args:
+        prefill: the prompts.
+        decode: the other output tokens; None where only one is wanted.
+    """
+
+    prefill: PrefillReport
+    decode: DecodeReport | None
+
+    @property
+    def output(self) -> int:
+        """Tokens generated of each sequence."""
+        return 1 + (self.decode.output if self.decode else 0)
+
+    @property
+    def first_token_seconds(self) -> float:
+        """Time to first token."""
+        return self.prefill.seconds
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Time per output token after the first; 0 where there is none."""
+        return self.decode.seconds_per_token if self.decode else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole request, without queueing."""
+        return self.prefill.seconds + (self.decode.seconds if self.decode else 0.0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens a second where one batch follows on the other."""
+        return self.prefill.batch * self.output / self.seconds
+
+    @property
+    def memory(self) -> ServingMemory:
+        """The fuller of both phases, the larger of their working sets beside the full cache."""
+        if self.decode is None:
+            return self.prefill.memory
+        return replace(self.decode.memory, working=max(self.prefill.memory.working, self.decode.memory.working))
+
+
+class SweepRow(Struct, frozen=True):
+    """One decode step at a batch and a context.
+
+    Args:
+        batch: sequences.
+        context: tokens of each in the cache.
+        seconds_per_token: time of a step.
+        tokens_per_second: of all sequences.
+        tokens_per_second_per_device: of each device.
+        memory: bytes on a device.
+        pareto: it fits, and no other row of the same context that fits is faster a token and cheaper a token.
+    """
+
+    batch: int
+    context: int
+    seconds_per_token: float
+    tokens_per_second: float
+    tokens_per_second_per_device: float
+    memory: ServingMemory
+    pareto: bool = False

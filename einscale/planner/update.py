@@ -1,0 +1,203 @@
+"""An optimizer's step under a strategy: it runs where its states rest; gradients are brought there, weights back.
+
+Nothing here knows ZeRO or FSDP. A gradient arrives in the layout it was accumulated in, owing the sums that no
+microbatch settled; the states rest where the optimizer's store rules say; the parameter where its own do. The moves
+between the three are an all-reduce for plain data parallelism, a reduce-scatter and an all-gather for ZeRO-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from einscale.collectives import Collective
+from einscale.layout import Layout, Tensor
+from einscale.numeric import product
+from einscale.plan import LocalMap
+from einscale.planner.classes import moved_class
+from einscale.planner.direct import direct
+from einscale.planner.planned import PlannedProgram, PlannedStatement, accumulator_layouts
+from einscale.program.maps import option_axes
+from einscale.program.optimizers import FLOPS, NEWTON_SCHULZ, orthogonal_flops
+from einscale.program.values import Program, Statement, Value
+
+
+def plan_update(planned: PlannedProgram, update: Program) -> PlannedProgram:
+    """Derive the layouts and collectives of an optimizer's step.
+
+    Args:
+        planned: the program with its backward pass, planned with `deferred`; where gradients, parameters and states
+            rest follows from it.
+        update: the step, from `update_program`.
+
+    >>> from einscale.mesh import parse_mesh
+    >>> from einscale.planner.program import plan_program
+    >>> from einscale.precision import parse_precision
+    >>> from einscale.program import backward, parse_program
+    >>> from einscale.program.typed import typed
+    >>> from einscale.program.update import update_program
+    >>> from einscale.strategy import load_strategy, with_zero
+    >>> source = '''program p
+    ... input x: bf16[b d]
+    ... param w: bf16[d f]
+    ... y = einsum("b d, d f -> b f", x, w)
+    ... return y'''
+    >>> precision = parse_precision("bf16")
+    >>> program = typed(backward(parse_program(source)), precision)
+    >>> sizes, mesh, zero1 = {"b": 8, "d": 64, "f": 64}, parse_mesh("data=8"), with_zero(load_strategy("dp"), 1)
+    >>> planned = plan_program(program, zero1, mesh, sizes, deferred=True)
+    >>> step = plan_update(planned, update_program(program, "adamw", precision))
+    >>> for move in step.collectives:
+    ...     print(move, move.tensor.dtype)
+    reduce-scatter(data) d_w: d f {U:data} -> d/data f fp32
+    all-gather(data) w_new: d/data f -> d f bf16
+    """
+    return plan_kernels(update, planned, accumulator_layouts(planned))
+
+
+def plan_kernels(update: Program, planned: PlannedProgram, accumulators: Mapping[str, Layout | None]) -> PlannedProgram:
+    """The same, from where parameters and states rest.
+
+    Args:
+        update: the step.
+        planned: says where parameters and optimizer states rest.
+        accumulators: parameter -> the layout its gradient comes in; None where it rests as the planned one does.
+    """
+    return _Update(planned, update, accumulators).run()
+
+
+class _Update:
+    """Walks the kernels of a step; what is remembered is where each value rests."""
+
+    def __init__(self, planned: PlannedProgram, update: Program, accumulators: Mapping[str, Layout | None]) -> None:
+        self.planned = planned
+        self.program = update
+        self.table = update.table
+        self.resting = {value.name: self.rest(value, accumulators) for value in update.values}
+
+    def rest(self, value: Value, accumulators: Mapping[str, Layout | None]) -> Layout:
+        """Layout a value rests in."""
+        of = value.of or value.name
+        if value.kind == "gradient":
+            return accumulators.get(of) or self.planned.resting.get(value.name, self.planned.resting[of])
+        if value.kind == "state":
+            where = dict(zip(self.planned.program.table[of].axes, self.planned.optimizer[of].dims, strict=True))
+            return Layout(tuple(where[axis] for axis in value.axes))
+        return self.planned.resting[of]
+
+    def run(self) -> PlannedProgram:
+        """Plan every kernel."""
+        statements = tuple(self.plan(statement) for statement in self.program.statements)
+        return replace(self.planned, program=self.program, statements=statements, resting=self.resting)
+
+    def plan(self, statement: Statement) -> PlannedStatement:
+        """One kernel: operands to the layout of the states, new weights back to where the parameter rests."""
+        of = self.table[statement.output].of
+        assert of is not None
+        axes = self.planned.program.table[of].axes
+        placement = dict(zip(axes, self.planned.optimizer[of].dims, strict=True))
+        rows, columns = (option_axes(statement.option(name)) for name in ("rows", "columns"))
+        inside: tuple[Collective, ...] = ()
+        if statement.op == NEWTON_SCHULZ:
+            placement |= dict.fromkeys((*rows, *columns), ())
+        elif rows:
+            inside = self.factors(statement, placement, rows, columns)
+        layouts = self.layouts(statement.inputs, placement)
+        natural = self.layouts(statement.outputs, placement)
+        before = [
+            step
+            for name, layout in zip(statement.inputs, layouts, strict=True)
+            for step in self.move(name, self.resting[name], layout, statement)
+        ]
+        after = [
+            step
+            for name, layout in zip(statement.outputs, natural, strict=True)
+            for step in self.move(name, layout, self.resting[name], statement)
+        ]
+        return PlannedStatement(
+            statement, self.work(statement, layouts, natural, rows, columns), tuple(before), inside, tuple(after)
+        )
+
+    def layouts(self, names: Sequence[str], placement: Mapping[str, tuple[str, ...]]) -> tuple[Layout, ...]:
+        """Layout of each value in a kernel."""
+        return tuple(Layout(tuple(placement[axis] for axis in self.table[name].axes)) for name in names)
+
+    def tensor(self, name: str) -> Tensor:
+        """A value as a tensor."""
+        return self.table[name].tensor
+
+    def move(self, name: str, before: Layout, after: Layout, statement: Statement) -> tuple[Collective, ...]:
+        """Moves of a value between two layouts, with their reason."""
+        if before == after:
+            return ()
+        planned = self.planned
+        return direct(
+            self.tensor(name), before, after, planned.sizes, planned.mesh, self.cause(name, before, after, statement)
+        )
+
+    def cause(self, name: str, before: Layout, after: Layout, statement: Statement) -> str:
+        """Why a value moves, in words."""
+        value = self.table[name]
+        kind = moved_class(self.program, name)
+        over = ", ".join(dict.fromkeys(axis for axis in (*before.axes, *after.axes)))
+        where = after.text(value.axes)
+        if kind == "gradients":
+            owed = f"owes its sum over {', '.join(before.unreduced)}" if before.unreduced else "rests divided otherwise"
+            return f"the accumulated gradient of {value.of} {owed}; {statement.op} runs where its states rest: {where}"
+        if value.kind == "updated":
+            return f"{statement.op} updates a part of {value.of} on each device of {over}; it rests as {where}"
+        if statement.op == NEWTON_SCHULZ:
+            return f"{value.of} is made orthogonal as a whole matrix: its momentum is wanted as {where}"
+        return f"{statement.op} runs where the states of {value.of} rest: {name} is wanted as {where}"
+
+    def factors(
+        self,
+        statement: Statement,
+        placement: Mapping[str, tuple[str, ...]],
+        rows: tuple[str, ...],
+        columns: tuple[str, ...],
+    ) -> tuple[Collective, ...]:
+        """All-reduces of the sums of squares by row and by column, and of the update's size, where they are divided."""
+        gradient = self.table[statement.inputs[0]]
+        moves: list[Collective] = []
+        for what, gone in (("rows", columns), ("columns", rows), ("whole", gradient.axes)):
+            over = tuple(sorted({part for axis in gone for part in placement[axis]}))
+            if not over:
+                continue
+            axes = tuple(axis for axis in gradient.axes if axis not in gone)
+            tensor = Tensor(f"squares of {gradient.name} by {what}", axes, "fp32")
+            owing = Layout(tuple(placement[axis] for axis in axes), over)
+            cause = f"{statement.op} sums {gradient.name} over axes that are divided over {', '.join(over)}"
+            moves += direct(tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause)
+        return tuple(moves)
+
+    def work(
+        self,
+        statement: Statement,
+        layouts: tuple[Layout, ...],
+        natural: tuple[Layout, ...],
+        rows: Iterable[str],
+        columns: Iterable[str],
+    ) -> LocalMap:
+        """What one device does."""
+        return LocalMap(
+            op=statement.op,
+            inputs=tuple(self.tensor(name) for name in statement.inputs),
+            layouts=layouts,
+            outputs=tuple(self.tensor(name) for name in statement.outputs),
+            output_layouts=natural,
+            flops_per_element=self.flops(statement, rows, columns),
+            counts_first=True,
+            reads=tuple(range(len(statement.inputs))),
+        )
+
+    def flops(self, statement: Statement, rows: Iterable[str], columns: Iterable[str]) -> float:
+        """FLOPs an element of the first operand."""
+        if statement.op != NEWTON_SCHULZ:
+            return FLOPS[statement.op]
+        m, n = (int(product(self.planned.sizes[axis] for axis in axes)) for axes in (rows, columns))
+        total = orthogonal_flops(m, n)
+        if total % (m * n) == 0:
+            return total // (m * n)
+        return total / (m * n)

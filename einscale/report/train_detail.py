@@ -1,0 +1,114 @@
+"""The training report in full: every collective with its cause, the memory of every stage, every layer by itself."""
+
+from __future__ import annotations
+
+from einscale.report.table import Column, Row, Table
+from einscale.train import TrainReport
+from einscale.train.moves import Move
+
+
+def detail_tables(report: TrainReport, moves: tuple[Move, ...]) -> list[Table]:
+    """Tables that `--detail` adds.
+
+    Args:
+        report: the step.
+        moves: its collectives.
+    """
+    several = [_stage_memory_table(report)] if len(report.stages) > 1 else []
+    return [*several, _layers_table(report), *([_every_move_table(moves)] if moves else [])]
+
+
+def _stage_memory_table(report: TrainReport) -> Table:
+    """Memory of every stage, part by part."""
+    columns = (
+        Column("stage", "stage", "integer"),
+        Column("parameters_bytes", "params", "bytes"),
+        Column("gradients_bytes", "grads", "bytes"),
+        Column("optimizer_bytes", "optimizer", "bytes"),
+        Column("saved_bytes", "saved", "bytes"),
+        Column("gathered_bytes", "gathered", "bytes"),
+        Column("working_bytes", "working", "bytes"),
+        Column("needed_bytes", "needed", "bytes"),
+        Column("moment", "at the peak", detail=True),
+    )
+    rows = []
+    for stage in report.stages:
+        held = stage.memory
+        parts = (held.parameters, held.gradients, held.optimizer, held.saved, held.gathered, held.working)
+        rows.append(Row((stage.stage, *parts, held.needed, f"peak: {stage.moment}" if stage.moment else "")))
+    return Table("stage_memory", "memory of every stage, the runtime in what is needed", columns, tuple(rows))
+
+
+def _layers_table(report: TrainReport) -> Table:
+    """One layer of every kind: times of one microbatch, what it holds."""
+    columns = (
+        Column("layer", "one layer", wrap=True),
+        Column("forward_seconds", "forward", "seconds"),
+        Column("backward_seconds", "backward", "seconds"),
+        Column("recompute_seconds", "again", "seconds"),
+        Column("parameters_bytes", "params", "bytes"),
+        Column("saved_bytes", "saved", "bytes"),
+        Column("working_bytes", "working", "bytes"),
+    )
+    rows = tuple(
+        Row(
+            (
+                layer.kind,
+                layer.forward_seconds,
+                layer.backward_seconds,
+                layer.recompute_seconds or None,
+                sum(held.bytes for held in layer.parameters),
+                layer.saved_bytes,
+                layer.working_bytes,
+            )
+        )
+        for layer in report.layers
+    )
+    title = "every kind of layer: passes of one microbatch, bytes of one layer"
+    return Table("layers", title, columns, rows)
+
+
+def _every_move_table(moves: tuple[Move, ...]) -> Table:
+    """Every collective, with its cause and how far it is from its bound."""
+    columns = (
+        Column("collective", "collective", wrap=True),
+        Column("axis", "over", wrap=True),
+        Column("times", "times", "integer"),
+        Column("received_bytes", "each", "bytes"),
+        Column("seconds", "network", "seconds"),
+        Column("exposed_seconds", "exposed", "seconds"),
+        Column("bound_ratio", "x bound", "ratio"),
+        Column("cause", "cause", detail=True),
+    )
+    rows: list[Row] = []
+    section = ""
+    for move in moves:
+        here = f"{move.layer} {move.phase}".strip() or move.what
+        if here != section:
+            rows.append(Row((here, *("",) * 7), 0, "section"))
+            section = here
+        priced = move.priced
+        cells = (
+            f"{priced.step.kind} {priced.step.tensor.name}",
+            move.axis,
+            move.times,
+            priced.bytes,
+            priced.seconds,
+            move.exposed_seconds,
+            priced.bound_ratio,
+            _cause(move),
+        )
+        rows.append(Row(cells, 1, "collective"))
+    return Table("moves", "every collective of a step: times a step, bytes and seconds of one", columns, tuple(rows))
+
+
+def _cause(move: Move) -> str:
+    """Why a collective is there, from which layout to which it goes, and what hides it."""
+    step = move.priced.step
+    indices = step.tensor.indices
+    layouts = f"{step.before.text(indices) or 'scalar'} -> {step.after.text(indices) or 'scalar'}"
+    lines = [f"{layouts}: {step.cause}" if step.before != step.after else step.cause]
+    if move.hidden_by:
+        share = 1 - (move.exposed_seconds or 0.0) / move.priced.seconds if move.priced.seconds else 0.0
+        lines.append(f"{100 * share:.3g} % hidden behind {move.hidden_by}")
+    return "\n".join(line for line in lines if line)

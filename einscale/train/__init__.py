@@ -1,0 +1,34 @@
+"""One optimizer step on a cluster: what it computes, moves, holds and takes, stage by stage."""
+
+from einscale.train.advice import Advice, advise
+from einscale.train.request import make_setup
+from einscale.train.reserved import reserved_memory, reserves
+from einscale.train.step import train_report, trained_layers
+from einscale.train.values import (
+    Alive,
+    LayerCost,
+    Offload,
+    StageMemory,
+    StageReport,
+    StepPart,
+    TrainReport,
+    TrainSetup,
+)
+
+__all__ = [
+    "Advice",
+    "Alive",
+    "LayerCost",
+    "Offload",
+    "StageMemory",
+    "StageReport",
+    "StepPart",
+    "TrainReport",
+    "TrainSetup",
+    "advise",
+    "make_setup",
+    "reserved_memory",
+    "reserves",
+    "train_report",
+    "trained_layers",
+]

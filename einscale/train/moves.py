@@ -1,0 +1,145 @@
+"""Every collective of a step on one stage: how often it runs, and what of it the step waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from einscale.collectives import FREE, PERMUTE, Collective
+from einscale.cost import PricedCollective
+from einscale.overlap import GRADIENTS, PARAMETERS, overlap_kind
+from einscale.planner.planned import PlannedProgram
+from einscale.schedule import find_schedule, placement
+from einscale.stages import HEAD
+from einscale.train.values import TrainReport
+
+UPDATE = "update"
+STREAMED = "streamed"
+STATISTICS = "statistics"
+STAGES = "between stages"
+OPTIMIZER = "optimizer"
+
+
+class Move(Struct, frozen=True):
+    """A collective, as often as the stage that works longest runs it.
+
+    Args:
+        layer: kind of the layer it belongs to, "" between stages.
+        phase: `forward`, `backward` or `update`; "" between stages.
+        what: `parameters`, `gradients`, `activations`, `routed`, `statistics`, `streamed`, `optimizer` or `between
+            stages`.
+        priced: the collective.
+        times: how often it runs in a step.
+        exposed_seconds: what of one run the step waits for; None where it only moves the bubble.
+        hidden_by: the work that hides the rest, "" where nothing does.
+    """
+
+    layer: str
+    phase: str
+    what: str
+    priced: PricedCollective
+    times: int
+    exposed_seconds: float | None
+    hidden_by: str = ""
+
+    @property
+    def axis(self) -> str:
+        """Mesh axes, major to minor."""
+        return "/".join(self.priced.step.axes)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that one device receives in a step."""
+        return self.priced.bytes * self.times
+
+    @property
+    def seconds(self) -> float:
+        """Time on the network in a step."""
+        return self.priced.seconds * self.times
+
+    @property
+    def exposed(self) -> float:
+        """What of it the step waits for."""
+        return (self.exposed_seconds or 0.0) * self.times
+
+    @property
+    def hidden(self) -> float:
+        """What of it other work hides."""
+        return 0.0 if self.exposed_seconds is None else self.seconds - self.exposed
+
+
+def step_moves(report: TrainReport) -> tuple[Move, ...]:
+    """Collectives of the busiest stage, in the order of its layers; those that move nothing are left out."""
+    setup, stage = report.setup, report.busiest
+    copies = find_schedule(setup.schedule).copies if setup.stages > 1 else 1
+    each = setup.microbatches // copies
+    moves = [
+        move
+        for kind, count in stage.layers
+        for move in (*_passes(report, kind, count * each), *_update(report, kind, count))
+    ]
+    return (*moves, *_between(report, each, copies), *_shared_table(report))
+
+
+def _passes(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
+    """Collectives of one kind of layer in its forward and backward passes."""
+    layer = report.layer(kind)
+    for row in layer.rows:
+        for priced in row.collectives:
+            if priced.step.kind not in FREE:
+                what = what_moves(layer.planned, priced)
+                yield Move(kind, row.planned.phase, what, priced, times, priced.exposed_seconds, priced.hidden_by)
+
+
+def what_moves(planned: PlannedProgram, priced: PricedCollective) -> str:
+    """What a collective moves: one of `OVERLAPS`, `streamed` or `statistics`."""
+    return STREAMED if priced.step.streamed else overlap_kind(planned, priced) or STATISTICS
+
+
+def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
+    """Collectives of one kind of layer in the optimizer step; hidden as far as `spent` says."""
+    layer = report.layer(kind)
+    for row in layer.update:
+        for priced in row.collectives:
+            if priced.step.kind in FREE:
+                continue
+            what = what_moves(layer.updated, priced)
+            what = what if what in (PARAMETERS, GRADIENTS) else OPTIMIZER
+            axis = "/".join(priced.step.axes)
+            part = next((one for one in report.spent if one.what == f"{what} once a step" and one.axis == axis), None)
+            if part is None or not part.hidden:
+                yield Move(kind, UPDATE, what, priced, times, priced.seconds)
+            else:
+                share = part.seconds / (part.seconds + part.hidden)
+                behind = part.note.partition("hidden behind ")[2]
+                yield Move(kind, UPDATE, what, priced, times, priced.seconds * share, behind)
+
+
+def _between(report: TrainReport, each: int, copies: int) -> Iterator[Move]:
+    """What the busiest stage receives from other stages: activations forward, their gradients backward."""
+    setup = report.setup
+    if report.sent is None:
+        return
+    held = placement(setup.schedule, setup.stages, setup.chunks)[report.busiest.stage]
+    last = setup.stages * setup.chunks - 1
+    neighbours = [near for chunk in held for near in (chunk - 1, chunk + 1) if 0 <= near <= last]
+    times = each * sum(copies > 1 or near not in held for near in neighbours)
+    if times:
+        yield Move("", "", STAGES, report.sent, times, None)
+
+
+def _shared_table(report: TrainReport) -> Iterator[Move]:
+    """The gradient of a table that the first and the last stage both hold, where the busiest stage is one of them."""
+    pipe = report.setup.pipe
+    part = next((one for one in report.spent if one.what == "gradients once a step" and one.axis == pipe), None)
+    if part is None or not pipe:
+        return
+    tied = {f"d_{name}" for layer in report.setup.model.layers for name in layer.program.tied}
+    held = [one for one in report.layer(HEAD).gradients if one.tensor.name in tied]
+    for one in held:
+        seconds = part.seconds * one.bytes / sum(other.bytes for other in held)
+        step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, part.note)
+        yield Move(
+            HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, one.bytes, seconds), 1, seconds
+        )

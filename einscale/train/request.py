@@ -90,11 +90,11 @@ def make_setup(
     """
     said: list[str] = [] if notes is None else notes
     pipe = pipe_axis(mesh)
-    chosen = _policies(in_stages(strategy, pipe), zero, recompute, overlap)
     stages = mesh.size(pipe) if pipe else 1
     name, held = _schedule(schedule, chunks, stages)
-    if overlap is None and name in PAIRED and ROUTED not in chosen.policy.overlap:
-        chosen = _policies(chosen, None, None, (*chosen.policy.overlap, ROUTED))
+    if overlap is None and name in PAIRED:
+        overlap = (*strategy.policy.overlap, ROUTED)
+    chosen = _policies(in_stages(strategy, pipe), zero, recompute, overlap)
     bound = bind_strategy(chosen, mesh)
     if recompute is not None:
         check_recompute(chosen.policy.recompute, model)
@@ -107,13 +107,9 @@ def make_setup(
             " pairs (zigzag)"
         )
     find_optimizer(optimizer)
-    ways = batch_ways(chosen, mesh)
-    micro = 1 if microbatch is None else microbatch
+    ways, micro = batch_ways(chosen, mesh), 1 if microbatch is None else microbatch
     if batch is None:
-        copies = 4 * stages if stages > 1 else 1
-        batch = ways * micro * copies
-        each = f"{copies} microbatches" if copies > 1 else "one microbatch"
-        said.append(f"batch: {batch} sequences, {each} of {micro} for each data-parallel replica (none was given)")
+        batch = _default_batch(ways, micro, stages, said)
     elif microbatch is None and stages == 1 and batch % ways == 0:
         said.append("microbatch: 1 sequence (none was given)")
     microbatches = _microbatches(batch, ways, micro)
@@ -148,6 +144,15 @@ def make_setup(
         loss=find_loss(loss),
         capacity=check_capacity(capacity),
     )
+
+
+def _default_batch(ways: int, microbatch: int, stages: int, said: list[str]) -> int:
+    """Sequences of a batch where none is given: one microbatch a replica, in a pipeline four for each stage."""
+    copies = 4 * stages if stages > 1 else 1
+    batch = ways * microbatch * copies
+    each = f"{copies} microbatches" if copies > 1 else "one microbatch"
+    said.append(f"batch: {batch} sequences, {each} of {microbatch} for each data-parallel replica (none was given)")
+    return batch
 
 
 def _policies(

@@ -185,7 +185,7 @@ def rates_of(planned: PlannedProgram, precision: Precision | str) -> dict[str, s
 def _price(
     row: PlannedStatement, planned: PlannedProgram, network: Network, rates: Mapping[str, str], inside: frozenset[str]
 ) -> PricedStatement:
-    degrees = planned.mesh.degrees
+    degrees = planned.degrees
     flops = int(work_flops(row.work, planned.sizes, degrees))
     traffic = int(work_traffic(row.work, planned.sizes, degrees, inside))
     rate = rates.get(row.statement.output)
@@ -288,7 +288,7 @@ def _launched(
         if longer[row.planned.phase] == 1.0
         else replace(
             row,
-            local=replace(row.local, seconds=float(row.local.seconds) * longer[row.planned.phase], bound="launch"),
+            local=replace(row.local, seconds=float(row.local.seconds) * longer[row.planned.phase], launched=longer[row.planned.phase]),
         )
         for row in rows
     ]
@@ -300,7 +300,7 @@ def _once(rows: list[PricedStatement], planned: PlannedProgram) -> list[PricedSt
     What the kernel keeps of a softmax for the backward pass, its log-sum-exp, is written forward and read backward.
     """
     seen = set(never_written(planned))
-    degrees = planned.mesh.degrees
+    degrees = planned.degrees
     counted = []
     for row in rows:
         traffic = int(work_traffic(row.planned.work, planned.sizes, degrees, seen))
@@ -349,7 +349,6 @@ def _kernel(rows: list[PricedStatement], rates: Mapping[str, str], network: Netw
     measured = any(part.provenance == "modelled" for part in (*parts, memory))
     return LocalTime(
         max(compute, memory.memory_seconds),
-        "compute" if compute >= memory.memory_seconds else "memory",
         compute,
         memory.memory_seconds,
         "modelled" if measured else "bound",

@@ -174,7 +174,7 @@ def product_seconds(shape: Product, written: int, traffic: int, dtype: str, chip
     )
     memory = traffic / bandwidth
     seconds = max(compute, memory) + kernels.start.used
-    return LocalTime(seconds, "compute" if compute >= memory else "memory", compute, memory, "modelled")
+    return LocalTime(seconds, compute, memory, "modelled")
 
 
 def _thin_tiles(shape: Product, kernels: Kernels) -> tuple[tuple[int, int], ...]:
@@ -255,7 +255,7 @@ def attention_seconds(
     compute = (flops + alone) / (peak(chip, dtype).datasheet * share.value)
     memory = traffic / memory_rate(chip)
     seconds = max(compute, memory) + kernels.start.used
-    return LocalTime(seconds, "compute" if compute >= memory else "memory", compute, memory, "modelled")
+    return LocalTime(seconds, compute, memory, "modelled")
 
 
 def _waiting(blocks: int, units: int) -> float:
@@ -306,7 +306,7 @@ def moving_seconds(traffic: int, chip: Chip) -> LocalTime:
     if chip.kernels is None:
         return local_seconds(0, traffic, "fp32", chip)
     memory = traffic / memory_rate(chip)
-    return LocalTime(memory + chip.kernels.start.used, "memory", 0.0, memory, "modelled")
+    return LocalTime(memory + chip.kernels.start.used, 0.0, memory, "modelled")
 
 
 def memory_rate(chip: Chip) -> float:

@@ -95,7 +95,7 @@ def execute(
         if not row.is_map or row.planned.statement.output in rates:
             done.append(_product(row, planned, rates, chip))
         elif not run and _bias_of(row, done, planned):
-            done.append(replace(row, traffic=0, local=LocalTime(0.0, "memory", 0.0, 0.0, "modelled", 0)))
+            done.append(replace(row, traffic=0, local=LocalTime(0.0, 0.0, 0.0, "modelled", 0)))
         else:
             run.append(row)
     return done + (_joined(run, planned, chip) if run else [])
@@ -133,7 +133,7 @@ def _whole(
         first = next((row.planned.work for row in rows if isinstance(row.planned.work, LocalEinsum)), None)
         queries, keys = (planned.sizes.get(axis, QUERIES) for axis in (SEQUENCE, KEYS))
         few = queries < QUERIES  # decoding, however many heads share the keys
-        scores = local_product(first, planned.sizes, planned.mesh.degrees) if first is not None and not few else None
+        scores = local_product(first, planned.sizes, planned.degrees) if first is not None and not few else None
         time = attention_seconds(
             flops,
             traffic,
@@ -165,7 +165,7 @@ def _part(time: LocalTime, share: float, first: bool) -> LocalTime:
 
 def _joined(rows: Sequence[Local], planned: PlannedProgram, chip: Chip) -> list[Local]:
     """Maps of one kernel: what comes in from outside is read once, what is read outside is written once."""
-    degrees = planned.mesh.degrees
+    degrees = planned.degrees
     seen = _inside(rows, planned) if len(rows) > 1 else set[str]()
     counted = []
     for row in rows:
@@ -198,14 +198,14 @@ def _inside(rows: Sequence[Local], planned: PlannedProgram) -> set[str]:
 def _product(row: Local, planned: PlannedProgram, rates: Mapping[str, str], chip: Chip) -> Local:
     """A matrix product, and the kernel that converts its operands where it is computed in a narrower type."""
     work, rate = row.planned.work, rates.get(row.planned.statement.output)
-    shape = local_product(work, planned.sizes, planned.mesh.degrees) if isinstance(work, LocalEinsum) else None
+    shape = local_product(work, planned.sizes, planned.degrees) if isinstance(work, LocalEinsum) else None
     if rate is None:
         return replace(row, local=moving_seconds(row.traffic, chip))
     if shape is None:
         time = attention_seconds(row.flops, row.traffic, rate, chip)
         return replace(row, local=time)
     (result, layout), *_ = work_results(work)
-    written = int(local_bytes(result, layout, planned.sizes, planned.mesh.degrees))
+    written = int(local_bytes(result, layout, planned.sizes, planned.degrees))
     time = product_seconds(shape, written, row.traffic, rate, chip)
     converted = _converted(row, planned, rate)
     if converted:
@@ -245,6 +245,6 @@ def _converted(row: Local, planned: PlannedProgram, rate: str) -> int:
     for name, tensor, layout in zip(row.planned.statement.inputs, work.inputs, work.layouts, strict=True):
         if table[name].kind == "parameter" or tensor.dtype == narrow or first[name] != row.planned.statement.output:
             continue
-        elements = local_elements(layout, tensor.indices, planned.sizes, planned.mesh.degrees, tensor.chosen)
+        elements = local_elements(layout, tensor.indices, planned.sizes, planned.degrees, tensor.chosen)
         found += int(bytes_of(elements, tensor.dtype)) + copies * int(bytes_of(elements, narrow))
     return found

@@ -73,7 +73,7 @@ class Peak(Struct, frozen=True):
 def _held(planned: PlannedProgram, name: str, reason: str, layout: Layout | None = None) -> Held:
     tensor = planned.program.table[name].tensor
     where = planned.resting[name] if layout is None else layout
-    return Held(tensor, where, int(local_bytes(tensor, where, planned.sizes, planned.mesh.degrees)), reason)
+    return Held(tensor, where, int(local_bytes(tensor, where, planned.sizes, planned.degrees)), reason)
 
 
 def parameters_held(planned: PlannedProgram, precision: Precision | None = None) -> tuple[Held, ...]:
@@ -90,7 +90,7 @@ def parameters_held(planned: PlannedProgram, precision: Precision | None = None)
             dtype = precision.stored(value.dtype) if precision else value.dtype
             tensor = replace(value.tensor, dtype=dtype)
             layout = planned.resting[value.name]
-            size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
+            size = int(local_bytes(tensor, layout, planned.sizes, planned.degrees))
             found.append(Held(tensor, layout, size, "parameter"))
     return tuple(found)
 
@@ -132,7 +132,7 @@ def optimizer_held(
         where = dict(zip(program.table[name].axes, planned.optimizer[name].dims, strict=True))
         for state in states:
             layout = Layout(tuple(where[axis] for axis in state.axes))
-            size = int(local_bytes(state.tensor, layout, planned.sizes, planned.mesh.degrees))
+            size = int(local_bytes(state.tensor, layout, planned.sizes, planned.degrees))
             found.append(Held(state.tensor, layout, size, f"{state.name.removeprefix(f'{name}_')} of {name}"))
     return tuple(found)
 
@@ -199,7 +199,7 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
             if name not in inside and name not in kept:
                 kept[name] = _held(planned, name, f"{statement.op} for {statement.output}")
         for tensor, layout in residual_layouts(planned, statement) if fused else ():
-            size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
+            size = int(local_bytes(tensor, layout, planned.sizes, planned.degrees))
             kept[tensor.name] = Held(tensor, layout, size, f"fused {statement.op} for {statement.output}")
     for name in sorted(kept_anyway(program, policy.recompute) - set(kept)):
         kept[name] = _held(planned, name, "kept though the backward pass does not read it")
@@ -259,7 +259,7 @@ def spans(planned: PlannedProgram, *, accumulates: bool = False) -> tuple[Span, 
         planned: the program.
         accumulates: see `peak`.
     """
-    lifetimes, degrees = _lifetimes(planned), planned.mesh.degrees
+    lifetimes, degrees = _lifetimes(planned), planned.degrees
     if accumulates:
         last = len(planned.statements) - 1
         lifetimes |= {key: (lifetimes[key][0], last) for key in _sent_together(planned) if key in lifetimes}
@@ -326,7 +326,7 @@ def _put_in_order(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tupl
                 continue
             whole, part = (step.after, step.before) if step.kind == ALL_GATHER else (step.before, step.after)
             changed = [whole.dims[k] != part.dims[k] for k in range(len(whole.dims))]
-            shape = local_shape(whole, step.tensor.indices, planned.sizes, planned.mesh.degrees)
+            shape = local_shape(whole, step.tensor.indices, planned.sizes, planned.degrees)
             if any(changed) and any(size > 1 for size in shape[: changed.index(True)]):
                 found[step.tensor.name, whole, f"put in order in the {row.phase} pass"] = (moment, moment)
     return found

@@ -158,7 +158,7 @@ def _hide_row(
     """One statement, its collectives hidden as far as windows and its own einsum allow."""
     moves = [priced for priced in row.collectives if matmuls and overlap_kind(planned, priced) == ACTIVATIONS]
     own = sum(priced.seconds for priced in moves)
-    ways = max((int(shards(priced.step.axes, planned.mesh.degrees)) for priced in moves), default=1)
+    ways = max((int(shards(priced.step.axes, planned.degrees)) for priced in moves), default=1)
     room = float(row.local.seconds) * (ways - 1) / ways if row.planned.statement.op == "einsum" else 0.0
     done = []
     for priced in row.collectives:

@@ -186,7 +186,7 @@ class Planner:
 def stream_bytes(planned: PlannedProgram) -> int:
     """Bytes on one device of a layer's first result, what the next layer reads."""
     value = planned.program.table[planned.program.outputs[0]]
-    return int(local_bytes(value.tensor, planned.resting[value.name], planned.sizes, planned.mesh.degrees))
+    return int(local_bytes(value.tensor, planned.resting[value.name], planned.sizes, planned.degrees))
 
 
 def kernels(
@@ -243,7 +243,7 @@ def traffic_parts(rows: list[PricedStatement], planned: PlannedProgram) -> tuple
     inside = never_written(planned)
     table = planned.program.table
     touched = {
-        tensor.name: int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
+        tensor.name: int(local_bytes(tensor, layout, planned.sizes, planned.degrees))
         for row in rows
         for tensor, layout in (*work_reads(row.planned.work), *work_results(row.planned.work))
         if tensor.name not in inside

@@ -57,4 +57,4 @@ def kept_residuals(planned: PlannedProgram, row: PlannedStatement) -> tuple[int,
     if row.statement.phase not in (FORWARD, RECOMPUTE):
         return ()
     pairs = residual_layouts(planned, row.statement)
-    return tuple(int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees)) for tensor, layout in pairs)
+    return tuple(int(local_bytes(tensor, layout, planned.sizes, planned.degrees)) for tensor, layout in pairs)

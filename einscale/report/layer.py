@@ -155,7 +155,7 @@ def _operands(priced: PricedStatement) -> str:
 
 
 def _shape(tensor: Tensor, layout: Layout, planned: PlannedProgram) -> str:
-    return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.mesh.degrees))
+    return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.degrees))
 
 
 def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:

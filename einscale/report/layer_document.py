@@ -121,7 +121,7 @@ def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
             for tensor, read in zip(work.inputs, work.layouts, strict=True)
         ],
         "layout": layout.text(result.indices),
-        "local_shape": list(local_shape(layout, result.indices, planned.sizes, planned.mesh.degrees)),
+        "local_shape": list(local_shape(layout, result.indices, planned.sizes, planned.degrees)),
         "phase": statement.phase,
         "section": statement.section,
         "group": statement.group,

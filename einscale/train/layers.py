@@ -44,7 +44,8 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
         HardwareError: the chip has no rate for the compute type.
     """
     program = with_capacity(with_loss(layer.program, setup.loss), setup.capacity)
-    network = setup.timed_by
+    network = on_one_stage(setup.timed_by, setup.pipe)
+    mesh = network.mesh
     strategy = root_unit(recomputed_here(setup.strategy, program), program)
     policy = strategy.policy
     sizes = program_sizes(
@@ -53,19 +54,18 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
     )
     whole = backward(typed(program, setup.precision), frozenset(policy.recompute), frozenset(policy.fuse))
     typed_whole = typed(whole, setup.precision)
-    planned = plan_program(typed_whole, strategy, setup.mesh, sizes, network=network, deferred=True)
-    planned = on_one_stage(sent_as(planned, setup.precision), setup)
+    planned = plan_program(typed_whole, strategy, mesh, sizes, network=network, deferred=True)
+    planned = replace(planned, structure=sent_as(planned.structure, setup.precision))
     priced = price_program(planned, network, setup.precision, causal=True, execution=setup.execution)
     hidden = hide(coalesced(priced, planned, network), planned, policy.overlap)
     updated = plan_program(
         update_program(typed_whole, setup.optimizer, setup.precision),
         setup.strategy,
-        setup.mesh,
+        mesh,
         sizes,
         pinned=accumulated(planned),
         network=network,
     )
-    updated = on_one_stage(updated, setup)
     repriced = price_program(updated, network, setup.precision, execution=setup.execution)
     gradients = gradients_held(planned)
     return LayerCost(
@@ -103,15 +103,15 @@ def root_unit(strategy: Strategy, program: Program) -> Strategy:
     )
 
 
-def on_one_stage(planned: PlannedProgram, setup: TrainSetup) -> PlannedProgram:
-    """The same plan on the devices of one pipeline stage: the others hold other layers, not copies of its tensors.
+def on_one_stage(network: Network, pipe: str) -> Network:
+    """The devices of one pipeline stage and their links: the other stages hold other layers, not copies of its tensors.
 
-    Bounds look for copies: on the whole mesh they would find bytes that need not be sent.
+    A plan on the whole mesh would divide work over devices that hold nothing of it.
     """
-    if not setup.pipe:
-        return planned
-    axes = (replace(axis, size=1) if axis.name == setup.pipe else axis for axis in planned.mesh.axes)
-    return replace(planned, mesh=Mesh(tuple(axes)))
+    if not pipe:
+        return network
+    axes = (replace(axis, size=1) if axis.name == pipe else axis for axis in network.mesh.axes)
+    return replace(network, mesh=Mesh(tuple(axes)))
 
 
 def accumulated(planned: PlannedProgram) -> dict[str, Layout]:

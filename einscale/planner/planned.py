@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from einscale.collectives import Collective
-from einscale.layout import Layout
+from einscale.collectives import FREE, Collective
+from einscale.layout import Layout, Tensor, local_bytes
 from einscale.mesh import Mesh
-from einscale.numeric import Number
+from einscale.numeric import Number, truncate
 from einscale.plan import LocalEinsum, LocalMap
 from einscale.program.update import gradient_names
 from einscale.program.values import Program, Statement
@@ -52,6 +52,11 @@ class PlannedStatement(Struct, frozen=True):
         return self.before + self.statistics + self.after
 
     @property
+    def sends(self) -> bool:
+        """Whether it makes the network work, which ends a kernel."""
+        return any(step.kind not in FREE for step in self.collectives)
+
+    @property
     def phase(self) -> str:
         """`forward`, `backward` or `update`; recomputed work belongs to the backward pass."""
         return self.statement.phase if self.statement.phase in (FORWARD, UPDATE) else BACKWARD
@@ -88,7 +93,7 @@ class Structure(Struct, frozen=True, dict=True, eq=False):
         return {}
 
 
-class PlannedProgram(Struct, frozen=True):
+class PlannedProgram(Struct, frozen=True, dict=True):
     """A structure at a point: the mesh and the sizes it is priced for.
 
     Args:
@@ -132,6 +137,18 @@ class PlannedProgram(Struct, frozen=True):
     def degrees(self) -> Mapping[str, Number]:
         """Mesh axis -> devices along it, a number or an array of many."""
         return self.mesh.degrees if self.many is None else self.many
+
+    def held(self, tensor: Tensor, layout: Layout) -> Number:
+        """Bytes one device holds of a tensor in a layout, padding included; each shape is worked out once."""
+        key = tensor.indices, tensor.dtype, tensor.chosen, layout.dims
+        kept = self._bytes
+        if key not in kept:
+            kept[key] = truncate(local_bytes(tensor, layout, self.sizes, self.degrees))
+        return kept[key]
+
+    @cached_property
+    def _bytes(self) -> dict[object, Number]:
+        return {}
 
     @property
     def collectives(self) -> tuple[Collective, ...]:

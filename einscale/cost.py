@@ -11,6 +11,7 @@ from einscale.bounds import placement_bound
 from einscale.collectives import Collective, received
 from einscale.efficiency import Execution, launch_seconds
 from einscale.hardware import Chip
+from einscale.hiders import Hider, HidingWork
 from einscale.kernels import Local, execute
 from einscale.layout import shards
 from einscale.mesh import Mesh
@@ -35,7 +36,7 @@ class PricedCollective(Struct, frozen=True):
         seconds: time on the network.
         bound_bytes: bytes a device must receive however the move is done.
         exposed_seconds: what of the time no local work hides; all of it unless the move is streamed.
-        hidden_by: the work that hides the rest, in words; "" where nothing does.
+        hidden_by: the work that hides the rest, None where nothing does.
     """
 
     step: Collective
@@ -43,7 +44,7 @@ class PricedCollective(Struct, frozen=True):
     seconds: float
     bound_bytes: int
     exposed_seconds: float
-    hidden_by: str = ""
+    hidden_by: Hider | None = None
 
     @property
     def bound_ratio(self) -> float:
@@ -372,9 +373,7 @@ def _hidden(rows: list[PricedStatement], mesh: Mesh) -> list[PricedStatement]:
         replace(
             row,
             collectives=tuple(
-                replace(
-                    priced, exposed_seconds=priced.seconds * exposed, hidden_by="the attention of the block at hand"
-                )
+                replace(priced, exposed_seconds=priced.seconds * exposed, hidden_by=Hider(HidingWork.RING_BLOCK))
                 if priced.step.streamed
                 else priced
                 for priced in row.collectives

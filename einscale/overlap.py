@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from einscale.collectives import ALL_TO_ALL
 from einscale.cost import PricedCollective, PricedStatement
+from einscale.hiders import Hider, HidingWork
 from einscale.layout import shards
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
@@ -27,6 +28,8 @@ PARAMETERS = "parameters"
 GRADIENTS = "gradients"
 ACTIVATIONS = "activations"
 ROUTED = "routed"
+STREAMED = "streamed"
+STATISTICS = "statistics"
 
 OVERLAPS = (PARAMETERS, GRADIENTS, ACTIVATIONS, ROUTED)
 """Kinds of collectives that may be hidden, as a strategy's `overlap` list names them."""
@@ -59,7 +62,7 @@ class Window(Struct, frozen=True):
         moving: time of the collectives.
         exposed: what of it is left, `left_exposed(moving, seconds)`.
         first: what the first layer of a pass leaves open besides, for nothing runs before it (or after the last).
-        behind: what the work is, in words.
+        behind: what the work is.
     """
 
     phase: str
@@ -68,7 +71,7 @@ class Window(Struct, frozen=True):
     moving: float
     exposed: float
     first: float
-    behind: str
+    behind: Hider
 
 
 class Hidden(Struct, frozen=True):
@@ -95,6 +98,11 @@ def overlap_kind(planned: PlannedProgram, priced: PricedCollective) -> str:
         return ROUTED
     what = moved_class(planned.program, priced.step.tensor.name)
     return {"parameters": PARAMETERS, "gradients": GRADIENTS, "activations": ACTIVATIONS}.get(what, "")
+
+
+def what_moves(planned: PlannedProgram, priced: PricedCollective) -> str:
+    """What a collective moves: one of `OVERLAPS`, `streamed` or `statistics`."""
+    return STREAMED if priced.step.streamed else overlap_kind(planned, priced) or STATISTICS
 
 
 def hide(rows: Iterable[PricedStatement], planned: PlannedProgram, overlap: tuple[str, ...]) -> Hidden:
@@ -143,13 +151,13 @@ def _behind_other_microbatch(moving: Mapping[tuple[str, str], float], room: floa
     }
 
 
-def _behind(phase: str, kind: str) -> str:
-    """The work that hides a kind of collectives, in words."""
+def _behind(phase: str, kind: str) -> Hider:
+    """The work that hides a kind of collectives."""
     if kind == PARAMETERS:
-        return f"the {phase} work of the layer before it"
+        return Hider(HidingWork.LAYER_BEFORE, phase)
     if kind == GRADIENTS:
-        return "the backward work of the layer after it"
-    return f"the {'backward' if phase == FORWARD else 'forward'} work of another microbatch"
+        return Hider(HidingWork.LAYER_AFTER, BACKWARD)
+    return Hider(HidingWork.OTHER_MICROBATCH, BACKWARD if phase == FORWARD else FORWARD)
 
 
 def _hide_row(
@@ -169,7 +177,7 @@ def _hide_row(
             done.append(replace(priced, exposed_seconds=priced.seconds * share, hidden_by=window.behind))
         elif own and priced in moves and room:
             share = left_exposed(own, room) / own
-            behind = f"{row.planned.statement.output}, block by block"
+            behind = Hider(HidingWork.OWN_EINSUM, row.planned.phase, row.planned.statement.output)
             done.append(replace(priced, exposed_seconds=priced.seconds * share, hidden_by=behind))
         else:
             done.append(priced)

@@ -13,6 +13,7 @@ from einscale.models import parameter_counts
 from einscale.plan import work_results
 from einscale.planner.planned import PlannedProgram
 from einscale.report.table import Column, Report, Row, Table, format_ratio
+from einscale.report.words import reason_words
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
 COLUMNS = (
@@ -193,7 +194,7 @@ def _held_table(kind: KindReport) -> Table:
         Column("reason", "kept for", wrap=True),
     )
     rows = [Row((held.text, "parameter", held.bytes, "the layer")) for held in kind.parameters]
-    rows += [Row((held.text, "saved", held.bytes, held.reason)) for held in kind.saved]
+    rows += [Row((held.text, "saved", held.bytes, reason_words(held.reason))) for held in kind.saved]
     return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows))
 
 

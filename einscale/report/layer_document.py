@@ -11,6 +11,7 @@ from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.models import parameter_counts
 from einscale.plan import work_results
+from einscale.report.words import reason_words
 
 
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
@@ -159,5 +160,5 @@ def _held(held: Held) -> dict[str, Any]:
         "dtype": held.tensor.dtype,
         "layout": held.layout.text(held.tensor.indices, held.tensor.chosen),
         "bytes": held.bytes,
-        "reason": held.reason,
+        "reason": reason_words(held.reason),
     }

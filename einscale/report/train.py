@@ -10,18 +10,16 @@ from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
 from einscale.report.table import Cell, Column, Report, Row, Table
 from einscale.report.train_detail import detail_tables
+from einscale.report.train_parts import moment_words, part_name, part_words
 from einscale.report.train_words import explain_table
+from einscale.report.words import hiders_words
 from einscale.train import Advice, StageReport, StepPart, TrainReport, reserved_memory, reserves
 from einscale.train.moves import Move, step_moves
+from einscale.train.parts import MemoryPart, TimeGroup, TimePart
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
-
-WAITING = ("bubble", "wait", "first and last layer")
-"""Parts of a step, as `StepPart` calls them, in which a device waits."""
-
-OFFLOAD = "offload"
 
 WORDS = {
     "routed": "tokens to experts, and back",
@@ -95,7 +93,7 @@ def blamed(report: TrainReport, units: str) -> tuple[str, ...]:
     """
     sums: dict[tuple[str, str], int] = {}
     for one in report.fullest.alive:
-        share = 1 - report.setup.offload.activations if one.what == "saved" else 1
+        share = 1 - report.setup.offload.activations if one.what is MemoryPart.SAVED else 1
         sums[one.what, one.kind] = sums.get((one.what, one.kind), 0) + int(share * one.total)
     largest = sorted(sums.items(), key=lambda item: -item[1])[:BLAMED]
     return tuple(f"{_held_words(what)} of {kind}: {format_bytes(size, units)}" for (what, kind), size in largest)
@@ -217,39 +215,34 @@ def _time_table(report: TrainReport) -> Table:
         Column("hidden_seconds", "hidden", "seconds"),
         Column("note", "what it is, what hides the rest", wrap=True),
     )
-    waiting = [part for part in report.spent if part.what in WAITING]
-    moves = sorted((part for part in report.spent if _is_move(part)), key=lambda part: -part.seconds)
-    work = [part for part in report.spent if part not in waiting and part not in moves]
-    groups = (("local work", work), ("exposed collectives", moves), ("waiting", waiting))
     rows: list[Row] = []
-    for title, parts in groups:
+    for group in TimeGroup:
+        parts = [part for part in report.spent if part.what.group is group]
         if not parts:
             continue
+        if group is TimeGroup.COLLECTIVES:
+            parts.sort(key=lambda part: -part.seconds)
         rows += [_spent_row(part, report) for part in parts]
         seconds, hidden = sum(part.seconds for part in parts), sum(part.hidden for part in parts)
         share = seconds / report.step_seconds
-        rows.append(Row((title, "", seconds, share, hidden or None, ""), 0, "subtotal"))
+        rows.append(Row((group.value, "", seconds, share, hidden or None, ""), 0, "subtotal"))
     hidden = sum(part.hidden for part in report.spent)
     rows.append(Row(("the step", "", report.step_seconds, 1.0, hidden or None, ""), 0, "total"))
     where = f"stage {report.busiest.stage}, which works longest" if len(report.stages) > 1 else "each device"
     return Table("time", f"where the time goes, on {where}", columns, tuple(rows))
 
 
-def _is_move(part: StepPart) -> bool:
-    """Whether a part of the step is what is left of collectives."""
-    return bool(part.axis) and part.what not in WAITING and part.what != OFFLOAD
-
-
 def _spent_row(part: StepPart, report: TrainReport) -> Row:
-    note, role = part.note, ""
-    if part.what in ("forward", "backward"):
+    note, role = part_words(part, report.setup.optimizer), ""
+    if part.what in (TimePart.FORWARD, TimePart.BACKWARD):
         note = f"{_microbatches(report.setup.microbatches)} through the layers of the stage"
-    if _is_move(part):
+    if part.what.group is TimeGroup.COLLECTIVES:
         role = "collective"
-        _, hidden, behind = note.partition("hidden behind ")
-        note = f"{hidden}{behind}" if part.hidden else "" if note.endswith("once a step") else note
+        once = part.what in (TimePart.GRADIENTS_ONCE, TimePart.PARAMETERS_ONCE)
+        behind = f"hidden behind {hiders_words(part.hidden_by)}" if part.hidden_by else ""
+        note = behind if behind or once else note
     cells = (
-        WORDS.get(part.what, part.what),
+        WORDS.get(part.what, part_name(part.what)),
         part.axis,
         part.seconds,
         part.seconds / report.step_seconds,
@@ -333,7 +326,7 @@ def _memory_table(report: TrainReport) -> Table:
     if memory.host:
         rows.append(Row(("on the host", memory.host, None, " and ".join(_offloaded(report))), 0, "subtotal"))
     where = f"stage {stage.stage}, which holds most" if len(report.stages) > 1 else "each device"
-    moment = f", at its peak: the {stage.moment}" if stage.moment else ""
+    moment = f", at its peak: the {moment_words(stage.moment)}" if stage.moment else ""
     return Table("memory", f"memory of {where}{moment}", columns, tuple(rows))
 
 
@@ -342,7 +335,7 @@ def _states_words(report: TrainReport) -> str:
     states: dict[str, dict[str, None]] = {}
     for kind, _ in report.fullest.layers:
         for held in report.layer(kind).optimizer:
-            name = held.reason.partition(" of ")[0].replace("_", " ")
+            name = held.reason.op.replace("_", " ")
             states.setdefault(name, {})[held.tensor.dtype] = None
     words = ", ".join(f"{name} {' or '.join(dtypes)}" for name, dtypes in states.items())
     return f"{report.setup.optimizer}: {words}" if words else report.setup.optimizer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from einscale.report.table import Column, Row, Table
+from einscale.report.train_parts import moment_words
+from einscale.report.words import hider_words
 from einscale.train import TrainReport
 from einscale.train.moves import Move
 
@@ -35,7 +37,9 @@ def _stage_memory_table(report: TrainReport) -> Table:
     for stage in report.stages:
         held = stage.memory
         parts = (held.parameters, held.gradients, held.optimizer, held.saved, held.gathered, held.working)
-        rows.append(Row((stage.stage, *parts, held.needed, f"peak: {stage.moment}" if stage.moment else "")))
+        rows.append(
+            Row((stage.stage, *parts, held.needed, f"peak: {moment_words(stage.moment)}" if stage.moment else ""))
+        )
     return Table("stage_memory", "memory of every stage, the runtime in what is needed", columns, tuple(rows))
 
 
@@ -110,5 +114,5 @@ def _cause(move: Move) -> str:
     lines = [f"{layouts}: {step.cause}" if step.before != step.after else step.cause]
     if move.hidden_by:
         share = 1 - (move.exposed_seconds or 0.0) / move.priced.seconds if move.priced.seconds else 0.0
-        lines.append(f"{100 * share:.3g} % hidden behind {move.hidden_by}")
+        lines.append(f"{100 * share:.3g} % hidden behind {hider_words(move.hidden_by)}")
     return "\n".join(line for line in lines if line)

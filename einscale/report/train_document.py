@@ -10,6 +10,8 @@ from einscale.overlap import EFFICIENCY
 from einscale.precision import FIELDS
 from einscale.report.document import head
 from einscale.report.layer_document import totals_document
+from einscale.report.train_parts import moment_words, part_name, part_note
+from einscale.report.words import hider_words, reason_words
 from einscale.train import Advice, Alive, LayerCost, StageReport, StepPart, TrainReport
 from einscale.train.moves import Move, step_moves
 
@@ -35,7 +37,7 @@ def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None
         "params": {"total": counts.total, "active": counts.active, "embedding": counts.embedding},
         "step": _step(report),
         "run": _run(result),
-        "time": [_spent(part) for part in report.spent],
+        "time": [_spent(part, report) for part in report.spent],
         "stages": [_stage(stage, report) for stage in report.stages],
         "busiest_stage": report.busiest.stage,
         "fullest_stage": report.fullest.stage,
@@ -125,13 +127,13 @@ def _run(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _spent(part: StepPart) -> dict[str, Any]:
+def _spent(part: StepPart, report: TrainReport) -> dict[str, Any]:
     return {
-        "part": part.what,
+        "part": part_name(part.what),
         "axis": part.axis,
         "seconds": part.seconds,
         "hidden_seconds": part.hidden,
-        "note": part.note,
+        "note": part_note(part, report.setup.optimizer),
     }
 
 
@@ -156,7 +158,7 @@ def _stage(stage: StageReport, report: TrainReport) -> dict[str, Any]:
             "needed_bytes": memory.needed,
             "host_bytes": memory.host,
         },
-        "peak": stage.moment,
+        "peak": moment_words(stage.moment),
     }
 
 
@@ -170,7 +172,7 @@ def _alive(one: Alive) -> dict[str, Any]:
         "bytes": one.bytes,
         "copies": one.copies,
         "total_bytes": one.total,
-        "reason": one.reason,
+        "reason": reason_words(one.reason),
     }
 
 
@@ -191,7 +193,7 @@ def _move(move: Move) -> dict[str, Any]:
         "bound_bytes": move.priced.bound_bytes,
         "seconds": move.priced.seconds,
         "exposed_seconds": move.exposed_seconds,
-        "hidden_by": move.hidden_by,
+        "hidden_by": hider_words(move.hidden_by),
         "streamed": step.streamed,
         "cause": step.cause,
     }
@@ -215,7 +217,7 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
                 "moving_seconds": window.moving,
                 "exposed_seconds": window.exposed,
                 "first_layer_seconds": window.first,
-                "behind": window.behind,
+                "behind": hider_words(window.behind),
             }
             for window in layer.windows
         ],

@@ -9,6 +9,8 @@ from einscale.models import model_flops
 from einscale.overlap import EFFICIENCY
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.report.table import Column, Row, Table
+from einscale.report.train_parts import moment_words
+from einscale.report.words import hider_words
 from einscale.schedule import (
     bubble_seconds,
     find_schedule,
@@ -21,6 +23,7 @@ from einscale.schedule import (
 from einscale.topology import explain_step
 from einscale.train import LayerCost, TrainReport
 from einscale.train.moves import STAGES, Move, step_moves
+from einscale.train.parts import MemoryPart, TimePart
 from einscale.train.step import chunk_seconds
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
@@ -178,7 +181,7 @@ def _pipeline_lines(report: TrainReport) -> list[Line]:
     names = ("F", "B", "W") if any(weight) else ("F", "B")
     times = ", ".join(f"{name} {format_seconds(time)}" for name, time in zip(names, means, strict=False))
     operands = f"p {p}, m {m}" + (f", v {v}" if v > 1 else "")
-    spent = sum(part.seconds for part in report.spent if part.what == "bubble")
+    spent = sum(part.seconds for part in report.spent if part.what is TimePart.BUBBLE)
     why = outside_closed_form(setup.schedule, p, m, v, forward, backward, weight, send=send)
     even = outside_closed_form(setup.schedule, p, m, v, *means)
     lines: list[Line] = []
@@ -234,7 +237,7 @@ def _memory_lines(report: TrainReport, units: str) -> list[Line]:
     ]
     copies: dict[str, int] = {}
     for one in stage.alive:
-        if one.what == "saved":
+        if one.what is MemoryPart.SAVED:
             copies[one.kind] = max(copies.get(one.kind, 0), one.copies)
     if memory.saved:
         each = {kind: report.layer(kind).saved_bytes for kind in copies}
@@ -247,7 +250,9 @@ def _memory_lines(report: TrainReport, units: str) -> list[Line]:
     if memory.gathered:
         lines.append(("gathered", size(memory.gathered), "parameters of one layer fetched ahead, and those kept"))
     if memory.working:
-        lines.append(("working", size(memory.working), f"the {stage.moment}: what it reads and makes, not saved"))
+        lines.append(
+            ("working", size(memory.working), f"the {moment_words(stage.moment)}: what it reads and makes, not saved")
+        )
     together = [
         ("parameters", memory.parameters),
         ("gradients", memory.gradients),
@@ -268,7 +273,7 @@ def _overlap_lines(report: TrainReport) -> list[Line]:
             operands = (
                 f"{format_seconds(window.moving)} - {EFFICIENCY:g} x min({format_seconds(window.moving)},"
                 f" {format_seconds(window.seconds)} of work):"
-                f" what is left of moves behind {window.behind}"
+                f" what is left of moves behind {hider_words(window.behind)}"
             )
             first = f"; the first layer of a pass has {format_seconds(window.first)} more" if window.first else ""
             name = f"{window.kind} exposed, {kind} {window.phase}"

@@ -9,6 +9,7 @@ from msgspec import Struct
 from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.schedule import Task
+from einscale.train.parts import MemoryPart
 from einscale.train.values import Alive, LayerCost, StageMemory, TrainSetup
 
 Content = tuple[tuple[str, int], ...]
@@ -135,28 +136,28 @@ def alive_tensors(
         setup: the request.
     """
     found: list[Alive] = []
-    for what in ("parameters", "gradients", "optimizer", "gathered"):
-        if what == "optimizer" and setup.offload.optimizer:
+    for what in (MemoryPart.PARAMETERS, MemoryPart.GRADIENTS, MemoryPart.OPTIMIZER, MemoryPart.GATHERED):
+        if what is MemoryPart.OPTIMIZER and setup.offload.optimizer:
             continue
         found += (
             _alive(what, layers[kind], one, count) for kind, count in content for one in getattr(layers[kind], what)
         )
     ahead = max((layers[kind] for kind, _ in content), key=lambda layer: layer.prefetched)
-    found += (_alive("gathered", ahead, one, 1) for one in ahead.fetched)
+    found += (_alive(MemoryPart.GATHERED, ahead, one, 1) for one in ahead.fetched)
     for kind, count in moment.copies.items():
         others = count - (kind == moment.kind)
-        found += (_alive("saved", layers[kind], one, others) for one in layers[kind].saved if others)
+        found += (_alive(MemoryPart.SAVED, layers[kind], one, others) for one in layers[kind].saved if others)
     if moment.kind:
         layer = layers[moment.kind]
         kept = {(one.tensor.name, one.layout) for one in layer.saved}
         found += (
-            _alive("saved" if (one.tensor.name, one.layout) in kept else "working", layer, one, 1)
+            _alive(MemoryPart.SAVED if (one.tensor.name, one.layout) in kept else MemoryPart.WORKING, layer, one, 1)
             for one in layer.peak.alive
         )
     return tuple(sorted(found, key=lambda one: -one.total))
 
 
-def _alive(what: str, layer: LayerCost, held: Held, copies: int) -> Alive:
+def _alive(what: MemoryPart, layer: LayerCost, held: Held, copies: int) -> Alive:
     sizes, degrees = layer.planned.sizes, layer.planned.degrees
     shape = tuple(int(n) for n in local_shape(held.layout, held.tensor.indices, sizes, degrees))
     return Alive(what, layer.kind, held.text, held.bytes, copies, held.reason, shape, held.tensor.dtype)

@@ -8,17 +8,19 @@ from msgspec import Struct
 
 from einscale.collectives import FREE, PERMUTE, Collective
 from einscale.cost import PricedCollective
-from einscale.overlap import GRADIENTS, PARAMETERS, overlap_kind
-from einscale.planner.planned import PlannedProgram
+from einscale.hiders import Hider
+from einscale.overlap import GRADIENTS, PARAMETERS, what_moves
 from einscale.schedule import find_schedule, placement
 from einscale.stages import HEAD
+from einscale.train.parts import TimePart
 from einscale.train.values import TrainReport
 
 UPDATE = "update"
-STREAMED = "streamed"
-STATISTICS = "statistics"
 STAGES = "between stages"
 OPTIMIZER = "optimizer"
+
+ONCE = {PARAMETERS: TimePart.PARAMETERS_ONCE, GRADIENTS: TimePart.GRADIENTS_ONCE}
+"""What the update moves -> the part of a step's time that says how much of it is hidden."""
 
 
 class Move(Struct, frozen=True):
@@ -32,7 +34,7 @@ class Move(Struct, frozen=True):
         priced: the collective.
         times: how often it runs in a step.
         exposed_seconds: what of one run the step waits for; None where it only moves the bubble.
-        hidden_by: the work that hides the rest, "" where nothing does.
+        hidden_by: the work that hides the rest, None where nothing does.
     """
 
     layer: str
@@ -41,7 +43,7 @@ class Move(Struct, frozen=True):
     priced: PricedCollective
     times: int
     exposed_seconds: float | None
-    hidden_by: str = ""
+    hidden_by: Hider | None = None
 
     @property
     def axis(self) -> str:
@@ -92,11 +94,6 @@ def _passes(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
                 yield Move(kind, row.planned.phase, what, priced, times, priced.exposed_seconds, priced.hidden_by)
 
 
-def what_moves(planned: PlannedProgram, priced: PricedCollective) -> str:
-    """What a collective moves: one of `OVERLAPS`, `streamed` or `statistics`."""
-    return STREAMED if priced.step.streamed else overlap_kind(planned, priced) or STATISTICS
-
-
 def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
     """Collectives of one kind of layer in the optimizer step; hidden as far as `spent` says."""
     layer = report.layer(kind)
@@ -105,15 +102,14 @@ def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
             if priced.step.kind in FREE:
                 continue
             what = what_moves(layer.updated, priced)
-            what = what if what in (PARAMETERS, GRADIENTS) else OPTIMIZER
+            what = what if what in ONCE else OPTIMIZER
             axis = "/".join(priced.step.axes)
-            part = next((one for one in report.spent if one.what == f"{what} once a step" and one.axis == axis), None)
+            part = next((one for one in report.spent if one.what is ONCE.get(what) and one.axis == axis), None)
             if part is None or not part.hidden:
                 yield Move(kind, UPDATE, what, priced, times, priced.seconds)
             else:
                 share = part.seconds / (part.seconds + part.hidden)
-                behind = part.note.partition("hidden behind ")[2]
-                yield Move(kind, UPDATE, what, priced, times, priced.seconds * share, behind)
+                yield Move(kind, UPDATE, what, priced, times, priced.seconds * share, part.hidden_by[0])
 
 
 def _between(report: TrainReport, each: int, copies: int) -> Iterator[Move]:
@@ -132,14 +128,15 @@ def _between(report: TrainReport, each: int, copies: int) -> Iterator[Move]:
 def _shared_table(report: TrainReport) -> Iterator[Move]:
     """The gradient of a table that the first and the last stage both hold, where the busiest stage is one of them."""
     pipe = report.setup.pipe
-    part = next((one for one in report.spent if one.what == "gradients once a step" and one.axis == pipe), None)
-    if part is None or not pipe:
+    part = next((one for one in report.spent if one.what is TimePart.SHARED_TABLE), None)
+    if part is None:
         return
+    cause = f"{', '.join(part.tensors)}: the first and the last stage share the table"
     tied = {f"d_{name}" for layer in report.setup.model.layers for name in layer.program.tied}
     held = [one for one in report.layer(HEAD).gradients if one.tensor.name in tied]
     for one in held:
         seconds = part.seconds * one.bytes / sum(other.bytes for other in held)
-        step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, part.note)
+        step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, cause)
         yield Move(
             HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, one.bytes, seconds), 1, seconds
         )

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from einscale.collectives import PERMUTE
 from einscale.cost import PricedCollective
 from einscale.errors import HardwareError
+from einscale.hiders import Hider, HidingWork
 from einscale.models import LayerKind, model_flops
-from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed, overlap_kind
+from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed, overlap_kind, what_moves
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.schedule import Task, Timeline, find_schedule, order, placement, run_schedule
 from einscale.schedule.orders import enough_microbatches
@@ -19,8 +20,9 @@ from einscale.stages import EMBEDDING, HEAD
 from einscale.topology import coefficients
 from einscale.train.layers import layer_cost
 from einscale.train.memory import Content, alive_tensors, stage_memory, stage_peak
+from einscale.train.parts import TimePart
 from einscale.train.stages import chunk_layers, merged, sent_between
-from einscale.train.values import LayerCost, StageReport, StepPart, TrainReport, TrainSetup
+from einscale.train.values import AtWork, LayerCost, StageReport, StepPart, TrainReport, TrainSetup
 
 WARM_UP = 6
 """Microbatches a stage after which no device holds more than it did before."""
@@ -176,7 +178,7 @@ def _stage(device: int, pipeline: Pipeline, layers: Mapping[str, LayerCost], set
         backward_seconds=sum(layers[kind].backward_seconds * count for kind, count in content),
         busy_seconds=pipeline.timeline.busy[device],
         memory=stage_memory(content, moment, layers, setup),
-        moment=f"{at_work.phase} of {at_work.statement} in {moment.kind}" if at_work else "",
+        moment=AtWork(at_work.phase, at_work.statement, moment.kind) if at_work else None,
         alive=alive_tensors(content, moment, layers, setup),
     )
 
@@ -196,9 +198,9 @@ def _tail(content: Content, layers: Mapping[str, LayerCost], setup: TrainSetup) 
     overlap = setup.strategy.policy.overlap
     found: list[StepPart] = []
     count = sum(number for _, number in content)
-    for what, moved, phase, words in (
-        (GRADIENTS, "gradients", BACKWARD, "the backward pass of the last microbatch"),
-        (PARAMETERS, "parameters", FORWARD, "the forward pass of the first microbatch"),
+    for what, part, phase, behind in (
+        (GRADIENTS, TimePart.GRADIENTS_ONCE, BACKWARD, HidingWork.LAST_BACKWARD),
+        (PARAMETERS, TimePart.PARAMETERS_ONCE, FORWARD, HidingWork.FIRST_FORWARD),
     ):
         window = sum(layers[kind].totals(phase).compute_seconds * n for kind, n in content)
         by_axis = _once_a_step(content, layers, what)
@@ -207,8 +209,7 @@ def _tail(content: Content, layers: Mapping[str, LayerCost], setup: TrainSetup) 
         for axis, seconds in by_axis.items():
             share = seconds / moving * exposed
             hidden = seconds - share
-            note = f"{moved}, once a step; hidden behind {words}" if hidden else f"{moved}, once a step"
-            found.append(StepPart(f"{moved} once a step", share, axis, hidden, note))
+            found.append(StepPart(part, share, axis, hidden, (Hider(behind, phase),) if hidden else ()))
     first = sum(
         window.first
         for kind, _ in content[:1]
@@ -216,16 +217,12 @@ def _tail(content: Content, layers: Mapping[str, LayerCost], setup: TrainSetup) 
         if window.kind in (PARAMETERS, GRADIENTS)
     )
     if first:
-        found.append(
-            StepPart("first and last layer", first, "", 0.0, "nothing runs yet, or any more, to hide their moves")
-        )
+        found.append(StepPart(TimePart.FIRST_AND_LAST, first))
     local = sum(row.local.seconds * number for kind, number in content for row in layers[kind].update)
     for what in (ACTIVATIONS, ""):
         for axis, seconds in _once_a_step(content, layers, what).items():
-            found.append(
-                StepPart("optimizer once a step", seconds, axis, 0.0, f"what {setup.optimizer} wants whole, or sums")
-            )
-    found.append(StepPart("update", local, "", 0.0, f"{setup.optimizer}: gradients, weights and states through HBM"))
+            found.append(StepPart(TimePart.OPTIMIZER_ONCE, seconds, axis))
+    found.append(StepPart(TimePart.UPDATE, local))
     if setup.offload.optimizer:
         found.append(_host_update(content, layers, setup))
     if EMBEDDING in dict(content) or HEAD in dict(content):
@@ -243,12 +240,8 @@ def _shared_table(layers: Mapping[str, LayerCost], setup: TrainSetup) -> list[St
         return []
     alpha, beta = coefficients(PERMUTE, (setup.pipe,), setup.network)
     seconds = float(alpha + beta * sum(one.bytes for one in held))
-    names = ", ".join(one.tensor.name for one in held)
-    return [
-        StepPart(
-            "gradients once a step", seconds, setup.pipe, 0.0, f"{names}: the first and the last stage share the table"
-        )
-    ]
+    names = tuple(one.tensor.name for one in held)
+    return [StepPart(TimePart.SHARED_TABLE, seconds, setup.pipe, tensors=names)]
 
 
 def _once_a_step(content: Content, layers: Mapping[str, LayerCost], what: str) -> dict[str, float]:
@@ -272,7 +265,7 @@ def _host_update(content: Content, layers: Mapping[str, LayerCost], setup: Train
         for one in getattr(layers[kind], which)
     )
     seconds = moved / host_rate(setup)
-    return StepPart("offload", seconds, "host", 0.0, "gradients to the host and parameters back")
+    return StepPart(TimePart.OFFLOADED_OPTIMIZER, seconds, "host")
 
 
 def _spent(
@@ -288,48 +281,44 @@ def _spent(
     copies = find_schedule(setup.schedule).copies if setup.stages > 1 else 1
     each = m / copies
     parts = [
-        StepPart("forward", each * _local(content, layers, "forward")),
-        StepPart("backward", each * _local(content, layers, "backward")),
+        StepPart(TimePart.FORWARD, each * _local(content, layers, "forward")),
+        StepPart(TimePart.BACKWARD, each * _local(content, layers, "backward")),
     ]
     adding = each * sum(layers[kind].accumulate_seconds * number for kind, number in content)
     if adding:
-        parts.append(StepPart("accumulate", adding, note="gradients of earlier microbatches read back"))
+        parts.append(StepPart(TimePart.ACCUMULATE, adding))
     away = each * sum(_written_out(content, layers, setup, phase) for phase in (FORWARD, BACKWARD))
     if setup.offload.activations:
         need = _offload_rate(content, layers, setup)
-        note = f"activations to the host and back; the work has time for {need / 1e9:.1f} GB/s"
-        parts.append(StepPart("offload", away, "host", 0.0, note))
+        parts.append(StepPart(TimePart.OFFLOADED_ACTIVATIONS, away, "host", rate=need))
     again = each * _local(content, layers, "recompute")
     if again:
-        parts.append(StepPart("recompute", again, note="forward work done again in the backward pass"))
-    exposed: dict[tuple[str, str], list[float]] = {}
-    behind: dict[tuple[str, str], dict[str, None]] = {}
+        parts.append(StepPart(TimePart.RECOMPUTE, again))
+    exposed: dict[tuple[TimePart, str], list[float]] = {}
+    behind: dict[tuple[TimePart, str], dict[Hider, None]] = {}
     for kind, number in content:
         for row in layers[kind].rows:
             for priced in row.collectives:
                 if priced.seconds:
-                    what = overlap_kind(layers[kind].planned, priced) or "statistics"
-                    what = "streamed" if priced.step.streamed else what
+                    what = TimePart(what_moves(layers[kind].planned, priced))
                     key = (what, "/".join(priced.step.axes))
                     sums = exposed.setdefault(key, [0.0, 0.0])
                     sums[0] += priced.exposed_seconds * number * each
                     sums[1] += (priced.seconds - priced.exposed_seconds) * number * each
-                    if priced.hidden_by:
-                        words = "the einsum that reads or makes them, block by block" if what == ACTIVATIONS else ""
-                        behind.setdefault(key, {})[words or priced.hidden_by] = None
+                    if priced.hidden_by is not None:
+                        many = what is TimePart.ACTIVATIONS  # each behind an einsum of its own
+                        by = Hider(HidingWork.OWN_EINSUM) if many else priced.hidden_by
+                        behind.setdefault(key, {})[by] = None
     for key, (open_, hidden) in exposed.items():
-        words = " and ".join(behind.get(key, ()))
-        parts.append(StepPart(key[0], open_, key[1], hidden, f"hidden behind {words}" if words else ""))
+        parts.append(StepPart(key[0], open_, key[1], hidden, tuple(behind.get(key, ()))))
     busy = sum(part.seconds for part in parts)
     if setup.stages > 1:
         idle = max(0.0, pipeline.timeline.makespan - busy)
-        parts.append(
-            StepPart("bubble", idle, setup.pipe, 0.0, "waiting for other stages and for transfers between them")
-        )
+        parts.append(StepPart(TimePart.BUBBLE, idle, setup.pipe))
     own = tuple(tail)
     waited = slowest - sum(part.seconds for part in own)
     if waited > 0:
-        parts.append(StepPart("wait", waited, setup.pipe, 0.0, "for the update of a slower stage"))
+        parts.append(StepPart(TimePart.WAIT, waited, setup.pipe))
     return (*parts, *own)
 
 

@@ -9,7 +9,8 @@ from einscale.cost import PricedCollective, PricedStatement, Totals, total
 from einscale.efficiency import Execution
 from einscale.hardware import energy, sustained
 from einscale.hardware import peak as peak_rate
-from einscale.memory import Held, Peak
+from einscale.hiders import Hider
+from einscale.memory import Held, Peak, Reason
 from einscale.mesh import Mesh
 from einscale.models import Model
 from einscale.overlap import Window
@@ -17,6 +18,7 @@ from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.precision import Precision
 from einscale.strategy import Strategy
 from einscale.topology import Network
+from einscale.train.parts import MemoryPart, TimePart
 
 
 class Offload(Struct, frozen=True):
@@ -225,7 +227,7 @@ class Alive(Struct, frozen=True):
     """Tensors of one sort that a device holds at its peak.
 
     Args:
-        what: `parameter`, `gradient`, `optimizer`, `saved`, `gathered` or `working`.
+        what: the part of the memory it belongs to.
         kind: kind of layer they belong to.
         text: the tensor in slash notation with its element type.
         bytes: bytes of one copy on one device.
@@ -235,12 +237,12 @@ class Alive(Struct, frozen=True):
         dtype: its element type.
     """
 
-    what: str
+    what: MemoryPart
     kind: str
     text: str
     bytes: int
     copies: int
-    reason: str
+    reason: Reason
     shape: tuple[int, ...] = ()
     dtype: str = ""
 
@@ -248,6 +250,20 @@ class Alive(Struct, frozen=True):
     def total(self) -> int:
         """Bytes of all copies."""
         return self.bytes * self.copies
+
+
+class AtWork(Struct, frozen=True):
+    """The statement that runs when a device holds most.
+
+    Args:
+        phase: its phase.
+        statement: its first output.
+        kind: kind of the layer it belongs to.
+    """
+
+    phase: str
+    statement: str
+    kind: str
 
 
 class StageReport(Struct, frozen=True):
@@ -262,7 +278,7 @@ class StageReport(Struct, frozen=True):
         backward_seconds: the backward pass of one.
         busy_seconds: work of all microbatches of the step.
         memory: bytes at its peak.
-        moment: the statement and pass at the peak, in words.
+        moment: the statement and pass at the peak; None where nothing runs then.
         alive: what is held then, largest first.
     """
 
@@ -273,7 +289,7 @@ class StageReport(Struct, frozen=True):
     backward_seconds: float
     busy_seconds: float
     memory: StageMemory
-    moment: str
+    moment: AtWork | None
     alive: tuple[Alive, ...]
 
 
@@ -281,18 +297,22 @@ class StepPart(Struct, frozen=True):
     """One part of a step's time on the stage that decides it.
 
     Args:
-        what: `forward`, `backward`, `recompute`, `exposed communication`, `bubble`, `gradients`, `update`, ...
-        axis: mesh axes, for communication.
+        what: what the time goes to.
         seconds: on the critical path.
+        axis: mesh axes, for communication.
         hidden: communication that other work hides.
-        note: in words: what hides it, or what it is.
+        hidden_by: the work that hides it.
+        tensors: names of what moves, where that is a few tensors.
+        rate: bytes a second with which the work at hand would hide it, for `OFFLOADED_ACTIVATIONS`.
     """
 
-    what: str
+    what: TimePart
     seconds: float
     axis: str = ""
     hidden: float = 0.0
-    note: str = ""
+    hidden_by: tuple[Hider, ...] = ()
+    tensors: tuple[str, ...] = ()
+    rate: float = 0.0
 
 
 class TrainReport(Struct, frozen=True):

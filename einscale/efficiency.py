@@ -348,6 +348,11 @@ def memory_rate(chip: Chip) -> float:
     return chip.memory_bandwidth.datasheet * chip.kernels.moving.value
 
 
+def launches(execution: Execution, chip: Chip) -> bool:
+    """Whether the host sends every kernel by itself, at a pace that the chip's description states."""
+    return chip.kernels is not None and execution.launch == "eager"
+
+
 def launch_seconds(kernels: int, execution: Execution, chip: Chip) -> float:
     """Time in which the host sends so many kernels; 0 where it is ahead.
 
@@ -355,6 +360,6 @@ def launch_seconds(kernels: int, execution: Execution, chip: Chip) -> float:
     >>> round(launch_seconds(100, Execution(), load_chip("h100")) * 1e6)
     6000
     """
-    if chip.kernels is None or execution.launch == "compiled":
+    if chip.kernels is None or not launches(execution, chip):
         return 0.0
     return kernels * CALLS * chip.kernels.launch.used

@@ -7,7 +7,7 @@ imported only when an argument is an array.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import Any, TypeAlias
 
@@ -79,6 +79,18 @@ def minimum(first: Number, second: Number, *more: Number) -> Number:
 
         return np.minimum(first, second)
     return first if first <= second else second
+
+
+def largest(numbers: Iterable[Number]) -> Number:
+    """The largest of several numbers, elementwise; 1 for none.
+
+    >>> largest([2, 5, 3])
+    5
+    """
+    found: Number = None
+    for number in numbers:
+        found = number if found is None else maximum(found, number)
+    return 1 if found is None else found
 
 
 def where(condition: Number, yes: Number, no: Number) -> Number:

@@ -103,6 +103,11 @@ class Plan(Struct, frozen=True):
         return tuple(step for step in self.steps if isinstance(step, Collective))
 
 
+def move_alone(step: Collective) -> Plan:
+    """A plan of one move and nothing else."""
+    return Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
+
+
 def step_flops(step: LocalEinsum, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
     """FLOPs one device spends on a local einsum, padding included."""
     placement = step.placement

@@ -62,10 +62,10 @@ class PlannedStatement(Struct, frozen=True):
         return self.statement.phase if self.statement.phase in (FORWARD, UPDATE) else BACKWARD
 
 
-class Structure(Struct, frozen=True, dict=True, eq=False):
+class Structure(Struct, frozen=True, dict=True):
     """A planned program without numbers: names, layouts and steps, which hold for every size that `requires` allows.
 
-    Two structures are the same only if they are one object, so that what is worked out of one is kept with it.
+    What is worked out of a structure is kept with it (`of_structure`).
 
     Args:
         program: what is computed.

@@ -6,12 +6,12 @@ from msgspec.structs import replace
 
 from einscale.collectives import Collective
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import Structure
+from einscale.planner.planned import PlannedProgram
 from einscale.precision import Precision
 
 
-def sent_as(structure: Structure, precision: Precision) -> Structure:
-    """The structure with its moves in the types a precision sends things in.
+def sent_as(planned: PlannedProgram, precision: Precision) -> PlannedProgram:
+    """The planned program with its moves in the types a precision sends things in.
 
     Gradients of parameters go in `communication`; tokens on their way to their experts, and gradients on theirs, in
     `dispatch`. They are converted before the move and back after it; what the conversions cost is not counted.
@@ -30,13 +30,13 @@ def sent_as(structure: Structure, precision: Precision) -> Structure:
     >>> precision = parse_precision("bf16,communication=bf16")
     >>> program = typed(backward(parse_program(source)), precision)
     >>> planned = plan_program(program, load_strategy("dp"), parse_mesh("data=8"), {"b": 8, "d": 64, "f": 64})
-    >>> rows = planned.statements, sent_as(planned.structure, precision).statements
+    >>> rows = planned.statements, sent_as(planned, precision).statements
     >>> [str(row.collectives[0].tensor) for statements in rows for row in statements if row.collectives]
     ['d_w: fp32[d f]', 'd_w: bf16[d f]']
     """
     if not (precision.communication or precision.dispatch):
-        return structure
-    program = structure.program
+        return planned
+    program = planned.program
     dispatched = {s.output for s in program.statements if s.op == "dispatch"}
 
     def sent(step: Collective) -> Collective:
@@ -48,6 +48,6 @@ def sent_as(structure: Structure, precision: Precision) -> Structure:
 
     statements = tuple(
         replace(row, before=tuple(map(sent, row.before)), after=tuple(map(sent, row.after)))
-        for row in structure.statements
+        for row in planned.statements
     )
-    return replace(structure, statements=statements)
+    return replace(planned, structure=replace(planned.structure, statements=statements))

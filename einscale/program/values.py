@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -127,6 +127,11 @@ class Program(Struct, frozen=True, dict=True):
     def table(self) -> dict[str, Value]:
         """Value name -> value."""
         return {value.name: value for value in self.values}
+
+    @cached_property
+    def kept(self) -> dict[object, dict[object, Any]]:
+        """What has been worked out of it, by the function that did."""
+        return {}
 
     @cached_property
     def parameters(self) -> tuple[Value, ...]:

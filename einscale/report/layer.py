@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from einscale.collectives import FREE
-from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.cost import PricedCollective, PricedStatement, Totals, bound_ratio
 from einscale.gains import Gain
 from einscale.layer import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
@@ -123,7 +123,7 @@ def statement_rows(priced: PricedStatement, planned: PlannedProgram, detail: boo
     """
     early = len(priced.planned.before)
     for collective in priced.collectives[:early]:
-        yield from _collective_rows(collective, detail)
+        yield from _collective_rows(collective, planned, detail)
     result, layout = work_results(priced.planned.work)[0]
     yield Row(
         (
@@ -140,7 +140,7 @@ def statement_rows(priced: PricedStatement, planned: PlannedProgram, detail: boo
         1,
     )
     for collective in priced.collectives[early:]:
-        yield from _collective_rows(collective, detail)
+        yield from _collective_rows(collective, planned, detail)
 
 
 def _described(priced: PricedStatement, fuse: Collection[str]) -> str:
@@ -159,7 +159,7 @@ def _shape(tensor: Tensor, layout: Layout, planned: PlannedProgram) -> str:
     return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.degrees))
 
 
-def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
+def _collective_rows(priced: PricedCollective, planned: PlannedProgram, detail: bool) -> Iterable[Row]:
     step = priced.step
     if step.kind in FREE and not detail:
         return
@@ -173,7 +173,7 @@ def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
             priced.bytes,
             priced.exposed_seconds,
             "network",
-            f"{format_ratio(priced.bound_ratio)} x bound{_streamed(priced)}: {step.cause}",
+            f"{format_ratio(bound_ratio(priced, planned))} x bound{_streamed(priced)}: {step.cause}",
         ),
         2,
         "collective",

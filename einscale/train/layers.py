@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, price_program
 from einscale.layer import is_end, recomputed_here
 from einscale.layout import Layout
@@ -20,6 +21,7 @@ from einscale.memory import (
 )
 from einscale.mesh import Mesh
 from einscale.models import LayerKind
+from einscale.numeric import maximum
 from einscale.overlap import GRADIENTS, PARAMETERS, hide, overlap_kind
 from einscale.planner.planned import PlannedProgram, accumulator_layouts
 from einscale.planner.program import plan_program
@@ -32,7 +34,7 @@ from einscale.program.typed import typed
 from einscale.program.update import update_program
 from einscale.program.values import Program
 from einscale.strategy import Strategy
-from einscale.topology import Network, coefficients
+from einscale.topology import AnyNetwork, Network, coefficients
 from einscale.train.values import LayerCost, TrainSetup
 
 
@@ -55,8 +57,8 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
     whole = backward(typed(program, setup.precision), frozenset(policy.recompute), frozenset(policy.fuse))
     typed_whole = typed(whole, setup.precision)
     planned = plan_program(typed_whole, strategy, mesh, sizes, network=network, deferred=True)
-    planned = replace(planned, structure=sent_as(planned.structure, setup.precision))
-    priced = price_program(planned, network, setup.precision, causal=True, execution=setup.execution)
+    planned = sent_as(planned, setup.precision)
+    priced = price_program(planned, network, setup.precision, setup.execution, causal=True)
     hidden = hide(coalesced(priced, planned, network), planned, policy.overlap)
     updated = plan_program(
         update_program(typed_whole, setup.optimizer, setup.precision),
@@ -66,7 +68,7 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
         pinned=accumulated(planned),
         network=network,
     )
-    repriced = price_program(updated, network, setup.precision, execution=setup.execution)
+    repriced = price_program(updated, network, setup.precision, setup.execution)
     gradients = gradients_held(planned)
     return LayerCost(
         kind=layer.kind,
@@ -120,7 +122,7 @@ def accumulated(planned: PlannedProgram) -> dict[str, Layout]:
 
 
 def coalesced(
-    rows: Sequence[PricedStatement], planned: PlannedProgram, network: Network
+    rows: Sequence[PricedStatement], planned: PlannedProgram, network: AnyNetwork
 ) -> tuple[PricedStatement, ...]:
     """Rows whose moves of parameters and of gradients share one launch for each kind, group and pass.
 
@@ -134,12 +136,11 @@ def coalesced(
         for priced in row.collectives:
             what = overlap_kind(planned, priced)
             key = (row.planned.phase, priced.step.kind, priced.step.axes, what)
-            seconds = priced.seconds
-            if what in (PARAMETERS, GRADIENTS) and seconds and key in seen:
+            if what in (PARAMETERS, GRADIENTS) and priced.step.kind not in FREE and key in seen:
                 alpha, _ = coefficients(priced.step.kind, priced.step.axes, network)
-                seconds = max(0.0, seconds - alpha)
+                seconds = maximum(0.0, priced.seconds - alpha)
+                priced = replace(priced, seconds=seconds, exposed_seconds=seconds)
             seen.add(key)
-            changed = seconds != priced.seconds
-            collectives.append(replace(priced, seconds=seconds, exposed_seconds=seconds) if changed else priced)
+            collectives.append(priced)
         done.append(replace(row, collectives=tuple(collectives)))
     return tuple(done)

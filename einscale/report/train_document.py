@@ -8,10 +8,10 @@ from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
 from einscale.precision import FIELDS
-from einscale.report.document import head
+from einscale.report.document import changes_document, head
 from einscale.report.layer_document import totals_document
 from einscale.report.train_parts import moment_words, part_name, part_note
-from einscale.report.words import hider_words, reason_words
+from einscale.report.words import changes_words, hider_words, reason_words
 from einscale.train import Advice, Alive, LayerCost, StageReport, StepPart, TrainReport
 from einscale.train.moves import Move, step_moves
 
@@ -226,7 +226,8 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
 
 def _advice(one: Advice) -> dict[str, Any]:
     return {
-        "change": one.words,
+        "change": changes_words(one.changes),
+        "options": changes_document(one.changes),
         "devices": one.report.setup.mesh.devices,
         "step_seconds": one.report.step_seconds,
         "needed_bytes": one.report.fullest.memory.needed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from einscale.causes import Cause
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, Collective, check_move
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor
@@ -12,7 +13,7 @@ from einscale.reshard import reshard
 
 
 def direct(
-    tensor: Tensor, before: Layout, after: Layout, sizes: Mapping[str, int], mesh: Mesh, cause: str
+    tensor: Tensor, before: Layout, after: Layout, sizes: Mapping[str, int], mesh: Mesh, cause: Cause | None
 ) -> tuple[Collective, ...]:
     """Moves of a tensor between two layouts of a program under a strategy.
 
@@ -23,7 +24,7 @@ def direct(
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
     >>> owing, resting = make_layout([()], ["data", "model"]), make_layout([("data",)])
-    >>> [str(m) for m in direct(Tensor("g", ("d",)), owing, resting, {"d": 64}, make_mesh("data=2,model=4"), "")]
+    >>> [str(m) for m in direct(Tensor("g", ("d",)), owing, resting, {"d": 64}, make_mesh("data=2,model=4"), None)]
     ['reduce-scatter(data) g: d {U:data,model} -> d/data {U:model}', 'all-reduce(model) g: d/data {U:model} -> d/data']
     """
     lost, gained = _difference(before, after), _difference(after, before)
@@ -53,7 +54,7 @@ def _difference(one: Layout, other: Layout) -> tuple[str, ...]:
 
 
 def _chain(
-    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: str
+    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: Cause | None
 ) -> tuple[Collective, ...]:
     """The moves as collectives, or nothing if one of them is none that a collective makes."""
     steps = []

@@ -8,6 +8,7 @@ from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
 from einscale.precision import FIELDS
+from einscale.report.causes import cause_document, cause_words
 from einscale.report.document import changes_document, head
 from einscale.report.layer_document import totals_document
 from einscale.report.train_parts import moment_words, part_name, part_note
@@ -195,7 +196,8 @@ def _move(move: Move) -> dict[str, Any]:
         "exposed_seconds": move.exposed_seconds,
         "hidden_by": hider_words(move.hidden_by),
         "streamed": step.streamed,
-        "cause": step.cause,
+        "cause": cause_words(step.cause),
+        "why": cause_document(step.cause),
     }
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from einscale.causes import Cause
 from einscale.digits import Digits, changed, digits_of, overlap
 from einscale.distinct import distinct_share
 from einscale.errors import LayoutError
@@ -43,7 +44,7 @@ class Collective(Struct, frozen=True):
         axes: the mesh axes (or sub-axes) it runs over, in mesh order, major to minor.
         before: layout before the move.
         after: layout after it.
-        cause: in words, which index, axis and rule made it necessary.
+        cause: which rule, index and axes made it necessary; None where nothing says.
         streamed: it goes around a ring block by block while the work that needs it runs: the same bytes in n - 1 steps,
             two blocks alive.
         distinct: for an all-to-all of the copies of tokens, how many different experts each has: a device that holds
@@ -56,7 +57,7 @@ class Collective(Struct, frozen=True):
     axes: tuple[str, ...]
     before: Layout
     after: Layout
-    cause: str = ""
+    cause: Cause | None = None
     streamed: bool = False
     distinct: int = 0
     limited: tuple[int, ...] = ()

@@ -34,6 +34,7 @@ from einscale.planner.program import plan_program
 from einscale.program import Program, backward, differentiate, parse_program, print_program, program_sizes
 from einscale.program.routed import routing_of
 from einscale.program.trace import arrange, combine, dispatch, einsum, mul, route, trace
+from einscale.report.causes import cause_words
 from einscale.strategy import load_strategy, parse_strategy
 from einscale.topology import bind, explain_step, level_counts, step_seconds
 
@@ -591,7 +592,9 @@ def test_a_level_inside_a_node_alone_prices_by_the_bytes_received() -> None:
             sent = priced.bytes / system.levels[0].bandwidth.used
             assert priced.seconds - waited == pytest.approx(sent, rel=1e-5)
             assert priced.bytes == bound_bytes(priced, plan)
-            assert "is sent one row" in priced.step.cause
+            assert priced.step.cause is not None
+            assert priced.step.cause.copies == priced.step.distinct
+            assert "is sent one row" in cause_words(priced.step.cause)
 
 
 # Memory

@@ -201,6 +201,10 @@ def test_what_does_not_fit_comes_with_changes_that_do() -> None:
     assert not answer.fits
     assert answer.advice
     assert all(advice.report.fits for advice in answer.advice)
+    given = {"mesh": "data=8,model=8", "strategy": "megatron-sp", "batch": 64, "microbatch": 2}
+    for advice in answer.advice[:2]:
+        again = einscale.train_step("llama3-70b", **{**given, **advice.arguments})  # type: ignore[arg-type]
+        assert again.report.step_seconds == advice.report.step_seconds
     steps = [(advice.report.setup.mesh.devices, advice.report.step_seconds) for advice in answer.advice]
     assert steps == sorted(steps)
     assert einscale.train_step("gpt2", batch=2, sequence=512).advice == ()

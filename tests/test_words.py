@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from einscale.changes import Change, Option
 from einscale.hiders import Hider, HidingWork
 from einscale.memory import Reason, Why
+from einscale.mesh import parse_mesh
+from einscale.precision import parse_precision
 from einscale.report.train_parts import moment_words, part_name, part_note
-from einscale.report.words import hider_words, hiders_words, reason_words
+from einscale.report.words import changes_words, hider_words, hiders_words, reason_words
 from einscale.train.parts import TimeGroup, TimePart
 from einscale.train.values import AtWork, StepPart
 
@@ -95,3 +98,24 @@ def test_parts_by_group() -> None:
 def test_the_moment_of_the_peak_in_words() -> None:
     assert moment_words(AtWork("backward", "d_q", "block")) == "backward of d_q in block"
     assert moment_words(None) == ""
+
+
+CHANGES = {
+    Change(Option.BATCH, 8): "--batch 8",
+    Change(Option.CHUNK, 512): "--chunk 512",
+    Change(Option.DISAGGREGATE, parse_mesh("model=2")): "--disaggregate model=2",
+    Change(Option.MESH, parse_mesh("data=2,model=4")): "--mesh data=2,model=4",
+    Change(Option.MICROBATCH, 1): "--microbatch 1",
+    Change(Option.OFFLOAD_OPTIMIZER, True): "--offload-optimizer",
+    Change(Option.PRECISION, parse_precision("int8,kv_cache=fp8")): "--precision int8,kv_cache=fp8",
+    Change(Option.PREFILL_BATCH, 4): "--prefill-batch 4",
+    Change(Option.RECOMPUTE, "full"): "--recompute full",
+    Change(Option.SCHEDULE, "1f1b"): "--schedule 1f1b",
+    Change(Option.ZERO, 1): "--zero 1",
+}
+
+
+def test_every_change_as_one_would_ask_for_it() -> None:
+    assert {change.option for change in CHANGES} == set(Option)
+    assert {change: changes_words([change]) for change in CHANGES} == CHANGES
+    assert changes_words((Change(Option.ZERO, 1), Change(Option.BATCH, 8))) == "--zero 1 --batch 8"

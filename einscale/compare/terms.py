@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.causes import Cause
 from einscale.collectives import FREE
 from einscale.compare.values import COLLECTIVE, COMPUTE, Term
 from einscale.cost import NOTHING, PricedStatement, Totals
@@ -34,7 +35,7 @@ class Move(Struct, frozen=True):
     axes: tuple[str, ...]
     bytes: int
     seconds: float
-    cause: str
+    cause: Cause | None
 
     def __str__(self) -> str:
         return f"{self.kind} over {','.join(self.axes)}"
@@ -146,8 +147,8 @@ def _named(moves: Sequence[Move]) -> str:
     return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
 
 
-def _main_cause(moves: Sequence[Move]) -> str:
-    return max(moves, key=lambda move: move.seconds).cause if moves else ""
+def _main_cause(moves: Sequence[Move]) -> Cause | None:
+    return max(moves, key=lambda move: move.seconds).cause if moves else None
 
 
 def compute_terms(first: View, other: View) -> Iterable[Term]:
@@ -171,8 +172,8 @@ def compute_terms(first: View, other: View) -> Iterable[Term]:
             what="einsum" if row.planned.statement.op == "einsum" else "map",
             first=_divided(before, first) if before else "",
             other=_divided(after, other) if after else "",
-            first_cause="",
-            other_cause="",
+            first_cause=None,
+            other_cause=None,
             change=change,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from einscale.causes import Cause
 from einscale.cost import Totals
 from einscale.layer import LayerReport
 
@@ -53,8 +54,8 @@ class Term(Struct, frozen=True):
     what: str
     first: str
     other: str
-    first_cause: str
-    other_cause: str
+    first_cause: Cause | None
+    other_cause: Cause | None
     change: Totals
 
 

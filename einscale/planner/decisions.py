@@ -127,7 +127,7 @@ class Searched(Struct, frozen=True):
 
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether the cheapest path is the same."""
-        cause = self.found[0].cause if self.found else ""
+        cause = self.found[0].cause if self.found else None
         return reshard(self.tensor, self.before, self.after, sizes, mesh, cause=cause) == self.found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from einscale.causes import Cause
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, SLICE, Collective, check_move
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor
@@ -19,7 +20,7 @@ def direct(
     after: Layout,
     sizes: Mapping[str, int],
     mesh: Mesh,
-    cause: str,
+    cause: Cause | None,
     decisions: list[Decision] | None = None,
 ) -> tuple[Collective, ...]:
     """Moves of a tensor between two layouts of a program under a strategy.
@@ -32,7 +33,7 @@ def direct(
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
     >>> owing, resting = make_layout([()], ["data", "model"]), make_layout([("data",)])
-    >>> [str(m) for m in direct(Tensor("g", ("d",)), owing, resting, {"d": 64}, make_mesh("data=2,model=4"), "")]
+    >>> [str(m) for m in direct(Tensor("g", ("d",)), owing, resting, {"d": 64}, make_mesh("data=2,model=4"), None)]
     ['reduce-scatter(data) g: d {U:data,model} -> d/data {U:model}', 'all-reduce(model) g: d/data {U:model} -> d/data']
     """
     lost, gained = _difference(before, after), _difference(after, before)
@@ -71,7 +72,7 @@ def _difference(one: Layout, other: Layout) -> tuple[str, ...]:
 
 
 def _chain(
-    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: str
+    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: Cause | None
 ) -> tuple[Collective, ...]:
     """The moves as collectives, or nothing if one of them is none that a collective makes."""
     steps = []

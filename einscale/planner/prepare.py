@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from einscale.causes import Cause, CauseRule
 from einscale.digits import digits_of
 from einscale.einsum import Einsum
 from einscale.errors import LayoutError, PlanError, SizeError, did_you_mean
@@ -73,11 +74,11 @@ def prepare(
     if any(dim for index, dim in zip(tensor.indices, layout.dims, strict=True) if index in repeated):
         whole = tuple(() if i in repeated else dim for i, dim in zip(tensor.indices, layout.dims, strict=True))
         here = Layout(whole, layout.unreduced, layout.reduction)
-        cause = f"operand {tensor.name} repeats an index: its diagonal is taken with those dims whole"
+        cause = Cause(CauseRule.DIAGONAL, tensor.name)
         steps += reshard(tensor, layout, here, sizes, mesh, cause=cause)
     if lonely and here.unreduced and here.reduction != "sum":
         settled = here.reduced()
-        cause = f"operand {tensor.name} owes a {here.reduction}, which must be settled before it is summed"
+        cause = Cause(CauseRule.SETTLED, tensor.name, here.unreduced, reduction=here.reduction)
         steps += reshard(tensor, here, settled, sizes, mesh, cause=cause)
         here = settled
     kept = tuple(index for index in dict.fromkeys(tensor.indices) if index not in lonely)

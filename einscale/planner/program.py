@@ -23,7 +23,7 @@ from einscale.planner.direct import direct
 from einscale.planner.free import plan_statement_freely
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, Decision, PlannedProgram, PlannedStatement, Structure
 from einscale.planner.statement import axis_names, local_map, sent_once
-from einscale.planner.words import gather_cause, result_cause, statistic_cause
+from einscale.planner.strategy_causes import gather_cause, result_cause, statistic_cause
 from einscale.program.maps import (
     reduced_axes,
     rule,

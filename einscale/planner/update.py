@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from einscale.causes import CauseRule, ProgramCause
 from einscale.collectives import Collective
 from einscale.layout import Layout, Tensor
 from einscale.numeric import product
@@ -148,20 +149,28 @@ class _Update:
             self.decisions,
         )
 
-    def cause(self, name: str, before: Layout, after: Layout, statement: Statement) -> str:
-        """Why a value moves, in words."""
+    def cause(self, name: str, before: Layout, after: Layout, statement: Statement) -> ProgramCause:
+        """Why a value moves."""
         value = self.table[name]
         kind = moved_class(self.program, name)
-        over = ", ".join(dict.fromkeys(axis for axis in (*before.axes, *after.axes)))
-        where = after.text(value.axes)
+        rule, axes = CauseRule.TO_STATES, tuple(dict.fromkeys((*before.axes, *after.axes)))
         if kind == "gradients":
-            owed = f"owes its sum over {', '.join(before.unreduced)}" if before.unreduced else "rests divided otherwise"
-            return f"the accumulated gradient of {value.of} {owed}; {statement.op} runs where its states rest: {where}"
-        if value.kind == "updated":
-            return f"{statement.op} updates a part of {value.of} on each device of {over}; it rests as {where}"
-        if statement.op == NEWTON_SCHULZ:
-            return f"{value.of} is made orthogonal as a whole matrix: its momentum is wanted as {where}"
-        return f"{statement.op} runs where the states of {value.of} rest: {name} is wanted as {where}"
+            rule, axes = CauseRule.GRADIENT_TO_STATES, before.unreduced
+        elif value.kind == "updated":
+            rule = CauseRule.UPDATED_TO_REST
+        elif statement.op == NEWTON_SCHULZ:
+            rule = CauseRule.WHOLE_MATRIX
+        return ProgramCause(
+            rule=rule,
+            tensor=name,
+            axes=axes,
+            kind=value.kind,
+            of=value.of or "",
+            op=statement.op,
+            output=statement.output,
+            layout=after,
+            labels=value.axes,
+        )
 
     def factors(
         self,
@@ -180,7 +189,7 @@ class _Update:
             axes = tuple(axis for axis in gradient.axes if axis not in gone)
             tensor = Tensor(f"squares of {gradient.name} by {what}", axes, "fp32")
             owing = Layout(tuple(placement[axis] for axis in axes), over)
-            cause = f"{statement.op} sums {gradient.name} over axes that are divided over {', '.join(over)}"
+            cause = ProgramCause(CauseRule.SQUARES, gradient.name, over, gone, op=statement.op, output=statement.output)
             moves += direct(tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause, self.decisions)
         return tuple(moves)
 

@@ -10,6 +10,7 @@ from einscale.compare import COLLECTIVE, Best, Comparison, Difference, MemoryTer
 from einscale.cost import Totals
 from einscale.layer import KindReport
 from einscale.models import parameter_counts
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Report, Row, Table
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
@@ -206,9 +207,10 @@ def _term_row(difference: Difference, term: Term) -> Row:
 def _cause(difference: Difference, term: Term) -> str:
     """Why: the cause of each side's collectives; of local work that spends the same FLOPs, what else changes."""
     if term.about == COLLECTIVE:
-        causes = [(difference.first, term.first_cause), (difference.other, term.other_cause)]
-        if term.first_cause == term.other_cause:
-            return term.first_cause
+        first, other = cause_words(term.first_cause), cause_words(term.other_cause)
+        causes = [(difference.first, first), (difference.other, other)]
+        if first == other:
+            return first
         return "\n".join(f"{label}: {cause}" for label, cause in causes if cause)
     if not term.change.flops and term.change.traffic:
         more = "more" if term.change.traffic > 0 else "less"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.compare import Comparison, Difference, Side
+from einscale.report.causes import cause_document, cause_words
 from einscale.report.document import head
 from einscale.report.layer_document import memory_document, totals_document
 
@@ -92,8 +93,10 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
                 "what": term.what,
                 "first": term.first or None,
                 "other": term.other or None,
-                "first_cause": term.first_cause or None,
-                "other_cause": term.other_cause or None,
+                "first_cause": cause_words(term.first_cause) or None,
+                "other_cause": cause_words(term.other_cause) or None,
+                "first_why": cause_document(term.first_cause),
+                "other_why": cause_document(term.other_cause),
                 **totals_document(term.change),
             }
             for term in difference.terms

@@ -19,8 +19,9 @@ from einscale.infer import (
 )
 from einscale.models import Model, parameter_counts
 from einscale.precision import FIELDS, Precision
-from einscale.report.document import head
+from einscale.report.document import changes_document, head
 from einscale.report.layer_document import collective_document, totals_document
+from einscale.report.words import changes_words
 
 if TYPE_CHECKING:
     from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
@@ -318,7 +319,8 @@ def _point(row: SweepRow) -> dict[str, Any]:
 def _advice(one: ServingAdvice) -> dict[str, Any]:
     result = one.result
     return {
-        "change": one.words,
+        "change": changes_words(one.changes),
+        "options": changes_document(one.changes),
         "devices": result.devices,
         "first_token_seconds": result.first_token_seconds,
         "seconds_per_token": result.seconds_per_token,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from einscale.infer import DisaggregatedReport, SpeculativeReport, cost_per_million_tokens
 from einscale.report.table import Cell, Column, Row, Table
+from einscale.report.words import changes_words
 
 if TYPE_CHECKING:
     from einscale.api.infer_result import InferResult
@@ -141,7 +142,7 @@ def advice_table(result: InferResult, advice: tuple[ServingAdvice, ...]) -> Tabl
     rows = tuple(
         Row(
             (
-                one.words,
+                changes_words(one.changes),
                 one.result.devices,
                 one.result.first_token_seconds,
                 one.result.seconds_per_token or None,

@@ -25,6 +25,7 @@ from einscale.layout import Layout, local_bytes
 from einscale.models import LayerKind
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.program.shapes import known_sizes
+from einscale.report.causes import cause_words
 from einscale.report.infer_parts import prefill_flops_share
 from einscale.report.table import Column, Row, Table
 from einscale.topology import explain_step
@@ -346,6 +347,6 @@ def _collective_lines(step: StepReport, instance: Instance, units: str) -> list[
         move = priced.step
         name = f"{move.kind} {move.tensor.name} over {','.join(move.axes)}, {kind.kind}"
         formula = f"{explain_step(move, kind.planned.sizes, instance.timed_by)}\n"
-        formula += f"{format_bytes(priced.bytes, units)} received, x {kind.repeat}; {move.cause}"
+        formula += f"{format_bytes(priced.bytes, units)} received, x {kind.repeat}; {cause_words(move.cause)}"
         lines.append((name, format_seconds(priced.seconds), formula))
     return lines

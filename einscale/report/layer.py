@@ -12,6 +12,7 @@ from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
 from einscale.plan import work_results
 from einscale.planner.planned import PlannedProgram
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Report, Row, Table, format_ratio
 from einscale.report.words import reason_words
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
@@ -173,7 +174,7 @@ def _collective_rows(priced: PricedCollective, planned: PlannedProgram, detail: 
             priced.bytes,
             priced.exposed_seconds,
             "network",
-            f"{format_ratio(bound_ratio(priced, planned))} x bound{_streamed(priced)}: {step.cause}",
+            f"{format_ratio(bound_ratio(priced, planned))} x bound{_streamed(priced)}: {cause_words(step.cause)}",
         ),
         2,
         "collective",

@@ -11,6 +11,7 @@ from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.models import parameter_counts
 from einscale.plan import work_results
+from einscale.report.causes import cause_document, cause_words
 from einscale.report.words import reason_words
 
 
@@ -150,7 +151,8 @@ def collective_document(priced: PricedCollective, planned: PlannedProgram) -> di
         "exposed_seconds": priced.exposed_seconds,
         "streamed": step.streamed,
         "distinct": step.distinct,
-        "cause": step.cause,
+        "cause": cause_words(step.cause),
+        "why": cause_document(step.cause),
     }
 
 

@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from einscale.alternatives import Alternative, Avoidance
 from einscale.collectives import Collective
-from einscale.explain import StepWords, explain_plan, move_text, step_title, work_text
 from einscale.mesh import split_name
 from einscale.priced import LowerBounds, PricedPlan, PricedStep
+from einscale.report.causes import cause_words
+from einscale.report.plan_steps import StepWords, explain_plan, move_text, step_title, work_text
 from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_flops, format_seconds
 
@@ -122,7 +123,7 @@ def _step_row(number: int, step: PricedStep) -> Row:
             step.bound_ratio if step.received else None,
             step.bound,
             move_text(work),
-            f"because {work.cause}" if work.cause else "",
+            f"because {cause_words(work.cause)}" if work.cause else "",
         )
         return Row(cells, 0, "collective")
     return Row((f"{number}. {step_title(work)}", step.flops, None, step.seconds, None, step.bound, work_text(work), ""))

@@ -12,7 +12,7 @@ from einscale.report.table import Cell, Column, Report, Row, Table
 from einscale.report.train_detail import detail_tables
 from einscale.report.train_parts import moment_words, part_name, part_words
 from einscale.report.train_words import explain_table
-from einscale.report.words import hiders_words
+from einscale.report.words import changes_words, hiders_words
 from einscale.train import Advice, StageReport, StepPart, TrainReport, reserved_memory, reserves
 from einscale.train.moves import Move, step_moves
 from einscale.train.parts import MemoryPart, TimeGroup, TimePart
@@ -421,7 +421,7 @@ def _advice_tables(report: TrainReport, advice: tuple[Advice, ...]) -> list[Tabl
     rows = tuple(
         Row(
             (
-                one.words,
+                changes_words(one.changes),
                 one.report.setup.mesh.devices,
                 one.report.step_seconds,
                 one.report.step_seconds / report.step_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
 from einscale.report.train_parts import moment_words
 from einscale.report.words import hider_words
@@ -111,7 +112,8 @@ def _cause(move: Move) -> str:
     step = move.priced.step
     indices = step.tensor.indices
     layouts = f"{step.before.text(indices) or 'scalar'} -> {step.after.text(indices) or 'scalar'}"
-    lines = [f"{layouts}: {step.cause}" if step.before != step.after else step.cause]
+    because = cause_words(step.cause)
+    lines = [f"{layouts}: {because}" if step.before != step.after else because]
     if move.hidden_by:
         share = 1 - (move.exposed_seconds or 0.0) / move.priced.seconds if move.priced.seconds else 0.0
         lines.append(f"{100 * share:.3g} % hidden behind {hider_words(move.hidden_by)}")

@@ -8,10 +8,11 @@ from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
 from einscale.precision import FIELDS
-from einscale.report.document import head
+from einscale.report.causes import cause_document, cause_words
+from einscale.report.document import changes_document, head
 from einscale.report.layer_document import totals_document
 from einscale.report.train_parts import moment_words, part_name, part_note
-from einscale.report.words import hider_words, reason_words
+from einscale.report.words import changes_words, hider_words, reason_words
 from einscale.train import Advice, Alive, LayerCost, StageReport, StepPart, TrainReport
 from einscale.train.moves import Move, step_moves
 
@@ -195,7 +196,8 @@ def _move(move: Move) -> dict[str, Any]:
         "exposed_seconds": move.exposed_seconds,
         "hidden_by": hider_words(move.hidden_by),
         "streamed": step.streamed,
-        "cause": step.cause,
+        "cause": cause_words(step.cause),
+        "why": cause_document(step.cause),
     }
 
 
@@ -226,7 +228,8 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
 
 def _advice(one: Advice) -> dict[str, Any]:
     return {
-        "change": one.words,
+        "change": changes_words(one.changes),
+        "options": changes_document(one.changes),
         "devices": one.report.setup.mesh.devices,
         "step_seconds": one.report.step_seconds,
         "needed_bytes": one.report.fullest.memory.needed,

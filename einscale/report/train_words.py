@@ -8,6 +8,7 @@ from einscale.hardware import peak as peak_rate
 from einscale.models import model_flops
 from einscale.overlap import EFFICIENCY
 from einscale.planner.planned import BACKWARD, FORWARD
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
 from einscale.report.train_parts import moment_words
 from einscale.report.words import hider_words
@@ -299,7 +300,9 @@ def _collective_lines(report: TrainReport, units: str) -> list[Line]:
         shared = formula.seconds > move.priced.seconds * (1 + 1e-9)
         latency = "; the latency is paid by the first of such moves in the layer" if shared else ""
         received = f"{format_bytes(move.priced.bytes, units)} received"
-        lines.append((name, format_seconds(move.priced.seconds), f"{formula}{latency}\n{received}; {step.cause}"))
+        lines.append(
+            (name, format_seconds(move.priced.seconds), f"{formula}{latency}\n{received}; {cause_words(step.cause)}")
+        )
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from einscale.changes import Change
 from einscale.hiders import Hider, HidingWork
 from einscale.memory import Reason, Why
 
@@ -51,6 +52,21 @@ def hider_words(hider: Hider | None) -> str:
 def hiders_words(hiders: Iterable[Hider]) -> str:
     """Everything that hides a part of a step, each once."""
     return " and ".join(hider_words(hider) for hider in hiders)
+
+
+def changes_words(changes: Iterable[Change]) -> str:
+    """Changes as one would ask for them on the command line.
+
+    >>> from einscale.changes import Option
+    >>> changes_words((Change(Option.MICROBATCH, 2), Change(Option.OFFLOAD_OPTIMIZER, True)))
+    '--microbatch 2 --offload-optimizer'
+    """
+    return " ".join(_flag(change) for change in changes)
+
+
+def _flag(change: Change) -> str:
+    name = f"--{change.option.value.replace('_', '-')}"
+    return name if change.value is True else f"{name} {change.value}"
 
 
 def reason_words(reason: Reason) -> str:

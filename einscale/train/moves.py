@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from einscale.causes import Cause, CauseRule
 from einscale.collectives import FREE, PERMUTE, Collective
 from einscale.cost import PricedCollective, bound_bytes
 from einscale.hiders import Hider
@@ -139,11 +140,11 @@ def _shared_table(report: TrainReport) -> Iterator[Move]:
     part = next((one for one in report.spent if one.what is TimePart.SHARED_TABLE), None)
     if part is None:
         return
-    cause = f"{', '.join(part.tensors)}: the first and the last stage share the table"
     tied = {f"d_{name}" for layer in report.setup.model.layers for name in layer.program.tied}
     held = [one for one in report.layer(HEAD).gradients if one.tensor.name in tied]
     for one in held:
         seconds = part.seconds * one.bytes / sum(other.bytes for other in held)
+        cause = Cause(CauseRule.SHARED_TABLE, one.tensor.name, (pipe,))
         step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, cause)
         yield Move(
             HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, seconds), 1, seconds, one.bytes

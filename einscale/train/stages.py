@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from einscale.causes import Cause, CauseRule
 from einscale.collectives import PERMUTE, Collective
 from einscale.cost import PricedCollective
 from einscale.errors import ScheduleError
@@ -50,7 +51,7 @@ def sent_between(planned: PlannedProgram, network: Network, pipe: str) -> Priced
     held = int(local_bytes(tensor, layout, planned.sizes, network.mesh.degrees))
     alpha, beta = coefficients(PERMUTE, (pipe,), network)
     seconds = float(alpha + beta * held)
-    cause = f"the stages of the pipeline are on different devices along {pipe}"
+    cause = Cause(CauseRule.STAGES, stream, (pipe,))
     step = Collective(PERMUTE, tensor, (pipe,), layout, layout, cause)
     return PricedCollective(step, held, seconds, seconds)
 

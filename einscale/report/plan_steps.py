@@ -12,6 +12,7 @@ from einscale.layout import Layout, Tensor, local_bytes, local_shape, shards
 from einscale.mesh import Mesh
 from einscale.plan import LocalEinsum
 from einscale.priced import PricedPlan, PricedStep, compute_dtype
+from einscale.report.causes import cause_words
 from einscale.roofline import local_seconds
 from einscale.topology import Network, explain_step
 from einscale.units import format_bytes, format_flops, format_seconds
@@ -47,7 +48,7 @@ def explain_priced_step(step: PricedStep, sizes: Mapping[str, int], network: Net
         return StepWords(
             title=step_title(work),
             layout=move_text(work),
-            because=work.cause,
+            because=cause_words(work.cause),
             amount=_received_words(step, work, sizes, network.mesh),
             time=str(explain_step(work, sizes, network)),
         )

@@ -43,9 +43,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def run(context: typer.Context, **values: Any) -> None:
         given = announce(context, values)
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        function(**given)
+        taken = {
+            name: group(**{key: given.pop(key) for key in group.__struct_fields__}) for name, group in groups.items()
+        }
+        function(**given, **taken)
 
     run.__doc__ = "\n\n".join(map(_unwrapped, (function.__doc__ or "").split("\n\n")))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

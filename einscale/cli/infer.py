@@ -26,10 +26,10 @@ class Requests(Options):
         str | None,
         typer.Option("--batch", metavar="INT", help="Requests at the same time; else one a data-parallel device."),
     ] = None
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="INT", help="Tokens of each prompt; else 2048.")
-    ] = None
-    generated: Annotated[
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="INT", help="Tokens of each prompt; else 2048.")] = (
+        None
+    )
+    output: Annotated[
         str | None,
         typer.Option("--output", metavar="INT", help="Tokens generated of each, the first by the prefill; else 256."),
     ] = None
@@ -46,7 +46,7 @@ class Requests(Options):
         return {
             "batch": number(self.batch, "batch"),
             "prompt": number(self.prompt, "prompt"),
-            "output": None if self.generated is None else _tokens(self.generated),
+            "output": None if self.output is None else _tokens(self.output),
             "sweep": " ".join(self.sweep) if self.sweep else None,
             "price_per_hour": self.price_per_hour,
         }
@@ -98,7 +98,7 @@ class Running(Options):
 
 
 class Ways(Options):
-    """Other ways to serve: a draft that guesses, prefill on instances of its own. Messages of the library name these."""
+    """Other ways to serve: a draft that guesses, prefill on its own instances. Messages of the library name these."""
 
     speculative: Annotated[
         str | None,

@@ -118,9 +118,7 @@ Syntax: TypeAlias = Annotated[
 ]
 Batch: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--batch", metavar="INT", help="Sequences in the global batch; else one microbatch for each replica."
-    ),
+    typer.Option("--batch", metavar="INT", help="Sequences in the global batch; else one microbatch for each replica."),
 ]
 Sequence: TypeAlias = Annotated[
     str | None,
@@ -174,7 +172,10 @@ TableName: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--out", "-o", metavar="FILE|DIR/", help="Write there; the extension chooses the format, DIR/ all tables as csv."
+        "--out",
+        "-o",
+        metavar="FILE|DIR/",
+        help="Write there; the extension chooses the format; DIR/ takes every table.",
     ),
 ]
 Units: TypeAlias = Annotated[

@@ -263,7 +263,13 @@ def _plain(value: object) -> bool:
 
 
 def _fault(
-    document: Document, table: str, key: str, message: str, known: tuple[str, ...] | list[str], what: str, expected: str = ""
+    document: Document,
+    table: str,
+    key: str,
+    message: str,
+    known: tuple[str, ...] | list[str],
+    what: str,
+    expected: str = "",
 ) -> UsageError:
     """An error that underlines a key, or the name of a table where no key is given."""
     return UsageError(

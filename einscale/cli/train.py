@@ -47,14 +47,16 @@ class Pipeline(Options):
         ),
     ] = None
     chunks: Annotated[
-        str | None, typer.Option("--chunks", metavar="INT", help="Model chunks on each pipeline stage (virtual stages).")
+        str | None,
+        typer.Option("--chunks", metavar="INT", help="Model chunks on each stage (virtual stages)."),
     ] = None
     first_layers: Annotated[
         str | None,
-        typer.Option("--first-layers", metavar="INT", help="Blocks of the first chunk, if not divided evenly."),
+        typer.Option("--first-layers", metavar="INT", help="Blocks of the first chunk, if not even."),
     ] = None
     last_layers: Annotated[
-        str | None, typer.Option("--last-layers", metavar="INT", help="Blocks of the last chunk, if not divided evenly.")
+        str | None,
+        typer.Option("--last-layers", metavar="INT", help="Blocks of the last chunk, if not even."),
     ] = None
 
     def arguments(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _markdown_cells(table: Table, row: Row, units: str) -> list[str]:
 
 
 def csv_tables(report: Report) -> dict[str, tuple[Table, ...]]:
-    """Name -> the tables that are one table of CSV: those of one kind, which have the same columns; the main one first."""
+    """Name -> the tables that are one table of CSV: those of one kind, with the same columns; the main one first."""
     found: dict[str, list[Table]] = {}
     for table in report.tables:
         name = table.kind or table.name
@@ -113,7 +113,9 @@ def _flat_rows(table: Table) -> list[dict[str, Cell]]:
     rows: list[dict[str, Cell]] = []
     for row in table.rows:
         if row.role == "section":
-            sections = {level: text for level, text in sections.items() if level < row.level} | {row.level: row.cells[0]}
+            sections = {level: text for level, text in sections.items() if level < row.level} | {
+                row.level: row.cells[0]
+            }
             continue
         section = "" if row.role == "total" else " / ".join(str(text) for text in sections.values())
         place = {"table": table.name, "section": section, "role": row.role, "level": row.level}

@@ -90,7 +90,7 @@ def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
     if kind.repeat > 1:
         rows.append(total_row(f"{kind.repeat} layers", kind.totals().times(kind.repeat), "total"))
     title = f"{kind.kind} (x {kind.repeat})" if kind.repeat > 1 else kind.kind
-    return Table(kind.kind, title, COLUMNS, tuple(rows))
+    return Table(kind.kind, title, COLUMNS, tuple(rows), "statements")
 
 
 def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
@@ -196,7 +196,7 @@ def _held_table(kind: KindReport) -> Table:
     )
     rows = [Row((held.text, "parameter", held.bytes, "the layer")) for held in kind.parameters]
     rows += [Row((held.text, "saved", held.bytes, reason_words(held.reason))) for held in kind.saved]
-    return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows))
+    return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows), "held")
 
 
 def _gains_table(gains: tuple[Gain, ...]) -> Table:

@@ -18,8 +18,8 @@ from einscale.hardware import flop_rate
 from einscale.layout import Layout, Tensor, local_bytes, make_layout, replicated, shards
 from einscale.mesh import Mesh, split_name
 from einscale.numeric import ceil_div, product
-from einscale.plan import LocalEinsum, Plan, step_flops, work_traffic
-from einscale.priced import PricedPlan, compute_dtype, price_plan, whole_einsum
+from einscale.plan import LocalEinsum, Plan, compute_dtype, step_flops, work_traffic
+from einscale.priced import PricedPlan, price_plan, whole_einsum
 from einscale.reshard import reshard
 from einscale.roofline import local_seconds
 from einscale.topology import Network, step_seconds

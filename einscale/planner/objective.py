@@ -101,7 +101,18 @@ class Seconds:
         base: femtoseconds of what is done before, whatever the placement.
     """
 
-    __slots__ = ("_bandwidth", "_known", "_rate", "_read", "_symbolic", "base", "links", "most_points", "question")
+    __slots__ = (
+        "_bandwidth",
+        "_known",
+        "_least_traffic",
+        "_rate",
+        "_read",
+        "_symbolic",
+        "base",
+        "links",
+        "most_points",
+        "question",
+    )
 
     merged = FREE
     """Kinds of which two in a row are one move: other moves are priced as they are fused."""
@@ -131,6 +142,7 @@ class Seconds:
         if flop_rate is None and question.flops_factor:
             self._rate = chip_rate(chip, compute_dtype([operand.tensor for operand in question.operands]))
         self._known: dict[tuple[int, ...], int] = {}
+        self._least_traffic = -1
         once = {operand.tensor: operand for operand in question.operands}.values()
         self._read = tuple((operand.labels, operand.shape) for operand in once)
         chosen = any(operand.tensor.chosen for operand in once)
@@ -178,10 +190,12 @@ class Seconds:
         return int(flops / self._rate / shards * FEMTO * (1 - 1e-9))
 
     def _traffic(self) -> int:
-        if self._symbolic is not None:
-            return 0
-        volume = self.question.out_volume + sum(shape.least for _, shape in self._read)
-        return int(volume / self.question.devices / self._bandwidth * FEMTO * (1 - 1e-9))
+        if self._least_traffic < 0:
+            volume = self.question.out_volume + sum(shape.least for _, shape in self._read)
+            known = self._symbolic is None
+            seconds = volume / self.question.devices / self._bandwidth if known else 0.0
+            self._least_traffic = int(seconds * FEMTO * (1 - 1e-9))
+        return self._least_traffic
 
     def fewest_shards(self, most: int) -> int:
         """Parts that the iteration space must be divided into for the FLOPs to take less than `most`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -139,11 +140,17 @@ class _Asked:
         self.digits = _digits(layouts, wanted, mesh)
         self.order = canonical_order(tensors, layouts, output, wanted, sizes, self.digits)
         self.ways = prepared_ways(tensors, layouts, output, sizes, mesh, terms.network)
+        self._questions: dict[tuple[int, tuple[int, ...]], Question] = {}
 
     def question(self, way: int, *, written: bool = False) -> Question:
-        """The question of one way, in canonical order or as written."""
-        prepared = self.ways[way]
-        ordered = prepared if written else tuple(prepared[k] for k in self.order)
+        """The question of one way, in canonical order or as written; made once."""
+        order = tuple(range(len(self.order))) if written else self.order
+        found = self._questions.get((way, order))
+        if found is None:
+            found = self._questions[way, order] = self._put(tuple(self.ways[way][k] for k in order))
+        return found
+
+    def _put(self, ordered: tuple[Prepared, ...]) -> Question:
         return Question(
             tuple(p.tensor for p in ordered),
             tuple(p.after for p in ordered),
@@ -201,9 +208,8 @@ class _Asked:
         """The plan of what was found; `pricing` of the search, if there was one just now."""
         prepared = self.ways[found.way]
         placement = found.placement
-        if pricing is None or self.order != tuple(range(len(self.order))):
-            canonical = self.question(found.way)
-            question = self.question(found.way, written=True)
+        canonical, question = self.question(found.way), self.question(found.way, written=True)
+        if pricing is None or canonical is not question:
             by_name = dict(zip(canonical.names, placement, strict=True))
             placement = tuple(by_name[name] for name in question.names)
             kept = dict(zip(self.order, found.kept, strict=True))
@@ -292,29 +298,29 @@ class _Cap(Struct, frozen=True):
     most: int
 
 
-def _cap(question: Question, own_flops: int, limit: int | None, by_time: bool) -> _Cap | None:
+def _cap(question: Question, own_flops: int, limit: int | None) -> _Cap | None:
     """The cap on the work of one way to put a question; None if nothing keeps within it.
 
     Args:
         question: what is planned.
         own_flops: FLOPs of local sums before the einsum.
         limit: cap on all FLOPs; None for none.
-        by_time: whether FLOPs are weighed, and more of them allowed.
     """
     padded, rooms = question.even
     most = most_shards(question, rooms)
     factor = question.flops_factor
-    if limit is None or (by_time and limit is None) or factor == 0:
+    if limit is None or factor == 0:
         return _Cap(None, 1, most)
     points = (limit - own_flops) // factor
     if points < 1:
         return None
-    whole = 1
-    for size in padded:
-        whole *= size
+    whole = prod(padded)
     if points * most < whole and _fewest_points(question) > points:
         return None
-    return _Cap(points, -(-question.iterations // points), max(1, min(most, -(-whole // points))))
+    needed = -(-question.iterations // points)
+    if all(size % limit == 0 for size, limit in zip(question.sizes, question.limits, strict=True)):
+        return _Cap(None, needed, most)  # so many shards are enough, wherever they are
+    return _Cap(points, needed, max(1, min(most, -(-whole // points))))
 
 
 def _fewest_points(question: Question) -> int:
@@ -328,10 +334,7 @@ def _least_flops(asked: _Asked) -> int:
     """Least FLOPs of a device without padding, the operands' own sums made first."""
     question = asked.question(0)
     padded, rooms = question.even
-    whole = 1
-    for size in padded:
-        whole *= size
-    return -(-whole // most_shards(question, rooms)) * question.flops_factor + asked.own_flops(0)
+    return -(-prod(padded) // most_shards(question, rooms)) * question.flops_factor + asked.own_flops(0)
 
 
 def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[Found, Pricing]:
@@ -346,7 +349,7 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
     way = 0
     for number in range(len(asked.ways)):
         question = asked.question(number)
-        cap = _cap(question, asked.own_flops(number), limit, by_time)
+        cap = _cap(question, asked.own_flops(number), limit)
         if cap is None:
             continue
         objective = terms.objective(question, cap.most_points, asked.base(number))

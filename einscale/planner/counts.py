@@ -255,7 +255,9 @@ class Part:
         return wanted, joint, due
 
     def units(self, counts: Counts, level: int) -> int:
-        """Units of V/P^2 that a device, or at level 1 a domain, must receive at least."""
+        """Units of V/P^2 that a device, or at level 1 a domain, must receive at least; none where nothing is known."""
+        if not self.volume:
+            return 0
         devices = self.devices[level]
         wanted, joint, due = self.measures(counts, level)
         return devices * (due - 1) if self.free else floor_units(devices, wanted, joint, due)

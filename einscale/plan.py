@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
 from einscale.collectives import Collective, received_total
+from einscale.dtypes import BITS
 from einscale.einsum import Einsum, einsum_flops
 from einscale.layout import Chosen, Layout, Tensor, chosen_share, local_bytes, local_elements, local_shape, shards
 from einscale.mesh import Mesh
@@ -106,6 +107,15 @@ class Plan(Struct, frozen=True):
 def move_alone(step: Collective) -> Plan:
     """A plan of one move and nothing else."""
     return Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
+
+
+def compute_dtype(tensors: Sequence[Tensor]) -> str:
+    """Element type the chip multiplies in: the widest of the operands, to which the others are converted.
+
+    >>> compute_dtype([Tensor("x", ("i",), "bf16"), Tensor("w", ("i",), "int8")])
+    'bf16'
+    """
+    return max((tensor.dtype for tensor in tensors), key=lambda name: BITS[name])
 
 
 def step_flops(step: LocalEinsum, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:

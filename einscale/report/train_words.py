@@ -31,30 +31,6 @@ from einscale.units import format_bytes, format_flops, format_seconds, format_si
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
 
-BUBBLES = {
-    "gpipe": "(p-1)(F+B)",
-    "1f1b": "(p-1)(F+B)",
-    "interleaved": "(p-1)(F+B)",
-    "zb-h1": "(p-1) max(F, B-W, F+B-2W)",
-    "zb-h2": "(p-1) max(F, B-W-F, F+B-3W)",
-    "zb-v": "a + (p-2) max(W, a), a = max(B-W, 2(B-2W))",
-    "dualpipe": "(p/2-1)(F + max(F, B-W) + max(0, B-2W)) - min(F, (p/2-1) max(0, B-W-F))",
-    "dualpipev": "(p-1)(F + max(F, B-W) + max(0, B-2W)) - min(F, (p-1) max(0, B-W-F))",
-}
-"""Closed forms as `schedule.bubble_seconds` has them, with B a whole backward pass and W its gradients of weights."""
-
-IN_FLIGHT = {
-    "gpipe": "m",
-    "1f1b": "min(m, p-i)",
-    "interleaved": "min(m v, 2(p-1-i) + (v-1)p + 1)",
-    "zb-h1": "min(m, p)",
-    "zb-h2": "min(m, 2p-1)",
-    "zb-v": "min(2m, m + min(m, i+1), 2p)",
-    "dualpipe": "min(m, p+1)",
-    "dualpipev": "min(2m, 2p+1)",
-}
-"""Chunks whose activations stage i keeps until their gradients of weights are made, as `schedule.in_flight` has it."""
-
 TIMELINE_DEVICES, TIMELINE_TASKS, TIMELINE_WIDTH = 8, 24, 74
 """Largest pipeline that is drawn, its microbatches times chunks, and how wide."""
 
@@ -176,6 +152,7 @@ def _money_lines(result: TrainResult) -> list[Line]:
 def _pipeline_lines(report: TrainReport) -> list[Line]:
     setup = report.setup
     p, m, v = setup.stages, setup.microbatches, setup.chunks
+    schedule = find_schedule(setup.schedule)
     forward, backward, weight = chunk_seconds(setup, {layer.kind: layer for layer in report.layers})
     means = [sum(times) / len(times) for times in (forward, backward, weight)]
     send = report.sent.seconds if report.sent else 0.0
@@ -188,15 +165,15 @@ def _pipeline_lines(report: TrainReport) -> list[Line]:
     lines: list[Line] = []
     if even is None:
         bubble = bubble_seconds(setup.schedule, p, m, v, *means)
-        formula = f"{BUBBLES[setup.schedule]}, {operands}; a chunk takes on average {times}"
+        formula = f"{schedule.bubble_text}, {operands}; a chunk takes on average {times}"
         lines.append(("bubble, closed form", format_seconds(bubble), formula))
     if why is not None:
         lines.append(("bubble, simulated", format_seconds(spent), f"every pass in its order: {why}"))
     stage = report.fullest.stage
     held = in_flight(setup.schedule, p, m, v, stage).until_weight
-    parts = v * find_schedule(setup.schedule).copies
+    parts = v * schedule.copies
     each = f" = {held} chunks, of {parts} on a device" if parts > 1 else ""
-    formula = f"{IN_FLIGHT[setup.schedule]}, {operands}, i {stage}{each}"
+    formula = f"{schedule.in_flight_text}, {operands}, i {stage}{each}"
     lines.append((f"microbatches in flight on stage {stage}", format_si(report.fullest.in_flight), formula))
     if report.sent is not None:
         planned = next(layer.planned for layer in report.layers if _streams(layer, report))

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from einscale.errors import ScheduleError
 from einscale.schedule.catalogue import check_schedule
-from einscale.schedule.held import InFlight
-from einscale.schedule.orders import KEPT, Task, enough_microbatches, order, period
+from einscale.schedule.orders import KEPT, enough_microbatches, order, period
+from einscale.schedule.tasks import InFlight, Task
 from einscale.schedule.timeline import CompiledOrder, Timeline, compile_order, evaluate
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def run_schedule(
         compiled = compile_it(schedule.name, stages, count, chunks)
         return compiled, evaluate(compiled, forward, backward, weight, send=send, blocking=blocking, overlap=overlap)
 
-    if schedule.name == "gpipe" and microbatches > WARM_UP:
+    if schedule.two_phases and microbatches > WARM_UP:
         # Both phases are flow shops of equal jobs: each device runs at the pace of the slowest before it, from its
         # first job on, so that every time grows by the same amount with every microbatch.
         line = _line(price(2)[1], price(3)[1], 1, microbatches - 3)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from einscale.errors import ScheduleError
-from einscale.schedule.held import InFlight, in_flight_of, per_chunk, within
-from einscale.schedule.orders import Task
+from einscale.schedule.tasks import InFlight, Order, Task, in_flight_of
+from einscale.schedule.times import check_times, per_chunk, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Order = tuple[tuple[Task, ...], ...]
 
 
 class Timeline(Struct, frozen=True):
@@ -336,28 +334,6 @@ def _durations(
         else:
             seconds.append(forwards[chunk] + inputs - overlap * min(forwards[chunk], inputs))
     return seconds
-
-
-def check_times(
-    forwards: Sequence[float], backwards: Sequence[float], weights: Sequence[float], overlap: float = 0
-) -> None:
-    """Refuse times that cannot be.
-
-    Raises:
-        ScheduleError: negative, infinite or no number; more time for the gradients of weights than for all.
-    """
-    for values, what in ((forwards, "forward"), (backwards, "backward"), (weights, "weight")):
-        for chunk, value in enumerate(values):
-            if not within(value, 0, sys.float_info.max):
-                raise ScheduleError(f"`{what}` of chunk {chunk} cannot take {value} seconds")
-    for chunk, (backward, weight) in enumerate(zip(backwards, weights, strict=True)):
-        if weight > backward:
-            message = (
-                f"the gradients of weights take {weight} of {backward} seconds of the backward pass of chunk {chunk}"
-            )
-            raise ScheduleError(message, expected="`backward` to be the whole pass, `weight` a part of it")
-    if not within(overlap, 0, 1):
-        raise ScheduleError(f"`overlap` is a share of the shorter pass, from 0 to 1, not {overlap}")
 
 
 def critical_path(timeline: Timeline) -> tuple[CriticalTask, ...]:

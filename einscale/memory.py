@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -256,7 +256,7 @@ def _saved_by(program: Program, statement: Statement, fused: bool) -> tuple[str,
     return tuple(name for name in names if program.table[name].kind != "parameter")
 
 
-def peak(planned: PlannedProgram, *, accumulates: bool = False) -> Peak:
+def peak(planned: PlannedProgram, *, accumulates: bool = False, overlap: Collection[str] = ()) -> Peak:
     """The most a device holds while a program runs, from the lifetime of every tensor in every layout.
 
     Parameters and their gradients at rest are left out: they are held all the time. Gathered copies of parameters count
@@ -266,8 +266,9 @@ def peak(planned: PlannedProgram, *, accumulates: bool = False) -> Peak:
         planned: the program.
         accumulates: a parameter's gradient is made beside what it is then added to, so that both are held a moment; one
             that is reduced first waits for the last of its layer, with which it goes in one message.
+        overlap: kinds of collectives that hide behind work; activations that do move block by block.
     """
-    held_spans = spans(planned, accumulates=accumulates)
+    held_spans = spans(planned, accumulates=accumulates, overlap=overlap)
     most, moment = _fullest(planned, held_spans)
     if is_array(most):
         return Peak(most, "", "", ())
@@ -310,12 +311,15 @@ class Span(Struct, frozen=True):
     fed: bool
 
 
-def spans(planned: PlannedProgram, *, accumulates: bool = False) -> tuple[Span, ...]:
+def spans(
+    planned: PlannedProgram, *, accumulates: bool = False, overlap: Collection[str] = ()
+) -> tuple[Span, ...]:
     """Every tensor a device holds while a program runs, in every layout; what it holds all the time is left out.
 
     Args:
         planned: the program.
         accumulates: see `peak`.
+        overlap: see `peak`.
     """
     lifetimes, degrees = _lifetimes(planned), planned.degrees
     if accumulates:
@@ -323,7 +327,7 @@ def spans(planned: PlannedProgram, *, accumulates: bool = False) -> tuple[Span, 
         lifetimes |= {key: (lifetimes[key][0], last) for key in _sent_together(planned) if key in lifetimes}
         lifetimes |= _made_beside(planned)
     lifetimes |= _copied(planned)
-    ordered = _put_in_order(planned)
+    ordered = {} if "activations" in overlap else _put_in_order(planned)
     lifetimes |= {key: (moment, moment) for key, (moment, _) in ordered.items()}
     fused = never_written(planned.structure)
     streamed = {
@@ -384,8 +388,7 @@ def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Number]]:
     A collective puts the devices' blocks one behind another: along the tensor's first dim with more than one element
     that is their order, along a later one it is not: each with its statement, and whether it is one.
     """
-    policy = planned.strategy.policy
-    if not policy.ordered or "activations" in policy.overlap:
+    if not planned.strategy.policy.ordered:
         return {}
     found = {}
     for moment, row in enumerate(planned.statements):

@@ -83,7 +83,7 @@ def prepare(
     repeated = {index for index in tensor.indices if tensor.indices.count(index) > 1}
     steps: list[Step] = []
 
-    def move(before: Layout, after: Layout, cause: str) -> Layout:
+    def move(before: Layout, after: Layout, cause: Cause) -> Layout:
         objective = "bytes" if network is None else "time"
         steps.extend(
             reshard(tensor, before, after, sizes, mesh, network=network, objective=objective, cause=cause)

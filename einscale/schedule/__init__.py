@@ -19,6 +19,8 @@ from einscale.schedule.held import peak_held as peak_held
 from einscale.schedule.layers import layers_per_chunk as layers_per_chunk
 from einscale.schedule.orders import order as order
 from einscale.schedule.row import Schedule as Schedule
+from einscale.schedule.steady import PipelineTimes as PipelineTimes
+from einscale.schedule.steady import pipeline_times as pipeline_times
 from einscale.schedule.steady import run_schedule as run_schedule
 from einscale.schedule.tasks import InFlight as InFlight
 from einscale.schedule.tasks import Task as Task

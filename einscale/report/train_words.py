@@ -25,7 +25,6 @@ from einscale.topology import explain_step
 from einscale.train import LayerCost, TrainReport
 from einscale.train.moves import STAGES, Move, step_moves
 from einscale.train.parts import MemoryPart, TimePart
-from einscale.train.step import chunk_seconds
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def _pipeline_lines(report: TrainReport) -> list[Line]:
     setup = report.setup
     p, m, v = setup.stages, setup.microbatches, setup.chunks
     schedule = find_schedule(setup.schedule)
-    forward, backward, weight = chunk_seconds(setup, {layer.kind: layer for layer in report.layers})
+    forward, backward, weight = report.chunks.forward, report.chunks.backward, report.chunks.weight
     means = [sum(times) / len(times) for times in (forward, backward, weight)]
     send = report.sent.seconds if report.sent else 0.0
     names = ("F", "B", "W") if any(weight) else ("F", "B")

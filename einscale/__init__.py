@@ -64,9 +64,10 @@ _HOMES = {
     "api.infer": ("decode", "infer", "prefill"),
     "api.infer_result": ("DecodeResult", "InferResult", "PrefillResult"),
     "api.layer": ("LayerResult", "layer"),
+    "api.many": ("PriceColumns", "price_many"),
     "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
-    "api.train": ("TrainResult", "train_step"),
+    "api.train": ("TrainRequest", "TrainResult", "train_step"),
     "errors": (
         "EinscaleError",
         "HardwareError",
@@ -107,10 +108,12 @@ __all__ = [
     "PlanError",
     "PlanResult",
     "PrefillResult",
+    "PriceColumns",
     "ProgramError",
     "ScheduleError",
     "SizeError",
     "StrategyError",
+    "TrainRequest",
     "TrainResult",
     "UsageError",
     "VerificationError",
@@ -131,6 +134,7 @@ __all__ = [
     "parse_spec",
     "plan",
     "prefill",
+    "price_many",
     "train_step",
 ]
 

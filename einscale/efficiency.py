@@ -10,7 +10,7 @@ they were found and how far off they are. They are used where a step or a reques
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -22,9 +22,10 @@ from einscale.numeric import (
     Number,
     ceil_div,
     is_array,
+    least,
     maximum,
     minimum,
-    never,
+    not_,
     product,
     rounded,
     tabulated,
@@ -181,17 +182,18 @@ def _product_seconds(shape: Product, written: Number, traffic: Number, dtype: st
         return local_seconds(shape.flops, traffic, dtype, chip)
     rate = peak(chip, dtype).datasheet * kernels.matmul.value
     bandwidth = memory_rate(chip)
-    least = min(1 + kernels.edge.value / _side(tile) for tile in kernels.tiles)
-    wide = [(tile, (1 + kernels.edge.value / _side(tile)) / least, True) for tile in kernels.tiles]
-    best: Number = math.inf
-    for tile, longer, suits in (*wide, *_thin_tiles(shape, kernels)):
-        for split in SPLITS:
-            possible = suits if split == 1 else suits & (shape.depth >= split * LEAST_DEPTH)
-            if never(possible):
-                continue
-            flops = _tiled(shape, tile, split, kernels)
-            seconds = flops * longer / rate + kernels.epilogue.value * (written + _partial(shape, split)) / bandwidth
-            best = minimum(best, where(possible, seconds, math.inf))
+    thin, flat = minimum(shape.rows, shape.columns), shape.rows <= shape.columns
+
+    def seconds(way: _Way) -> Number:
+        turned = way.narrow & (not_(flat))
+        rows, columns = where(turned, way.second, way.first), where(turned, way.first, way.second)
+        made = _tiled(shape, rows, columns, way.split, kernels) * way.longer / rate
+        out = kernels.epilogue.value * (written + _partial(shape, way.split)) / bandwidth
+        possible = (thin <= way.widest) & ((way.split == 1) | (shape.depth >= way.split * LEAST_DEPTH))
+        return where(possible, made + out, math.inf)
+
+    numbers = (shape.batch, shape.rows, shape.columns, shape.depth, written, traffic)
+    best = least(seconds, _ways(kernels), next(filter(is_array, numbers), 0))
     memory = traffic / bandwidth
     return LocalTime(maximum(best, memory) + kernels.start.used, best, memory, "modelled")
 
@@ -199,24 +201,44 @@ def _product_seconds(shape: Product, written: Number, traffic: Number, dtype: st
 _scalar_product_seconds = lru_cache(maxsize=65536)(_product_seconds)
 
 
-Tile = tuple[Number, Number]
+class _Way(Struct, frozen=True):
+    """A way in which a library may run a product; or all of them, as columns.
 
-
-def _thin_tiles(shape: Product, kernels: Kernels) -> Iterator[tuple[Tile, float, Number]]:
-    """Tiles for a product of few rows or columns, as in decoding: as narrow as matrix instructions allow.
-
-    Only those that hold all of the few: every element of the other operand (the weights) is then read once, which the
-    memory's bandwidth bounds already, so they are not slower for being small. Each with the factor of its time, and
-    whether it suits.
+    Args:
+        first: rows of a tile; its narrow side where it is `narrow`.
+        second: columns of a tile; its long side where it is `narrow`.
+        longer: how many times longer its products take than in the best tile.
+        narrow: a tile for few rows or columns, as in decoding: its narrow side lies along whichever is fewer.
+        widest: fewer of rows and columns that it is for.
+        split: parts that the contracted dim is divided into.
     """
-    flat = shape.rows <= shape.columns
-    thin, narrowest = minimum(shape.rows, shape.columns), min(min(tile) for tile in kernels.tiles)
-    longest = max(max(tile) for tile in kernels.tiles)
-    for width in INSTRUCTION_WIDTHS:
-        if width >= narrowest or never(thin <= width):
-            continue
-        for length in (longest, longest // 2):
-            yield (where(flat, width, length), where(flat, length, width)), 1.0, thin <= width
+
+    first: Number
+    second: Number
+    longer: Number
+    narrow: Number
+    widest: Number
+    split: Number
+
+
+@lru_cache(maxsize=64)
+def _ways(kernels: Kernels) -> tuple[_Way, ...]:
+    """Every tile of a chip's library, and narrow ones down to what matrix instructions allow, with every split.
+
+    A narrow tile only serves products that it holds all of the few of: every element of the other operand (the weights)
+    is then read once, which the memory's bandwidth bounds already, so it is not slower for being small.
+    """
+    edge = kernels.edge.value
+    best = min(1 + edge / _side(tile) for tile in kernels.tiles)
+    narrowest, longest = min(min(tile) for tile in kernels.tiles), max(max(tile) for tile in kernels.tiles)
+    wide = [(*tile, (1 + edge / _side(tile)) / best, False, math.inf) for tile in kernels.tiles]
+    thin = [
+        (width, length, 1.0, True, width)
+        for width in INSTRUCTION_WIDTHS
+        if width < narrowest
+        for length in (longest, longest // 2)
+    ]
+    return tuple(_Way(*tile, split) for tile in (*wide, *thin) for split in SPLITS)
 
 
 def _side(tile: tuple[int, int]) -> float:
@@ -225,18 +247,17 @@ def _side(tile: tuple[int, int]) -> float:
     return 2 * rows * columns / (rows + columns)
 
 
-def _tiled(shape: Product, tile: Tile, split: int, kernels: Kernels) -> Number:
+def _tiled(shape: Product, rows: Number, columns: Number, split: Number, kernels: Kernels) -> Number:
     """FLOPs that all units would do in the time a product takes with tiles of one shape: those of empty places too."""
-    rows, columns = tile
     count = shape.batch * ceil_div(shape.rows, rows) * ceil_div(shape.columns, columns) * split
     if kernels.units is not None:
         count = ceil_div(count, kernels.units.value) * kernels.units.value
     return truncate(count * 2 * rows * columns * (ceil_div(shape.depth, split) + kernels.fill.value))
 
 
-def _partial(shape: Product, split: int) -> Number:
+def _partial(shape: Product, split: Number) -> Number:
     """Bytes of the parts' results, written and read again."""
-    return 2 * split * shape.batch * shape.rows * shape.columns * PARTIAL_BYTES if split > 1 else 0
+    return where(split > 1, 2 * split * shape.batch * shape.rows * shape.columns * PARTIAL_BYTES, 0)
 
 
 def attention_seconds(

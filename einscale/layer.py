@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,7 +23,7 @@ from einscale.memory import (
     saved_activations,
 )
 from einscale.mesh import Mesh, split_name
-from einscale.models import Model
+from einscale.models import LayerKind, Model
 from einscale.numeric import nearest_multiples, product
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
@@ -269,14 +270,7 @@ def check_names(strategy: Strategy, model: Model) -> None:
     Raises:
         StrategyError: a rule that would match nothing, with the near miss.
     """
-    programs = [layer.program for layer in model.layers]
-    axes = dict.fromkeys((LARGEST, *AXES))
-    for program in programs:
-        axes |= dict.fromkeys((*axis_names(program), *(name for name, _ in program.composites)))
-    statements = [statement for program in programs for statement in program.statements]
-    groups = dict.fromkeys((*GROUPS, *(s.group for s in statements if s.group)))
-    sections = dict.fromkeys(("attention", "mlp", "experts", *(s.section for s in statements if s.section)))
-    results = dict.fromkeys(name for s in statements for name in (*s.outputs, *(f"d_{one}" for one in s.outputs)))
+    axes, groups, sections, results = _names_of(model.layers)
     rules = [*strategy.compute, *(rule for _, table in strategy.store for rule in table)]
     policy = strategy.policy
     asked = [
@@ -295,6 +289,19 @@ def check_names(strategy: Strategy, model: Model) -> None:
                 f"strategy `{strategy.name}` speaks of the {what} `{name}`, which no layer of {model.name} has",
                 hint=_known_names(name, known, results),
             )
+
+
+@lru_cache(maxsize=256)
+def _names_of(layers: tuple[LayerKind, ...]) -> tuple[dict[str, None], dict[str, None], dict[str, None], dict[str, None]]:
+    """Axes, groups, sections and results that a model's layers have, and the axes that the built-in ones use."""
+    axes = dict.fromkeys((LARGEST, *AXES))
+    for layer in layers:
+        axes |= dict.fromkeys((*axis_names(layer.program), *(name for name, _ in layer.program.composites)))
+    statements = [statement for layer in layers for statement in layer.program.statements]
+    groups = dict.fromkeys((*GROUPS, *(s.group for s in statements if s.group)))
+    sections = dict.fromkeys(("attention", "mlp", "experts", *(s.section for s in statements if s.section)))
+    results = dict.fromkeys(name for s in statements for name in (*s.outputs, *(f"d_{one}" for one in s.outputs)))
+    return axes, groups, sections, results
 
 
 def _known_names(name: str, known: Mapping[str, None], results: Mapping[str, None]) -> str:

@@ -7,7 +7,7 @@ imported only when an argument is an array.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, wraps
 from typing import Any, TypeAlias
 
@@ -91,6 +91,36 @@ def largest(numbers: Iterable[Number]) -> Number:
     for number in numbers:
         found = number if found is None else maximum(found, number)
     return 1 if found is None else found
+
+
+def not_(condition: Number) -> Number:
+    """Where a condition does not hold."""
+    return not condition if isinstance(condition, bool) else ~condition
+
+
+def least(cost: Callable[[Any], Number], ways: Sequence[Any], like: Number) -> Number:
+    """The least cost of several ways, each a value of numbers: tried one by one, or all at once where there are arrays.
+
+    Args:
+        cost: of a way; elementwise, so that it can be asked of all of them as columns of arrays.
+        ways: values of one Struct.
+        like: a number as the cost comes in: an array where there are many points.
+
+    >>> least(lambda pair: pair.real * 2, [3 + 0j, 2 + 0j], 1)
+    4.0
+    """
+    if not getattr(like, "shape", ()):
+        return min(cost(way) for way in ways)
+    return cost(_columns(tuple(ways))).min(axis=0)
+
+
+@lru_cache(maxsize=256)
+def _columns(ways: tuple[Any, ...]) -> Any:
+    """Values of one Struct as one, each field a column of theirs."""
+    import numpy as np
+
+    fields = ways[0].__struct_fields__
+    return type(ways[0])(*(np.array([getattr(way, name) for way in ways])[:, None] for name in fields))
 
 
 def where(condition: Number, yes: Number, no: Number) -> Number:

@@ -31,6 +31,7 @@ from einscale.stages import pipe_axis
 from einscale.strategy import Strategy, replicas
 from einscale.train import Advice, Offload, TrainReport, TrainSetup, advise, reserved_memory, reserves, train_report
 from einscale.train.request import make_setup
+from einscale.train.values import StageMemory
 from einscale.units import check_size, format_seconds
 
 
@@ -46,6 +47,16 @@ class TrainResult(Struct, frozen=True):
     report: TrainReport
     price_per_hour: float | None = None
     training_tokens: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time of a step."""
+        return self.report.step_seconds
+
+    @property
+    def memory(self) -> StageMemory:
+        """Bytes on each device of the stage that needs most."""
+        return self.report.fullest.memory
 
     @property
     def fits(self) -> bool:

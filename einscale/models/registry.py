@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -53,6 +53,7 @@ ALIASES = {
 """Other names of presets."""
 
 
+@cache
 def list_models() -> tuple[str, ...]:
     """Names of the presets.
 

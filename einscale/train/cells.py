@@ -6,10 +6,9 @@ so that cells made once serve every schedule, number of microbatches and divisio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from einscale.collectives import FREE
 from einscale.cost import total
@@ -137,24 +136,24 @@ def _bytes(held: tuple[Held, ...]) -> Number:
     return sum(one.bytes for one in held)
 
 
-def joined(parts: Mapping[int, LayerCell], places: Mapping[int, Number], count: int) -> LayerCell:
-    """Cells of several structures as one, each in its own places among so many strategies.
+def joined(parts: Sequence[LayerCell], places: Sequence[Number], count: int) -> LayerCell:
+    """Cells of several structures as one, each in its own places among so many points.
 
     Args:
-        parts: number of the structure -> its cells.
-        places: number of the structure -> places of its cells.
-        count: strategies altogether.
+        parts: cells of each structure.
+        places: numbers of their points.
+        count: points altogether.
     """
     import numpy as np
 
-    def spread(values: Mapping[int, Number]) -> Number:
+    def spread(values: Sequence[Number]) -> Number:
         column = np.zeros(count)
-        for number, value in values.items():
-            column[places[number]] = value
+        for place, value in zip(places, values, strict=True):
+            column[place] = value
         return column
 
     fields = [name for name in LayerCell.__struct_fields__ if name != "once"]
-    numbers = {name: spread({number: getattr(one, name) for number, one in parts.items()}) for name in fields}
-    keys = dict.fromkeys(key for one in parts.values() for key, _ in one.once)
-    once = tuple((key, spread({number: dict(one.once).get(key, 0.0) for number, one in parts.items()})) for key in keys)
-    return replace(next(iter(parts.values())), once=once, **numbers)
+    numbers = {name: spread([getattr(one, name) for one in parts]) for name in fields}
+    tables = [dict(one.once) for one in parts]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return LayerCell(once=tuple((key, spread([table.get(key, 0.0) for table in tables])) for key in keys), **numbers)

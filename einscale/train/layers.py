@@ -19,9 +19,10 @@ from einscale.memory import (
 )
 from einscale.models import LayerKind
 from einscale.numeric import Number, maximum
-from einscale.overlap import GRADIENTS, PARAMETERS, hide, overlap_kind
+from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, hide, overlap_kind
 from einscale.planner.planned import PlannedProgram
 from einscale.program.values import Program
+from einscale.strategy import Strategy
 from einscale.topology import AnyNetwork, Network, coefficients
 from einscale.train.structure import LayerStructure, Trained, layer_structure, on_one_stage, training_sizes
 from einscale.train.values import LayerCost, TrainSetup, accumulating
@@ -38,41 +39,43 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
     network = on_one_stage(setup.timed_by, setup.pipe)
     batch = setup.microbatch * setup.replicas
     structure = layer_structure(asked, network, batch, setup.sequence)
-    return price_layer(layer.kind, structure, training_sizes(asked, batch, setup.sequence), network, setup)
+    cost = price_layer(layer.kind, structure, training_sizes(asked, batch, setup.sequence), network, setup)
+    return overlapped(cost, setup.strategy.policy.overlap)
 
 
 def trained(program: Program, setup: TrainSetup) -> Trained:
-    """What the structure of a layer follows from in a request; what is hidden makes no difference to a plan."""
-    strategy = replace(setup.strategy, policy=replace(setup.strategy.policy, overlap=()))
-    return Trained(program, strategy, setup.precision, setup.optimizer, setup.loss, setup.capacity)
+    """What the structure of a layer follows from in a request."""
+    return Trained(program, trained_under(setup), setup.precision, setup.optimizer, setup.loss, setup.capacity)
+
+
+def trained_under(setup: TrainSetup) -> Strategy:
+    """The strategy that structures follow from: what is hidden makes no difference to a plan."""
+    return replace(setup.strategy, policy=replace(setup.strategy.policy, overlap=()))
 
 
 def price_layer(
     kind: str, structure: LayerStructure, sizes: Mapping[str, Number], network: AnyNetwork, setup: TrainSetup
 ) -> LayerCost:
-    """Price a planned layer at a point, or at many points at once.
+    """Price a planned layer at a point, or at many points at once, nothing hidden yet.
 
     Args:
         kind: as the model calls it.
         structure: its passes and its update.
         sizes: of every axis.
         network: devices of one pipeline stage, at the bandwidth that collectives reach.
-        setup: precision, optimizer, overlap and execution.
+        setup: precision, optimizer and execution.
     """
     many = None if isinstance(network, Network) else network.degrees
-    policy = setup.strategy.policy
     planned = PlannedProgram(structure.passes, network.mesh, sizes, many)
     updated = PlannedProgram(structure.update, network.mesh, sizes, many)
     priced = price_program(planned, network, setup.precision, setup.execution, causal=True)
-    hidden = hide(coalesced(priced, planned, network), planned, policy.overlap)
     repriced = price_program(updated, network, setup.precision, setup.execution)
-    gathers_ahead = PARAMETERS in policy.overlap and planned.strategy.policy.reshard_after_forward
     gradients = gradients_held(planned)
     return LayerCost(
         kind=kind,
         planned=planned,
-        rows=hidden.rows,
-        windows=hidden.windows,
+        rows=coalesced(priced, planned, network),
+        windows=(),
         update=coalesced(repriced, updated, network),
         updated=updated,
         parameters=parameters_held(planned, setup.precision),
@@ -80,9 +83,29 @@ def price_layer(
         optimizer=optimizer_held(planned, setup.optimizer, setup.precision),
         saved=saved_activations(planned),
         gathered=kept_gathered(planned),
-        fetched=gathered_copies(planned) if gathers_ahead else (),
-        peak=peak(planned, accumulates=True, overlap=policy.overlap),
+        fetched=(),
+        peak=peak(planned, accumulates=True),
         accumulate_seconds=accumulating(sum(one.bytes for one in gradients), setup.microbatches, setup.network.system.chip),
+    )
+
+
+def overlapped(cost: LayerCost, overlap: tuple[str, ...]) -> LayerCost:
+    """A priced layer with what a strategy hides of its collectives hidden, and what that needs held.
+
+    Args:
+        cost: the layer, nothing hidden.
+        overlap: kinds of collectives that are hidden, of `overlap.OVERLAPS`.
+    """
+    planned = cost.planned
+    hidden = hide(cost.rows, planned, overlap)
+    ahead = PARAMETERS in overlap and planned.strategy.policy.reshard_after_forward
+    block_by_block = ACTIVATIONS in overlap and planned.strategy.policy.ordered
+    return replace(
+        cost,
+        rows=hidden.rows,
+        windows=hidden.windows,
+        fetched=gathered_copies(planned) if ahead else (),
+        peak=peak(planned, accumulates=True, overlap=overlap) if block_by_block else cost.peak,
     )
 
 

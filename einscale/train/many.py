@@ -12,19 +12,23 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.models import LayerKind
+from einscale.errors import EinscaleError
 from einscale.numeric import Number
 from einscale.topology import Network, Networks
 from einscale.train.cells import LayerCell, joined, layer_cell
-from einscale.train.layers import price_layer, trained
-from einscale.train.price import StepPrice, price_step, shared_tables
+from einscale.train.layers import overlapped, price_layer, trained, trained_under
+from einscale.train.price import StepPrice, hides_of, price_step, shared_tables
 from einscale.train.step import trained_layers
-from einscale.train.structure import layer_structure, on_one_stage, training_sizes
-from einscale.train.values import TrainSetup
+from einscale.train.structure import LayerStructure, Trained, layer_structure, on_one_stage, training_sizes
+from einscale.train.values import LayerCost, TrainSetup
+
+
+FEW = 6
+"""Points of a structure from which on arrays are faster than one point after the other (`tests/benchmarks/price.py`)."""
 
 
 class Columns(Struct, frozen=True):
-    """Numbers of many steps, one array each.
+    """Numbers of many steps, one array each; 0 where a request cannot be met.
 
     Args:
         seconds: of the step.
@@ -32,6 +36,7 @@ class Columns(Struct, frozen=True):
         tail: what the slowest stage does once a step.
         needed: bytes that the fullest stage needs on each device.
         host: bytes that rest in the host's memory.
+        errors: why a request cannot be met, None where it can.
     """
 
     seconds: Number
@@ -39,6 +44,7 @@ class Columns(Struct, frozen=True):
     tail: Number
     needed: Number
     host: Number
+    errors: tuple[EinscaleError | None, ...]
 
 
 def price_setups(setups: Sequence[TrainSetup]) -> Columns:
@@ -46,27 +52,52 @@ def price_setups(setups: Sequence[TrainSetup]) -> Columns:
 
     Args:
         setups: resolved requests, of any models, meshes and strategies.
-
-    Raises:
-        EinscaleError: as `train_report` would for one of them.
     """
     import numpy as np
 
-    count = len(setups)
-    columns = {name: np.zeros(count) for name in Columns.__struct_fields__}
-    for numbers in _grouped(setups, range(count), _cell_key).values():
-        members = [setups[number] for number in numbers]
-        cells, places = _layer_cells(members)
-        groups = _grouped(members, range(len(members)), _step_key)
-        for group in groups.values():
-            price = _steps([members[one] for one in group], cells, np.array([places[one] for one in group]))
-            rows = np.array([numbers[one] for one in group])
-            columns["seconds"][rows] = price.seconds
-            columns["passes"][rows] = price.makespan
-            columns["tail"][rows] = price.tail_seconds
-            columns["needed"][rows] = price.needed
-            columns["host"][rows] = price.host
-    return Columns(**columns)
+    columns = {name: np.zeros(len(setups)) for name in Columns.__struct_fields__ if name != "errors"}
+    errors: list[EinscaleError | None] = [None] * len(setups)
+    for numbers in _grouped(setups, range(len(setups)), _model_key).values():
+        cells = _cells(setups, numbers, errors)
+        good = [number for number in numbers if errors[number] is None]
+        for alike in _grouped(setups, good, _step_key).values():
+            try:
+                price = _steps([setups[one] for one in alike], {kind: cell.take(alike) for kind, cell in cells.items()})
+            except EinscaleError as error:  # what they share cannot be met
+                _refuse(errors, alike, error)
+                continue
+            columns["seconds"][alike] = price.seconds
+            columns["passes"][alike] = price.makespan
+            columns["tail"][alike] = price.tail_seconds
+            columns["needed"][alike] = price.needed
+            columns["host"][alike] = price.host
+    return Columns(errors=tuple(errors), **columns)
+
+
+def _refuse(errors: list[EinscaleError | None], numbers: Sequence[int], error: EinscaleError) -> None:
+    for number in numbers:
+        errors[number] = error
+
+
+def _cells(
+    setups: Sequence[TrainSetup], numbers: Sequence[int], errors: list[EinscaleError | None]
+) -> dict[str, LayerCell]:
+    """Cells of every kind of layer, one for each request; those that have none are noted among the errors."""
+    parts: dict[str, list[LayerCell]] = {}
+    places: list[Number] = []
+    for alike in _grouped(setups, numbers, _cell_key).values():
+        try:
+            layers, at = _priced_layers(setups, alike, errors)
+        except EinscaleError as error:
+            _refuse(errors, alike, error)
+            continue
+        good = [number for number in alike if errors[number] is None]
+        for hiding, group in _grouped(setups, good, lambda setup: setup.strategy.policy.overlap).items():
+            points = [at[number] for number in group]
+            for kind, layer in layers.items():
+                parts.setdefault(kind, []).append(layer.cells(hiding).take(points))
+            places.append(group)
+    return {kind: joined(some, places, len(setups)) for kind, some in parts.items()}
 
 
 def _grouped(setups: Sequence[TrainSetup], numbers: Sequence[int], key: Any) -> dict[Any, list[int]]:
@@ -82,7 +113,7 @@ def _cell_key(setup: TrainSetup) -> tuple[object, ...]:
     live = tuple(axis.name for axis in setup.mesh.axes if axis.size > 1)
     return (
         id(setup.model),
-        setup.strategy,
+        trained_under(setup),
         setup.mesh.names,
         live,
         setup.network.system,
@@ -94,6 +125,11 @@ def _cell_key(setup: TrainSetup) -> tuple[object, ...]:
         setup.loss,
         setup.capacity,
     )
+
+
+def _model_key(setup: TrainSetup) -> tuple[object, ...]:
+    """What decides which kinds of layers a step has, and the constants of the machine it runs on."""
+    return id(setup.model), setup.network.system, setup.pipe, setup.sequence
 
 
 def _step_key(setup: TrainSetup) -> tuple[object, ...]:
@@ -111,52 +147,93 @@ def _step_key(setup: TrainSetup) -> tuple[object, ...]:
     )
 
 
-def _layer_cells(setups: Sequence[TrainSetup]) -> tuple[dict[str, LayerCell], list[int]]:
-    """Cells of every kind of layer at every point that requests differ in, and the number of each request's point."""
-    points: dict[tuple[Network, int], int] = {}
-    places = []
-    for setup in setups:
-        stage = on_one_stage(setup.timed_by, setup.pipe)
-        places.append(points.setdefault((stage, setup.microbatch * setup.replicas), len(points)))
-    first = setups[0]
-    cells = {
-        layer.kind: _kind_cells(layer, tuple(points), first, frozenset(shared_tables(first)))
-        for layer in trained_layers(first)
-    }
-    return cells, places
+class _Layers(Struct, frozen=True):
+    """A kind of layer at many points.
+
+    Args:
+        costs: priced at one point or at several of one structure, nothing hidden.
+        places: the numbers of the points of each.
+        count: points altogether.
+        shared: parameters that another layer of the model has, too.
+    """
+
+    costs: tuple[LayerCost, ...]
+    places: tuple[Sequence[int], ...]
+    count: int
+    shared: frozenset[str]
+
+    def cells(self, hiding: tuple[str, ...]) -> LayerCell:
+        """Its numbers at every point where such collectives are hidden."""
+        parts = [layer_cell(overlapped(cost, hiding), self.shared) for cost in self.costs]
+        return joined(parts, self.places, self.count)
 
 
-def _kind_cells(
-    layer: LayerKind, points: Sequence[tuple[Network, int]], setup: TrainSetup, shared: frozenset[str]
-) -> LayerCell:
-    """Cells of one kind of layer at many points, those of each structure priced together."""
+Point = tuple[Network, int]
+"""The devices of a pipeline stage on their links, and the sequences that all replicas work on at a time."""
+
+
+def _priced_layers(
+    setups: Sequence[TrainSetup], numbers: Sequence[int], errors: list[EinscaleError | None]
+) -> tuple[dict[str, _Layers], dict[int, int]]:
+    """Every kind of layer at every point that requests differ in, and the number of each request's point."""
+    met: dict[Point, dict[str, LayerStructure]] = {}
+    at: dict[int, int] = {}
+    first = setups[numbers[0]]
+    kinds = {layer.kind: trained(layer.program, first) for layer in trained_layers(first)}
+    where_from: dict[Point, list[int]] = {}
+    for number in numbers:
+        setup = setups[number]
+        point = on_one_stage(setup.timed_by, setup.pipe), setup.microbatch * setup.replicas
+        where_from.setdefault(point, []).append(number)
+    for point, here in where_from.items():
+        try:
+            met[point] = {kind: layer_structure(asked, *point, first.sequence) for kind, asked in kinds.items()}
+        except EinscaleError as error:
+            _refuse(errors, here, error)
+            continue
+        at |= dict.fromkeys(here, len(met) - 1)
+    return {kind: _priced(kind, asked, met, first) for kind, asked in kinds.items() if met}, at
+
+
+def _priced(kind: str, asked: Trained, met: Mapping[Point, Mapping[str, LayerStructure]], setup: TrainSetup) -> _Layers:
+    """One kind of layer at many points, those of each structure priced together."""
     import numpy as np
 
-    asked = trained(layer.program, setup)
-    structures = [layer_structure(asked, network, batch, setup.sequence) for network, batch in points]
-    known = {id(structure): structure for structure in structures}
-    parts, places = {}, {}
-    for number, (mark, structure) in enumerate(known.items()):
-        here = [place for place, one in enumerate(structures) if id(one) == mark]
-        networks = tuple(dict.fromkeys(points[place][0] for place in here))
-        at = {network: which for which, network in enumerate(networks)}
-        many = Networks(networks, np.array([at[points[place][0]] for place in here]))
-        sizes: Mapping[str, Number] = training_sizes(asked, 1, setup.sequence)
-        sizes = {**sizes, "b": np.array([float(points[place][1]) for place in here])}
-        cost = price_layer(layer.kind, structure, sizes, many, setup)
-        parts[number], places[number] = layer_cell(cost, shared), np.array(here)
-    return joined(parts, places, len(points))
+    points = tuple(met)
+    groups: dict[int, list[int]] = {}
+    for place, point in enumerate(points):
+        groups.setdefault(id(met[point][kind]), []).append(place)
+    costs, places = [], []
+    for here in groups.values():
+        structure, sizes = met[points[here[0]]][kind], training_sizes(asked, 1, setup.sequence)
+        if len(here) < FEW:
+            for place in here:
+                network, batch = points[place]
+                costs.append(price_layer(kind, structure, {**sizes, "b": batch}, network, setup))
+                places.append([place])
+        else:
+            many = _networks([points[place][0] for place in here])
+            batches = np.array([float(points[place][1]) for place in here])
+            costs.append(price_layer(kind, structure, {**sizes, "b": batches}, many, setup))
+            places.append(here)
+    return _Layers(tuple(costs), tuple(places), len(points), frozenset(shared_tables(setup)))
 
 
-def _steps(setups: Sequence[TrainSetup], cells: Mapping[str, LayerCell], places: Number) -> StepPrice:
+def _networks(each: Sequence[Network]) -> Networks:
+    """Networks of many points as one value."""
+    import numpy as np
+
+    members = {network: number for number, network in enumerate(dict.fromkeys(each))}
+    return Networks(tuple(members), np.array([members[network] for network in each]))
+
+
+def _steps(setups: Sequence[TrainSetup], cells: Mapping[str, LayerCell]) -> StepPrice:
     """The price of steps that share a schedule and a division into stages."""
     import numpy as np
 
-    networks = tuple(dict.fromkeys(setup.timed_by for setup in setups))
-    at = {network: which for which, network in enumerate(networks)}
-    many = Networks(networks, np.array([at[setup.timed_by] for setup in setups]))
     first = setups[0]
     if first.stages == 1:
         first = replace(first, microbatches=np.array([float(setup.microbatches) for setup in setups]))
-    taken = {kind: cell.take(places) for kind, cell in cells.items()}
-    return price_step(first, taken, many)
+    hides = [hides_of(setup.strategy.policy.overlap) for setup in setups]
+    many = _networks([setup.timed_by for setup in setups])
+    return price_step(first, cells, many, {what: np.array([one[what] for one in hides]) for what in hides[0]})

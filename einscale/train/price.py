@@ -6,13 +6,13 @@ share a schedule and a division into stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
 from einscale.errors import HardwareError
 from einscale.hiders import Hider, HidingWork
-from einscale.numeric import Number, largest, maximum, never, ratio
+from einscale.numeric import Number, largest, maximum, never, ratio, where
 from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.schedule import find_schedule, pipeline_times, placement
@@ -95,7 +95,16 @@ class StepPrice(Struct, frozen=True):
         return largest(stage.memory.host for stage in self.stages)
 
 
-def price_step(setup: TrainSetup, cells: Cells, network: AnyNetwork) -> StepPrice:
+Hides = Mapping[str, Number]
+"""What the update moves -> whether the strategy hides it behind the passes beside it."""
+
+
+def hides_of(overlap: Collection[str]) -> Hides:
+    """What a strategy that hides these kinds of collectives hides of what is done once a step."""
+    return {what: what in overlap for what in (GRADIENTS, PARAMETERS)}
+
+
+def price_step(setup: TrainSetup, cells: Cells, network: AnyNetwork, hides: Hides) -> StepPrice:
     """Price a step from the numbers of its layers.
 
     Args:
@@ -103,6 +112,7 @@ def price_step(setup: TrainSetup, cells: Cells, network: AnyNetwork) -> StepPric
             where there is no pipeline.
         cells: numbers by kind of layer.
         network: the mesh, pipeline included, at the bandwidth that collectives reach; or the meshes of many strategies.
+        hides: what of the update is hidden, a bool or an array of them.
 
     Raises:
         ScheduleError: the schedule does not fit the stages, the layers or the microbatches.
@@ -124,7 +134,7 @@ def price_step(setup: TrainSetup, cells: Cells, network: AnyNetwork) -> StepPric
             setup.schedule, stages, setup.microbatches, chunks, times.forward, times.backward, times.weight, send=send
         )
         makespan, busy = played.makespan, played.busy
-    pieces = _Pieces(setup, cells, network)
+    pieces = _Pieces(setup, cells, network, hides)
     priced = []
     for device in range(stages):
         holds = tuple((chunk, contents[chunk]) for chunk in held[device])
@@ -156,14 +166,14 @@ def least_of(microbatches: Number, most: int) -> int:
 class _Pieces:
     """Tails and memory of stages; what several stages have alike is worked out once."""
 
-    def __init__(self, setup: TrainSetup, cells: Cells, network: AnyNetwork) -> None:
-        self.setup, self.cells, self.network = setup, cells, network
+    def __init__(self, setup: TrainSetup, cells: Cells, network: AnyNetwork, hides: Hides) -> None:
+        self.setup, self.cells, self.network, self.hides = setup, cells, network, hides
         self.tails: dict[Content, tuple[StepPart, ...]] = {}
         self.memories: dict[tuple[Content, tuple[Moment, ...]], tuple[StageMemory, Number]] = {}
 
     def tail(self, content: Content) -> tuple[StepPart, ...]:
         if content not in self.tails:
-            self.tails[content] = tuple(stage_tail(content, self.cells, self.setup, self.network))
+            self.tails[content] = tuple(stage_tail(content, self.cells, self.setup, self.network, self.hides))
         return self.tails[content]
 
     def memory(self, content: Content, moments: tuple[Moment, ...]) -> tuple[StageMemory, Number]:
@@ -228,7 +238,9 @@ def host_rate(setup: TrainSetup) -> float:
     return link.used
 
 
-def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork) -> list[StepPart]:
+def stage_tail(
+    content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork, hides: Hides
+) -> list[StepPart]:
     """What a stage does once a step, after its last backward pass: gradients, update, new parameters, first gathers.
 
     Reductions of gradients hide behind the last microbatch's backward pass but for the last layer's; gathers of updated
@@ -241,10 +253,9 @@ def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNe
     ):
         by_axis = _once_a_step(content, cells, what)
         moving = sum(by_axis.values())
-        exposed = moving
-        if what in setup.strategy.policy.overlap:
-            window = sum(cells[kind].work(phase) * count for kind, count in content)
-            exposed = maximum(moving / sum(count for _, count in content), left_exposed(moving, window))
+        window = sum(cells[kind].work(phase) * count for kind, count in content)
+        one_layer = moving / sum(count for _, count in content)
+        exposed = where(hides[what], maximum(one_layer, left_exposed(moving, window)), moving)
         for axis, seconds in by_axis.items():
             share = ratio(seconds, moving, 0.0) * exposed
             hidden = seconds - share

@@ -21,6 +21,7 @@ from einscale.train.price import (
     StagePrice,
     StepPrice,
     accumulate_seconds,
+    hides_of,
     offload_rate,
     price_step,
     shared_tables,
@@ -45,7 +46,7 @@ def train_report(setup: TrainSetup, notes: tuple[str, ...] = ()) -> TrainReport:
     if setup.stages > 1:
         planned = next(layer.planned for layer in layers.values() if layer.kind not in (EMBEDDING, HEAD))
         sent = sent_between(planned, setup.timed_by, setup.pipe)
-    price = price_step(setup, cells, setup.timed_by)
+    price = price_step(setup, cells, setup.timed_by, hides_of(setup.strategy.policy.overlap))
     busiest = max(price.stages, key=lambda stage: stage.busy)
     counted = model_flops(setup.model, setup.sequence, convention=setup.attention)
     return TrainReport(

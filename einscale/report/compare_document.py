@@ -9,6 +9,7 @@ from einscale.report.causes import cause_document, cause_words
 from einscale.report.compare_words import doing_words, holding_words
 from einscale.report.document import head
 from einscale.report.layer_document import memory_document, totals_document
+from einscale.report.words import unexpected_words
 
 
 def compare_document(comparison: Comparison) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _side_document(side: Side) -> dict[str, Any]:
         ],
         "totals": totals_document(report.totals),
         "memory": memory_document(memory),
-        "unexpected": list(report.unexpected),
+        "unexpected": [unexpected_words(one) for one in report.unexpected],
     }
 
 

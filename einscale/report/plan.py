@@ -11,7 +11,7 @@ from einscale.collectives import Collective
 from einscale.mesh import split_name
 from einscale.priced import LowerBounds, PricedPlan, PricedStep
 from einscale.report.causes import cause_words
-from einscale.report.plan_steps import StepWords, explain_plan, move_text, step_title, work_text
+from einscale.report.plan_steps import StepWords, explain_plan, move_text, placement_words, step_title, work_text
 from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_flops, format_seconds
 
@@ -145,7 +145,8 @@ def _way_row(priced: PricedPlan, view: PlanView, way: Alternative) -> Row:
     other = way.priced
     steps = "; ".join(step_title(step) for step in other.plan.steps)
     ratio = _ratio(priced, other, view.objective)
-    return Row((str(way), other.flops, other.bytes_received, other.memory.peak, other.seconds, ratio, steps))
+    cells = (other.flops, other.bytes_received, other.memory.peak, other.seconds, ratio, steps)
+    return Row((placement_words(dict(way.placement)), *cells))
 
 
 def _avoid_row(priced: PricedPlan, view: PlanView, avoidance: Avoidance) -> Row:

@@ -143,3 +143,13 @@ def _received_words(step: PricedStep, move: Collective, sizes: Mapping[str, int]
     return (
         f"{formula} = {step.received:,} bytes received, with n = {n:,} and {size} bytes; at least {step.bound_bytes:,}"
     )
+
+
+def placement_words(placement: Mapping[str, tuple[str, ...]]) -> str:
+    """How work is divided.
+
+    >>> placement_words({"b": ("x", "y"), "d": ("z",)}), placement_words({})
+    ('b over x/y, d over z', 'no index divided')
+    """
+    parts = [f"{index} over {'/'.join(axes)}" for index, axes in placement.items() if axes]
+    return ", ".join(parts) or "no index divided"

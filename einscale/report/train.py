@@ -166,11 +166,10 @@ def _step_table(result: TrainResult) -> Table:
         Column("capacity_bytes", "of", "bytes"),
         Column("fits", "fits"),
     )
-    rate = report.tokens_per_second
     cells = (
         report.step_seconds,
-        rate,
-        rate / report.setup.mesh.devices,
+        report.tokens_per_second,
+        report.tokens_per_second_per_device,
         report.mfu,
         report.hfu,
         report.joules,
@@ -273,7 +272,7 @@ def _stages_table(report: TrainReport) -> Table:
                 stage.backward_seconds,
                 stage.in_flight,
                 stage.busy_seconds,
-                max(0.0, report.passes_seconds - stage.busy_seconds) if len(report.stages) > 1 else None,
+                report.bubble_seconds(stage) if len(report.stages) > 1 else None,
                 stage.memory.needed,
             )
         )

@@ -67,6 +67,11 @@ class Move(Struct, frozen=True):
         return (self.exposed_seconds or 0.0) * self.times
 
     @property
+    def hidden_share(self) -> float:
+        """What part of one run other work hides."""
+        return 1 - (self.exposed_seconds or 0.0) / self.priced.seconds if self.priced.seconds else 0.0
+
+    @property
     def hidden(self) -> float:
         """What of it other work hides."""
         return 0.0 if self.exposed_seconds is None else self.seconds - self.exposed

@@ -38,8 +38,11 @@ class LowerBound(Struct, frozen=True):
     words: str
 
 
-ROUNDING = 1e-9
-"""Relative slack given to what is found in floating point, so that rounding never lifts a bound above the truth."""
+ROUNDING = 1e-12
+"""Relative slack given to what is found in floating point, so that rounding never lifts a bound above the truth.
+
+It is taken off what a device touches, before what it owns: the difference of the two may be far smaller than either.
+"""
 
 PLACEMENT = "what must arrive to go from where the tensors are to where this plan computes, however it is done"
 LAYOUT_FREE = "what any division of this einsum over these devices must move if each does an equal share of the work"
@@ -50,7 +53,7 @@ def lower_bounds(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> tuple[Lowe
     received = int(plan_received(plan, sizes, mesh))
     placement = placement_bound(plan, sizes, mesh)
     bounds = [LowerBound("placement", placement, _ratio(received, placement), PLACEMENT)]
-    free = math.ceil(plan_layout_free_bound(plan, sizes, mesh) * (1 - ROUNDING))
+    free = math.ceil(plan_layout_free_bound(plan, sizes, mesh))
     if free:
         bounds.append(LowerBound("layout-free", free, _ratio(received, free), LAYOUT_FREE))
     return tuple(sorted(bounds, key=lambda bound: -bound.bytes))
@@ -230,7 +233,7 @@ def layout_free_bound(
     target = work**power * math.prod(weights[position] for position in bound)
     touched = _least_sum([least[j] for j in bound], [most[j] for j in bound], target)
     touched += sum(least[j] for j in range(3) if j not in bound)
-    return max(0.0, touched - (sum(least) if owned is None else owned))
+    return max(0.0, touched * (1 - ROUNDING) - (sum(least) if owned is None else owned))
 
 
 def _whole_array(arrays: Sequence[tuple[str, ...]]) -> int | None:

@@ -19,7 +19,7 @@ from einscale.distinct import distinct_share
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
 from einscale.mesh import Mesh, MeshAxis, degree
-from einscale.numeric import Number, ceil_div, divide_exact, is_array, product
+from einscale.numeric import Number, ceil_div, divide_exact, is_array, product, tabulated
 
 SLICE = "slice"
 MASK = "mask"
@@ -105,20 +105,26 @@ def received_total(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) ->
     return received_by_degrees(step, sizes, mesh.degrees)
 
 
-def received_by_degrees(step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
+def received_by_degrees(
+    step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number], held: Number | None = None
+) -> Number:
     """`received_total` with the mesh given as axis -> devices, major to minor; sizes and degrees may be arrays.
 
-    Arrays need layouts of whole axes. A permute then counts as the layouts line up axis by axis, which is also what
-    makes it valid: axes that change places must be of equal size.
+    Args:
+        step: the move.
+        sizes: index -> size.
+        degrees: mesh axis -> devices.
+        held: bytes one device holds before the move, where they are known already.
     """
     devices = product(degrees.values())
-    local = local_bytes(step.tensor, step.before, sizes, degrees)
+    local = local_bytes(step.tensor, step.before, sizes, degrees) if held is None else held
     if step.kind in FREE:
         return devices * local * 0
     if step.kind == PERMUTE:
-        if any(is_array(n) for n in degrees.values()):
-            return devices * local * (1 - 1 / _agreement(step, degrees))
-        return local * changed_blocks(step, _mesh(tuple(degrees.items())))
+        if not any(map(is_array, degrees.values())):
+            return local * changed_blocks(step, _mesh(tuple(degrees.items())))
+        blocks = tabulated(lambda *counts: changed_blocks(step, _mesh(tuple(zip(degrees, counts, strict=True)))))
+        return local * blocks(*degrees.values())
     group = shards(step.axes, degrees)
     if step.kind == ALL_GATHER:
         return devices * local * (group - 1)
@@ -157,30 +163,19 @@ def divided_most(step: Collective) -> tuple[str, tuple[str, ...]]:
 
 def received(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) -> Number:
     """Bytes received per device: the total over the mesh divided by its devices, rounded up once."""
-    return ceil_div(received_total(step, sizes, mesh), product(mesh.degrees.values()))
+    return received_each(step, sizes, mesh.degrees)
+
+
+def received_each(
+    step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number], held: Number | None = None
+) -> Number:
+    """`received` with the mesh given as axis -> devices; arguments as for `received_by_degrees`."""
+    return ceil_div(received_by_degrees(step, sizes, degrees, held), product(degrees.values()))
 
 
 @lru_cache(maxsize=256)
 def _mesh(degrees: tuple[tuple[str, int], ...]) -> Mesh:
     return Mesh(tuple(MeshAxis(name, size) for name, size in degrees))
-
-
-def _agreement(step: Collective, degrees: Mapping[str, Number]) -> Number:
-    """One device in how many keeps its block in a permute of whole axes that line up."""
-    root: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while name in root:
-            name = root[name]
-        return name
-
-    result: Number = 1
-    for one, other in zip(step.before.dims, step.after.dims, strict=True):
-        for a, b in zip(one, other, strict=True):
-            if find(a) != find(b):
-                root[find(b)] = find(a)
-                result = result * degree(a, degrees)
-    return result
 
 
 def check_move(step: Collective, mesh: Mesh) -> None:

@@ -413,7 +413,7 @@ def padded_values(planned: PlannedProgram) -> tuple[tuple[str, float], ...]:
     found = []
     for value in planned.program.values:
         layout = planned.resting[value.name]
-        share = padding_fraction(layout, value.axes, planned.sizes, planned.mesh.degrees)
+        share = padding_fraction(layout, value.axes, planned.sizes, planned.degrees)
         if share > 0 and value.kind in ("parameter", "activation", "input"):
             found.append((f"{value.name}: {layout.text(value.axes)}", share))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
@@ -9,6 +10,8 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from unittest import mock
 
@@ -40,7 +43,7 @@ class Stream(io.TextIOWrapper):
 
 @contextmanager
 def _environment(terminal: int | None, env: dict[str, str]) -> Iterator[None]:
-    """Only the variables given say how output looks."""
+    """Only the variables given say how output looks; whoever runs the tests sets no defaults."""
     looks = (
         "NO_COLOR",
         "FORCE_COLOR",
@@ -51,7 +54,8 @@ def _environment(terminal: int | None, env: dict[str, str]) -> Iterator[None]:
         "COLORTERM",
         "PY_COLORS",
     )
-    kept = {name: value for name, value in os.environ.items() if name not in looks}
+    kept = {name: value for name, value in os.environ.items() if name not in looks and not name.startswith("EINSCALE_")}
+    kept["XDG_CONFIG_HOME"] = os.devnull
     fresh = {"COLUMNS": str(terminal), "TERM": "xterm"} if terminal else {}
     with mock.patch.dict(os.environ, {**kept, **fresh, **env}, clear=True):
         yield
@@ -79,6 +83,27 @@ def run_command(
     with _environment(terminal, env or {}), mock.patch.multiple(sys, stdout=out, stderr=err, stdin=source):
         status = run(words)
     return Outcome(status, out.text(), err.text())
+
+
+def read_csv(text: str) -> list[dict[str, str]]:
+    """A table as a program reads it: a header of different names, and as many cells in every row as it has."""
+    header, *rows = csv.reader(io.StringIO(text), strict=True)
+    assert len(set(header)) == len(header), header
+    assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in header), header
+    assert all(len(row) == len(header) for row in rows), text
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def csv_tables(*arguments: str) -> dict[str, list[dict[str, str]]]:
+    """Every table of an answer, as `-o DIR/` writes them."""
+    with TemporaryDirectory() as folder:
+        words = shlex.split(arguments[0]) if len(arguments) == 1 else list(arguments)
+        outcome = run_command(*words, "-o", f"{folder}/tables/")
+        files = sorted(Path(folder, "tables").iterdir())
+        assert outcome.out == ""
+        wrote = [line for line in outcome.err.splitlines() if line.startswith("wrote ")]
+        assert sorted(wrote) == [f"wrote {file}" for file in files]
+        return {file.stem: read_csv(file.read_text("utf-8")) for file in files}
 
 
 def steady(line: str) -> str:

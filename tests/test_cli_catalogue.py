@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
-from command import refused, run_command
+from command import read_csv, refused, run_command
 
 from einscale.cli import COMMANDS
 from einscale.program.text import parse_program
@@ -37,7 +35,8 @@ def test_every_form(line: str) -> None:
     document = json.loads(run_command(f"{line} --json").out)
     assert document["schema_version"] == 1
     assert run_command(f"{line} --format md").out.count("|") > 10
-    assert next(csv.reader(io.StringIO(run_command(f"{line} --format csv").out)))[:3] == ["table", "role", "level"]
+    rows = read_csv(run_command(f"{line} --format csv").out)
+    assert list(rows[0])[:4] == ["table", "section", "role", "level"]
 
 
 def test_help_lists_every_command_on_whole_lines() -> None:

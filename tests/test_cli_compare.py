@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
-from command import refused, run_command
+from command import csv_tables, refused, run_command
 
 GOLDEN = Path(__file__).parent / "golden"
-SMALL = ["compare", "gpt2", "-s", "megatron", "-s", "megatron-sp", "--mesh", "data=2,model=4", "--seq", "256"]
+SMALL = ["compare", "gpt2", "megatron", "megatron-sp", "--mesh", "data=2,model=4", "--seq", "256"]
 SMALL += ["--batch", "4", "--forward"]
-MESHES = ["compare", "llama3-8b", "-s", "megatron-sp@data=4,model=8", "-s", "megatron-sp@data=2,model=16"]
-MESHES += ["-s", "fsdp@data=64", "--seq", "2048"]
+MESHES = ["compare", "llama3-8b", "megatron-sp@data=4,model=8", "megatron-sp@data=2,model=16"]
+MESHES += ["fsdp@data=64", "--seq", "2048"]
 
 
 @pytest.mark.parametrize("width", [100, 160, None])
@@ -48,7 +46,7 @@ def test_json_is_complete_and_alone_on_stdout() -> None:
     outcome = run_command(*MESHES, "--json")
     document = json.loads(outcome.out)
     assert outcome.err == ""
-    assert [one["label"] for one in document["strategies"]] == MESHES[3:8:2]
+    assert [one["label"] for one in document["strategies"]] == MESHES[2:5]
     assert len(document["differences"]) == 2
     for found in document["differences"]:
         assert sum(term["received_bytes"] for term in found["terms"]) == found["change"]["received_bytes"]
@@ -56,14 +54,14 @@ def test_json_is_complete_and_alone_on_stdout() -> None:
 
 
 def test_csv_sums_as_the_report_says() -> None:
-    tables = run_command(*SMALL, "--format", "csv").out.split("\n\n")
-    rows = [list(csv.DictReader(io.StringIO(table))) for table in tables]
-    names = [table[0]["table"] for table in rows]
-    assert names == ["embedding", "block", "head", "model", "memory", "difference_megatron-sp"]
-    terms = rows[names.index("difference_megatron-sp")]
+    rows = csv_tables(*SMALL)
+    assert list(rows) == ["differences", "memory", "parts"]
+    terms = rows["differences"]
+    assert {row["table"] for row in terms} == {"difference_megatron-sp"}
+    assert {row["table"] for row in rows["parts"]} == {"embedding", "block", "head", "model"}
     total = next(row for row in terms if row["role"] == "total")
     assert sum(int(row["received_bytes"]) for row in terms if row["role"] != "total") == int(total["received_bytes"])
-    model = {row["strategy"]: row for row in rows[names.index("model")]}
+    model = {row["strategy"]: row for row in rows["parts"] if row["table"] == "model"}
     assert int(model["megatron-sp"]["flops"]) - int(model["megatron"]["flops"]) == int(total["flops"])
 
 
@@ -80,7 +78,7 @@ def test_si_units_reach_the_sentences() -> None:
 
 
 def test_a_file_is_written_by_its_extension(tmp_path: Path) -> None:
-    for name, start in (("r.md", "## gpt2"), ("r.csv", "table,role"), ("r.json", "{"), ("r.txt", "gpt2: ")):
+    for name, start in (("r.md", "## gpt2"), ("r.csv", "table,section,role"), ("r.json", "{"), ("r.txt", "gpt2: ")):
         outcome = run_command(*SMALL, "-o", str(tmp_path / name))
         assert outcome.status == 0
         assert outcome.out == ""
@@ -91,29 +89,29 @@ def test_a_file_of_ones_own_is_compared(tmp_path: Path) -> None:
     (tmp_path / "at@home").mkdir()
     own = tmp_path / "at@home" / "own.toml"
     own.write_text('[compute]\nb = "data"\nh = "model"\nf = "model"\n')
-    words = ["compare", "gpt2", "-s", "megatron", "-s", str(own), "--mesh", "data=2,model=4", "--seq", "64"]
+    words = ["compare", "gpt2", "megatron", str(own), "--mesh", "data=2,model=4", "--seq", "64"]
     outcome = run_command(*words)
     assert outcome.status == 0
     assert "own against megatron: " in outcome.out
     assert "head forward: einsum logits" in outcome.out  # the vocabulary is not divided
-    beside = run_command(*words[:4], "-s", f"{own}@model=8", *words[6:], "--batch", "2")
+    beside = run_command(*words[:3], f"{own}@model=8", *words[4:], "--batch", "2")
     assert "own @model=8" in beside.out
 
 
 REFUSED = {
     "no model": (["compare"], "MODEL"),
     "no strategy": (["compare", "gpt2", "--mesh", "data=2"], "no strategy is given"),
-    "one strategy": (["compare", "gpt2", "-s", "dp", "--mesh", "data=2"], "`dp` alone has nothing to be compared"),
-    "no mesh": (["compare", "gpt2", "-s", "dp", "-s", "fsdp"], "`dp` has no mesh"),
-    "unknown strategy": (["compare", "gpt2", "-s", "dp", "-s", "fsdb", "--mesh", "data=2"], "did you mean `fsdp`?"),
-    "unknown model": (["compare", "gtp2", "-s", "dp", "-s", "fsdp", "--mesh", "data=2"], "unknown model `gtp2`"),
+    "one strategy": (["compare", "gpt2", "dp", "--mesh", "data=2"], "`dp` alone has nothing to be compared"),
+    "no mesh": (["compare", "gpt2", "dp", "fsdp"], "`dp` has no mesh"),
+    "unknown strategy": (["compare", "gpt2", "dp", "fsdb", "--mesh", "data=2"], "did you mean `fsdp`?"),
+    "unknown model": (["compare", "gtp2", "dp", "fsdp", "--mesh", "data=2"], "unknown model `gtp2`"),
     "unknown hardware": ([*SMALL, "--hardware", "h10"], "h100"),
-    "no such file": (["compare", "gpt2", "-s", "dp", "-s", "no.toml", "--mesh", "data=2"], "no.toml"),
+    "no such file": (["compare", "gpt2", "dp", "no.toml", "--mesh", "data=2"], "no.toml"),
     "misspelt flag": ([*SMALL, "--detial"], "did you mean `--detail`?"),
     "sequence of words": ([*SMALL, "--seq", "long"], "the sequence is not a number"),
     "unknown format": ([*SMALL, "--format", "xml"], "unknown format `xml`"),
     "more heads": (
-        ["compare", "gpt2", "-s", "megatron@model=16", "-s", "dp@data=16"],
+        ["compare", "gpt2", "megatron@model=16", "dp@data=16"],
         "megatron@model=16: heads `h` (12)",
     ),
 }

@@ -111,7 +111,7 @@ def test_specs(spec: str, message: str) -> None:
         (["--json", "--format", "csv"], "--json and --format csv ask for two formats"),
         (["-o", "plan.docx"], "names no format"),
         (["-o", "no/such/directory/plan.json"], "there is no directory `no/such/directory`"),
-        (["-o", "/"], "`/` is a directory"),
+        (["-o", "/", "--format", "md"], "`/` is a directory"),
         (["--mehs", "x=2"], "`einscale plan` has no option `--mehs`\n  did you mean `--mesh`?"),
         (["--hardware"], "requires an argument"),
         (["D,", "F"], "put the whole spec in single quotes"),

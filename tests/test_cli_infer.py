@@ -6,9 +6,7 @@ The expected reports in tests/golden are written anew by running this file:
 
 from __future__ import annotations
 
-import csv
 import inspect
-import io
 import json
 import math
 import shlex
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import refused, run_command, steady
+from command import csv_tables, refused, run_command, steady
 
 import einscale
 
@@ -43,7 +41,7 @@ GOLDENS: dict[str, tuple[list[str], int | None]] = {
     "infer-sweep-80.txt": (SWEPT, 80),
     "infer-no-80.txt": (TOO_BIG, 80),
     "infer.md": ([*SMALL, "--format", "md"], None),
-    "infer.csv": ([*SMALL, "--format", "csv"], None),
+    "infer.csv": ([*SMALL, "--format", "csv", "--table", "time"], None),
 }
 CASES = {
     "small": SMALL,
@@ -141,7 +139,7 @@ def test_the_report_says_what_it_assumes() -> None:
     assert "a step is captured once and replayed" in out
     assert "no request waits for another" in out
     full = run_command(*SMALL, "--execution", "roofline", "--overhead", "0", "--units", "si").out
-    assert "rooflines of h100, attainable rates" in full
+    assert "rooflines of h100, no figures of its kernels, attainable rates" in full
     assert "1 GB = 10^9 bytes" in full
     assert "runtime" not in full
     assert "the host starts each kernel" in run_command(*SMALL, "--execution", "eager").out
@@ -191,13 +189,8 @@ def test_json_of_other_ways_to_serve() -> None:
     assert {row["memory"]["fits"] for row in swept} == {True, False}
 
 
-def tables(text: str) -> dict[str, list[dict[str, str]]]:
-    found = text.split("\n\n")
-    return {table.split("\n", 2)[1].split(",")[0]: list(csv.DictReader(io.StringIO(table))) for table in found}
-
-
 def test_csv_sums_as_the_report_says() -> None:
-    rows = tables(run_command(*SMALL, "--format", "csv").out)
+    rows = csv_tables(*SMALL)
     assert set(rows) == {"request", "phases", "time", "memory", "cache", "money"}
     for phase in ("prefill_seconds", "step_seconds"):
         total = next(row for row in rows["time"] if row["role"] == "total")
@@ -208,16 +201,15 @@ def test_csv_sums_as_the_report_says() -> None:
 
 
 def test_a_sweep_is_short_unless_more_is_asked_for() -> None:
-    short = tables(run_command(*SWEPT, "--format", "csv").out)
+    short = csv_tables(*SWEPT)
     assert set(short) == {"request", "cache", "money", "sweep"}
     assert [row["pareto"] for row in short["sweep"]] == ["*"] * 6 + ["", ""]
-    assert "time" in tables(run_command(*SWEPT, "--detail", "--format", "csv").out)
-    rows = run_command("infer gpt2 --sweep batch=1 --sweep context=256,512 --format csv").out
-    assert len(tables(rows)["sweep"]) == 2
+    assert "time" in csv_tables(*SWEPT, "--detail")
+    assert len(csv_tables("infer gpt2 --sweep batch=1 --sweep context=256,512")["sweep"]) == 2
 
 
 def test_apart_shows_both_instances() -> None:
-    rows = tables(run_command(*APART, "--format", "csv").out)
+    rows = csv_tables(*APART)
     assert {"prefill_memory", "memory", "apart", "transfer"} <= set(rows)
     assert [row["side"] for row in rows["apart"]] == ["prefill", "decode"]
     out = run_command(*APART).out
@@ -317,7 +309,7 @@ def test_explain_fills_formulas_in() -> None:
 
 
 def test_two_prices_are_two_columns_and_two_terms() -> None:
-    found = tables(run_command(*APART, "--format", "csv").out)["money"][0]
+    found = csv_tables(*APART)["money"][0]
     both = document(*APART)["disaggregation"]
     counts = [both[f"{side}_instances"] * devices for side, devices in (("prefill", 1), ("decode", 2))]
     assert (float(found["price_per_hour"]), float(found["prefill_price_per_hour"])) == (2, 3)
@@ -371,12 +363,13 @@ def test_ordinary_requests_have_no_notes() -> None:
 
 def test_every_argument_of_the_function_is_an_option() -> None:
     from einscale.cli.infer import infer
+    from einscale.cli.options import Output
 
     given = set(inspect.signature(einscale.infer).parameters)
     options = set(inspect.signature(infer).parameters)
     renamed = {name: {"sizes": "size"}.get(name, name) for name in given}
     assert set(renamed.values()) <= options
-    assert options - set(renamed.values()) == {"detail", "explain", "as_json", "output_format", "file", "units"}
+    assert options - set(renamed.values()) == {"context", "detail", "explain", *Output.__struct_fields__}
 
 
 def test_options_reach_the_answer() -> None:

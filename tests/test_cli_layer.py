@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
-from command import refused, run_command
+from command import read_csv, refused, run_command
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = ["layer", "gpt2", "--mesh", "data=2,model=4", "--strategy", "megatron-sp", "--seq", "256", "--batch", "4"]
@@ -47,9 +45,8 @@ def test_json_is_complete_and_alone_on_stdout() -> None:
 
 
 def test_csv_has_one_row_a_statement_and_a_collective() -> None:
-    outcome = run_command(*SMALL, "--format", "csv")
-    tables = outcome.out.split("\n\n")
-    rows = list(csv.DictReader(io.StringIO(tables[1])))
+    rows = [row for row in read_csv(run_command(*SMALL, "--format", "csv").out) if row["table"] == "block"]
+    assert {row["section"] for row in rows} == {"forward", "backward", ""}
     document = json.loads(run_command(*SMALL, "--json").out)
     block = next(kind for kind in document["kinds"] if kind["kind"] == "block")
     moving = [c for s in block["statements"] for c in s["collectives"] if c["kind"] not in ("slice", "mask")]
@@ -68,7 +65,7 @@ def test_detail_lists_what_is_held() -> None:
 
 
 def test_a_file_is_written_by_its_extension(tmp_path: Path) -> None:
-    for name, start in (("r.md", "## gpt2"), ("r.csv", "table,role"), ("r.json", "{"), ("r.txt", "gpt2: ")):
+    for name, start in (("r.md", "## gpt2"), ("r.csv", "table,section,role"), ("r.json", "{"), ("r.txt", "gpt2: ")):
         outcome = run_command(*SMALL, "-o", str(tmp_path / name))
         assert outcome.status == 0
         assert outcome.out == ""

@@ -305,19 +305,19 @@ BAD = {
     "none": (
         {"strategies": []},
         UsageError,
-        "no strategy is given\n  expected two strategies or more, for example -s megatron -s megatron-sp",
+        "no strategy is given\n  expected two strategies or more, for example megatron and megatron-sp",
     ),
     "one": (
         {"strategies": ["fsdp@data=8"]},
         UsageError,
         "`fsdp@data=8` alone has nothing to be compared with\n"
-        "  expected two strategies or more, for example -s megatron -s megatron-sp",
+        "  expected two strategies or more, for example megatron and megatron-sp",
     ),
     "one as text": (
         {"strategies": "fsdp", "mesh": "data=8"},
         UsageError,
         "`fsdp` alone has nothing to be compared with\n"
-        "  expected two strategies or more, for example -s megatron -s megatron-sp",
+        "  expected two strategies or more, for example megatron and megatron-sp",
     ),
     "too many": (
         {"strategies": [f"dp@data={size}" for size in range(1, 18)]},
@@ -354,7 +354,7 @@ BAD = {
         StrategyError,
         "mesh axis `model` has no role in strategy `fsdp`: its devices would only repeat work\n"
         "  data=4,model=8\n         ^^^^^\n  expected axes that play data (data, dp, fsdp), expert (expert, ep)\n"
-        "  give it a mesh of its own: -s fsdp@data=32",
+        "  give it a mesh of its own: fsdp@data=32",
     ),
     "too many heads": (
         {"strategies": ["megatron@model=8", "megatron@model=64"]},

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einscale.report.console import print_report
+from einscale.cli.output import Destination, show_report
 from einscale.report.export import render_csv, render_json, render_markdown
 from einscale.report.table import KINDS, Column, Report, Row, Table, format_cell
 from einscale.report.text import render_text, wrap
@@ -114,14 +114,15 @@ def test_markdown() -> None:
 
 def test_csv_has_exact_values_and_says_which_rows_are_sums() -> None:
     rows = list(csv.DictReader(io.StringIO(render_csv(REPORT))))
-    assert [row["role"] for row in rows] == ["section", "", "collective", "subtotal", "total"]
-    collective = rows[2]
+    assert [row["role"] for row in rows] == ["", "collective", "subtotal", "total"]
+    assert [row["section"] for row in rows] == ["forward", "forward", "forward", ""]
+    collective = rows[1]
     assert collective["table"] == "block"
     assert collective["level"] == "2"
     assert int(collective["received_bytes"]) == 3 * 2**20
     assert float(collective["seconds"]) == 2e-5
     assert collective["cause"] == "because d | of wq is divided over `x`"
-    assert rows[1]["received_bytes"] == ""
+    assert rows[0]["received_bytes"] == ""
 
 
 def test_json_ints_are_exact_and_nan_is_refused() -> None:
@@ -135,13 +136,14 @@ class Terminal(io.StringIO):
         return True
 
 
-def printed(monkeypatch: pytest.MonkeyPatch, **env: str) -> str:
+def printed(monkeypatch: pytest.MonkeyPatch, color: str = "auto", **env: str) -> str:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm", "COLUMNS": "100", **env}.items():
         monkeypatch.setenv(name, value)
     stream = Terminal()
-    print_report(REPORT, stream)
+    monkeypatch.setattr("sys.stdout", stream)
+    show_report(Destination(color=color), REPORT)
     return stream.getvalue()
 
 
@@ -149,6 +151,12 @@ def test_a_terminal_gets_styles_and_the_same_text(monkeypatch: pytest.MonkeyPatc
     text = printed(monkeypatch)
     assert "\x1b[33m" in text
     assert re.sub(r"\x1b\[[\d;]*m", "", text) == PLAIN
+
+
+def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[33m" in printed(monkeypatch, "always", NO_COLOR="1")
+    assert printed(monkeypatch, "never", FORCE_COLOR="1") == PLAIN
+    assert printed(monkeypatch, NO_COLOR="1", FORCE_COLOR="1") == PLAIN
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

@@ -158,7 +158,7 @@ def _listed(strategies: Sequence[Chosen]) -> Sequence[Chosen]:
     several = [strategies] if isinstance(strategies, (str, Strategy)) else list(strategies)
     if len(several) < 2:
         found = f"`{_called(several[0])}` alone has nothing to be compared with" if several else "no strategy is given"
-        raise UsageError(found, expected="two strategies or more, for example -s megatron -s megatron-sp")
+        raise UsageError(found, expected="two strategies or more, for example megatron and megatron-sp")
     if len(several) > MOST:
         raise UsageError(f"{len(several)} strategies are too many to read side by side", expected=f"at most {MOST}")
     return several
@@ -232,7 +232,7 @@ def _ways(label: str, strategy: Strategy, mesh: Mesh) -> int:
         return batch_ways(strategy, mesh)
     except StrategyError as error:
         if "has no role" in error.message:
-            error.hint = f"give it a mesh of its own: -s {strategy.name}@{_suited(strategy, mesh)}"
+            error.hint = f"give it a mesh of its own: {strategy.name}@{_suited(strategy, mesh)}"
         raise _said_of(error, label) from None
 
 

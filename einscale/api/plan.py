@@ -11,13 +11,13 @@ from msgspec import Struct
 from einscale.api.resolve import Asked, resolve, wanted_choices
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import PlanError, SizeError, UsageError, did_you_mean
-from einscale.hardware import DEFAULT_SYSTEM, System, flop_rate, load_system
+from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.layout import Layout
 from einscale.mesh import Mesh, make_mesh
 from einscale.notation import parse_spec
 from einscale.plan import Plan
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
-from einscale.priced import LowerBounds, PricedPlan, PricedStep, compute_dtype, lower_bounds, price_plan
+from einscale.priced import LowerBounds, PricedPlan, PricedStep, lower_bounds, price_plan
 from einscale.topology import Network, bind
 
 if TYPE_CHECKING:
@@ -285,7 +285,6 @@ def _planned(
     asked: Asked, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...]
 ) -> PlannedEinsum:
     """The cheapest plan over every layout that the wanted one leaves open."""
-    rate = flop_rate(network.system.chip, compute_dtype(asked.tensors)) if objective == "time" else None
     best: PlannedEinsum | None = None
     for wanted in wanted_choices(asked):
         planned = plan_einsum(
@@ -298,7 +297,6 @@ def _planned(
             network=network,
             objective=objective,
             max_flops=max_flops,
-            flop_rate=rate,
         )
         if best is None or _cost(planned, objective) < _cost(best, objective):
             best = planned

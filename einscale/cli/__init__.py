@@ -37,6 +37,9 @@ COMMANDS = {
 ANSWERED, NO, NOT_UNDERSTOOD = 0, 1, 2
 INTERRUPTED = 130
 
+GONE = {"--output": "`-o FILE`, or `--out FILE`, writes to a file"}
+"""Options of earlier versions, and what to write instead."""
+
 QUOTES = "put the whole spec in single quotes, 'B/x D, D F -> B/x F': the shell itself reads blanks and > * ? { }"
 
 
@@ -89,12 +92,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     """Hand the arguments to typer, with no more commands loaded than are asked for."""
-    if arguments == ["--version"]:
+    if _asks_for_version(arguments):
         from einscale import __version__
 
         print(f"einscale {__version__}")
         return ANSWERED
-    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    name = _command_name(arguments)
     if name is not None and name not in COMMANDS and not _asks_for_shell(arguments):
         raise UsageError(f"no such command `{name}`", hint=did_you_mean(name, COMMANDS, "the commands are"))
 
@@ -102,11 +107,58 @@ def _dispatch(arguments: list[str]) -> int:
 
     from einscale.cli.application import application
 
-    command = get_command(application([name] if name in COMMANDS else list(COMMANDS)))
-    status = command.main(args=arguments or ["--help"], prog_name="einscale", standalone_mode=False)
+    command: Any = get_command(application([name] if name in COMMANDS else list(COMMANDS)))
+    status = command.main(
+        args=arguments or ["--help"], prog_name="einscale", standalone_mode=False, **_defaults(command, name, arguments)
+    )
     if status == INTERRUPTED:
         raise KeyboardInterrupt
     return status if isinstance(status, int) else ANSWERED
+
+
+def _defaults(command: Any, name: str | None, arguments: list[str]) -> dict[str, Any]:
+    """What the user's files say of a command's options, as typer takes it."""
+    if name not in COMMANDS or name is None or {"--help", "-h"} & {*arguments}:
+        return {}
+    from einscale.cli import settings
+
+    options = {
+        flag.removeprefix("--"): settings.Option(
+            parameter.name, bool(getattr(parameter, "is_flag", False)), bool(getattr(parameter, "multiple", False))
+        )
+        for parameter in command.commands[name].params
+        for flag in parameter.opts
+        if flag.startswith("--")
+    }
+    chosen = settings.defaults(name, options, tuple(COMMANDS))
+    if not chosen:
+        return {}
+    values = {key: list(one.value) if isinstance(one.value, tuple) else one.value for key, one in chosen.items()}
+    return {"default_map": {name: values}, "obj": {settings.FILES: chosen}}
+
+
+def _command_name(arguments: list[str]) -> str | None:
+    """The first word that is no flag and belongs to none."""
+    words = iter(arguments)
+    for word in words:
+        if word == "--color":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return _completed_command()
+
+
+def _completed_command() -> str | None:
+    """The command whose words the shell asks to complete: with it alone, the answer comes sooner."""
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
+    words = line.split()[1:] if "_EINSCALE_COMPLETE" in os.environ else []
+    return words[0] if len(words) > 1 and words[0] in COMMANDS else None
+
+
+def _asks_for_version(arguments: list[str]) -> bool:
+    """Whether the version is asked for: alone, or after a command."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(word in ("--version", "-V") for word in words)
 
 
 def _asks_for_shell(arguments: list[str]) -> bool:
@@ -149,7 +201,8 @@ def _usage_error(error: Any) -> UsageError:
         if flag.startswith("->"):
             return UsageError("`->` stands alone", hint=QUOTES)
         options = ["--help", *(name for parameter in parameters for name in parameter.opts if name.startswith("--"))]
-        return UsageError(f"`{path}` has no option `{flag}`", hint=did_you_mean(flag, options, "its options are"))
+        hint = GONE.get(flag) or did_you_mean(flag, options, "its options are")
+        return UsageError(f"`{path}` has no option `{flag}`", hint=hint)
     takes_spec = any(parameter.name == "spec" for parameter in parameters)
     if "unexpected extra argument" in message and takes_spec:
         return UsageError(message, hint=QUOTES)

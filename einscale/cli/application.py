@@ -9,8 +9,12 @@ from typing import Annotated
 import typer
 
 from einscale.cli import COMMANDS
+from einscale.cli.options import Color, Pager, Quiet
 
-EPILOGUE = "Every command: COMMAND --help. Exit status: 0 done, 1 the answer is no, 2 the request cannot be understood."
+EPILOGUE = (
+    "Every command: `help COMMAND` or `COMMAND --help`. Defaults: einscale.toml, EINSCALE_HARDWARE, EINSCALE_UNITS."
+    " Exit status: 0 done, 1 the answer is no, 2 the request cannot be understood."
+)
 
 
 def application(names: Iterable[str]) -> typer.Typer:
@@ -29,17 +33,17 @@ def application(names: Iterable[str]) -> typer.Typer:
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from einscale import __version__
-
-        print(f"einscale {__version__}")
-        raise typer.Exit
-
-
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and leave.")] = False,
+    color: Color = "auto",
+    quiet: Quiet = False,
+    pager: Pager = True,
 ) -> None:
     """Derive, explain, prove and price the collectives of a sharded Transformer."""
+    given = {"color": color, "quiet": quiet, "pager": pager}
+    sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in given}
+    context.obj = {
+        **(context.obj or {}),
+        **{name: value for name, value in given.items() if sources[name] == "COMMANDLINE"},
+    }

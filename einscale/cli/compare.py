@@ -6,75 +6,78 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einscale.cli.layer import Backward, Batch, Forward, ModelName, Sequence
-from einscale.cli.options import AxisSizes, Dtype, Format, Hardware, Json, Output, Units
+from einscale.cli import complete
+from einscale.cli.groups import Options, command
+from einscale.cli.options import AxisSizes, Detail, Hardware, MeshOrNone, ModelName, Output, Work
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
 
-Strategies = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--strategy",
-        "-s",
-        metavar="NAME|FILE[@MESH]",
-        help="A named strategy or a .toml file; give two or more. `-s fsdp@data=64` is on a mesh of its own.",
-    ),
-]
-MeshText = Annotated[
-    str | None,
-    typer.Option(
-        "--mesh", metavar="AXIS=INT,...", help="Mesh axes, major to minor, of strategies without one: data=8,model=8."
-    ),
-]
-Detail = Annotated[bool, typer.Option("--detail", help="Every term of the difference by itself.")]
+
+class Compared(Options):
+    """A model, and what it is compared under."""
+
+    model: ModelName
+    strategies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE[@MESH]]...",
+            help="Two or more named strategies or .toml files; `fsdp@data=64` is on a mesh of its own.",
+            autocompletion=complete.strategies,
+        ),
+    ] = None
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            metavar="NAME|FILE[@MESH]",
+            help="The same, one at a time; those come after the others.",
+            autocompletion=complete.strategies,
+        ),
+    ] = None
+    mesh: MeshOrNone = None
+    size: AxisSizes = None
+    hardware: Hardware = None
 
 
-def compare(
-    model: ModelName,
-    strategy: Strategies = None,
-    mesh: MeshText = None,
-    size: AxisSizes = None,
-    hardware: Hardware = None,
-    batch: Batch = None,
-    seq: Sequence = None,
-    dtype: Dtype = "bf16",
-    forward: Forward = False,
-    backward: Backward = False,
-    detail: Detail = False,
-    as_json: Json = False,
-    output_format: Format = "auto",
-    output: Output = None,
-    units: Units = "iec",
-) -> None:
+@command
+def compare(compared: Compared, work: Work, *, detail: Detail = False, output: Output) -> None:
     """Price the layers of a model under several strategies, and explain every difference from the first.
 
-    einscale compare llama3-70b --mesh data=8,model=8 -s megatron -s megatron-sp
+    einscale compare llama3-70b megatron megatron-sp --mesh data=8,model=8
 
-    einscale compare llama3-70b -s megatron-sp@data=8,model=8 -s fsdp@data=64
+    einscale compare llama3-70b megatron-sp@data=8,model=8 fsdp@data=64
     """
     from einscale.api.compare import compare as compare_strategies
-    from einscale.cli.arguments import read_sizes
-    from einscale.cli.output import choose, emit
-    from einscale.units import parse_size
+    from einscale.cli.output import emit
 
-    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    destination = output.destination()
     answer = compare_strategies(
-        model,
-        strategy or (),
-        mesh=mesh,
-        sizes=read_sizes(size or ()),
-        hardware=hardware,
-        batch=None if batch is None else parse_size(batch, "batch"),
-        sequence=None if seq is None else parse_size(seq, "sequence"),
-        dtype=dtype,
-        forward=forward or not backward,
-        backward=backward or not forward,
+        compared.model,
+        (*(compared.strategies or ()), *(compared.strategy or ())),
+        mesh=compared.mesh,
+        sizes=_sizes(compared.size),
+        hardware=compared.hardware,
+        **work.arguments(),
     )
 
     def report() -> Report:
         from einscale.report.compare import compare_tables
 
-        return compare_tables(answer.comparison, detail=detail, units=units)
+        return compare_tables(answer.comparison, detail=detail, units=output.units)
 
     emit(destination, answer.to_dict, report)
+
+
+def _sizes(given: list[str] | None) -> dict[str, int]:
+    """Sizes of axes; `-s` was once a strategy here."""
+    from einscale.cli.arguments import read_sizes
+    from einscale.errors import SizeError
+
+    try:
+        return read_sizes(given or ())
+    except SizeError as error:
+        error.hint = (
+            "`-s` is `--size`, as everywhere; strategies follow the model: einscale compare MODEL megatron fsdp@data=64"
+        )
+        raise

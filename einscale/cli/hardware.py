@@ -6,33 +6,35 @@ from typing import Annotated
 
 import typer
 
-from einscale.cli.options import Format, Json, Output, Units
+from einscale.cli import complete
+from einscale.cli.groups import command
+from einscale.cli.options import Output
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME|FILE]", help="A system's name, or the path of its TOML file.", autocompletion=complete.hardware
+    ),
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Read a file critically: what was read, and figures that may be a mistake.")
+]
 
 
-def hardware(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE]", help="A system's name, or the path of its TOML file.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Read a file critically: what was read, and figures that may be a mistake.")
-    ] = False,
-    as_json: Json = False,
-    output_format: Format = "auto",
-    output: Output = None,
-    units: Units = "iec",
-) -> None:
+@command
+def hardware(*, name: Name = None, check: Check = False, output: Output) -> None:
     """List the hardware einscale knows, or show every figure of one with its source, and its roofline.
 
     einscale hardware h100
 
     einscale hardware --check cluster.toml
     """
-    from einscale.cli.output import choose, emit
+    from einscale.cli.output import emit
     from einscale.errors import UsageError
     from einscale.hardware import doubts, load_system
     from einscale.report import hardware as report
 
-    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    destination = output.destination()
     if name is None and check:
         raise UsageError("--check needs something to check", expected="the path of a TOML file after it")
     if name is None:

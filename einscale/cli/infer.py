@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from einscale.cli.layer import MeshText, ModelName, Shard, StrategyName
-from einscale.cli.options import AxisSizes, Format, Hardware, Json, Units
+from einscale.cli import complete
+from einscale.cli.groups import Options, command
+from einscale.cli.options import Detail, Explain, Output, Overhead, Placed, PrecisionName, Price, count, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,154 +18,180 @@ if TYPE_CHECKING:
     from einscale.api.serving_advice import ServingAdvice
     from einscale.report.table import Report
 
-Batch = Annotated[
-    str | None,
-    typer.Option("--batch", metavar="INT", help="Requests at the same time; else one a data-parallel device."),
-]
-Prompt = Annotated[str | None, typer.Option("--prompt", metavar="INT", help="Tokens of each prompt; else 2048.")]
-OutputTokens = Annotated[
-    str | None,
-    typer.Option("--output", metavar="INT", help="Tokens generated of each, the first by the prefill; else 256."),
-]
-Chunk = Annotated[
-    str | None,
-    typer.Option("--chunk", metavar="INT", help="Tokens of each prompt that are read at a time; else all at once."),
-]
-Microbatches = Annotated[
-    str | None,
-    typer.Option("--microbatches", metavar="INT", help="Parts of the batch, for a mesh with an axis pipe."),
-]
-PrecisionName = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        metavar="PRESET[,KEY=DTYPE]",
-        help="Element types: bf16, int8, int4, w8a8-fp8, ...; bf16,kv_cache=fp8.",
-    ),
-]
-Page = Annotated[
-    str, typer.Option("--page", metavar="INT", help="Tokens in a page of the cache; 1 for a cache without pages.")
-]
-MemoryShare = Annotated[
-    float, typer.Option("--memory-share", metavar="SHARE", help="Share of the device's memory that may be used.")
-]
-Overhead = Annotated[
-    str | None,
-    typer.Option("--overhead", metavar="BYTES", help="What a runtime takes beside tensors: 1GiB; else 1.5 GiB."),
-]
-Execution = Annotated[
-    str,
-    typer.Option("--execution", metavar="NAME", help="How kernels run: compiled, eager, or roofline: none is faster."),
-]
-Speculative = Annotated[
-    str | None,
-    typer.Option(
-        "--speculative", metavar="MODEL|ahead", help="A draft that guesses tokens; ahead: the model's own MTP layers."
-    ),
-]
-Guesses = Annotated[str | None, typer.Option("--guesses", metavar="INT", help="Tokens it guesses in a row; else 4.")]
-Acceptance = Annotated[
-    float | None, typer.Option("--acceptance", metavar="SHARE", help="How probably a guess is accepted; else 0.8.")
-]
-Disaggregate = Annotated[
-    str | None,
-    typer.Option(
-        "--disaggregate", metavar="AXIS=INT,...", help="Mesh of an instance that only prefills; --mesh then decodes."
-    ),
-]
-PrefillStrategy = Annotated[
-    str | None, typer.Option("--prefill-strategy", metavar="NAME|FILE", help="Its strategy, if another.")
-]
-PrefillHardware = Annotated[
-    str | None, typer.Option("--prefill-hardware", metavar="NAME|FILE", help="What it runs on, if something else.")
-]
-PrefillBatch = Annotated[
-    str | None, typer.Option("--prefill-batch", metavar="INT", help="Prompts it reads at a time; else one a replica.")
-]
-PrefillInstances = Annotated[
-    str | None, typer.Option("--prefill-instances", metavar="INT", help="How many; else what serves most a device.")
-]
-DecodeInstances = Annotated[
-    str | None, typer.Option("--decode-instances", metavar="INT", help="How many of those that decode.")
-]
-Link = Annotated[
-    str | None,
-    typer.Option(
-        "--link", metavar="BYTES/S", help="Between a prefill and a decode instance: 50GB/s; else the network's."
-    ),
-]
-Sweep = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--sweep", metavar="NAME=INT,...", help="Decode steps at 'batch=1,8,64 context=1024,8192'; repeat it."
-    ),
-]
-Price = Annotated[
-    float | None, typer.Option("--price-per-hour", metavar="MONEY", help="Of one device; gives the price of tokens.")
-]
-PrefillPrice = Annotated[
-    float | None,
-    typer.Option("--prefill-price-per-hour", metavar="MONEY", help="Of one device that prefills, if another."),
-]
-Detail = Annotated[
-    bool, typer.Option("--detail", help="Also every kind of layer, every statement, every collective with its cause.")
-]
-Explain = Annotated[bool, typer.Option("--explain", help="Also how each number came about: formulas and operands.")]
-File = Annotated[str | None, typer.Option("-o", metavar="FILE", help="Write there; its extension chooses the format.")]
+
+class Requests(Options):
+    """What is asked of the instance."""
+
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", metavar="INT", help="Requests at the same time; else one a data-parallel device."),
+    ] = None
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="INT", help="Tokens of each prompt; else 2048.")] = (
+        None
+    )
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="INT", help="Tokens generated of each, the first by the prefill; else 256."),
+    ] = None
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep", metavar="NAME=INT,...", help="Decode steps at 'batch=1,8,64 context=1024,8192'; repeat it."
+        ),
+    ] = None
+    price_per_hour: Price = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What `einscale.infer` calls these."""
+        return {
+            "batch": number(self.batch, "batch"),
+            "prompt": number(self.prompt, "prompt"),
+            "output": None if self.output is None else _tokens(self.output),
+            "sweep": " ".join(self.sweep) if self.sweep else None,
+            "price_per_hour": self.price_per_hour,
+        }
 
 
-WAYS = (
-    "speculative",
-    "guesses",
-    "acceptance",
-    "disaggregate",
-    "prefill_strategy",
-    "prefill_hardware",
-    "prefill_batch",
-    "prefill_instances",
-    "decode_instances",
-    "link",
-    "prefill_price_per_hour",
-)
-"""Arguments that messages of the library name."""
+class Running(Options):
+    """How an instance runs."""
+
+    chunk: Annotated[
+        str | None,
+        typer.Option("--chunk", metavar="INT", help="Tokens of each prompt that are read at a time; else all at once."),
+    ] = None
+    microbatches: Annotated[
+        str | None,
+        typer.Option("--microbatches", metavar="INT", help="Parts of the batch, for a mesh with an axis pipe."),
+    ] = None
+    precision: PrecisionName = "bf16"
+    page: Annotated[
+        str, typer.Option("--page", metavar="INT", help="Tokens in a page of the cache; 1 for a cache without pages.")
+    ] = "16"
+    memory_share: Annotated[
+        float, typer.Option("--memory-share", metavar="SHARE", help="Share of the device's memory that may be used.")
+    ] = 1.0
+    overhead: Overhead = None
+    execution: Annotated[
+        str,
+        typer.Option(
+            "--execution",
+            metavar="NAME",
+            help="How kernels run: compiled, eager, or roofline: none is faster.",
+            autocompletion=complete.executions,
+        ),
+    ] = "compiled"
+
+    def arguments(self) -> dict[str, Any]:
+        """What `einscale.infer` calls these."""
+        from einscale.memory import FRAMEWORK
+
+        overhead = count(self.overhead, "overhead")
+        return {
+            "chunk": number(self.chunk, "chunk"),
+            "microbatches": number(self.microbatches, "number of microbatches"),
+            "precision": self.precision,
+            "page": number(self.page, "page"),
+            "memory_share": self.memory_share,
+            "overhead": FRAMEWORK if overhead is None else overhead,
+            "execution": self.execution,
+        }
 
 
+class Ways(Options):
+    """Other ways to serve: a draft that guesses, prefill on its own instances. Messages of the library name these."""
+
+    speculative: Annotated[
+        str | None,
+        typer.Option(
+            "--speculative",
+            metavar="MODEL|ahead",
+            help="A draft that guesses tokens; ahead: the model's own MTP layers.",
+            autocompletion=complete.models,
+        ),
+    ] = None
+    guesses: Annotated[
+        str | None, typer.Option("--guesses", metavar="INT", help="Tokens it guesses in a row; else 4.")
+    ] = None
+    acceptance: Annotated[
+        float | None, typer.Option("--acceptance", metavar="SHARE", help="How probably a guess is accepted; else 0.8.")
+    ] = None
+    disaggregate: Annotated[
+        str | None,
+        typer.Option(
+            "--disaggregate",
+            metavar="AXIS=INT,...",
+            help="Mesh of an instance that only prefills; --mesh then decodes.",
+        ),
+    ] = None
+    prefill_strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--prefill-strategy",
+            metavar="NAME|FILE",
+            help="Its strategy, if another.",
+            autocompletion=complete.strategies,
+        ),
+    ] = None
+    prefill_hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--prefill-hardware",
+            metavar="NAME|FILE",
+            help="What it runs on, if something else.",
+            autocompletion=complete.hardware,
+        ),
+    ] = None
+    prefill_batch: Annotated[
+        str | None,
+        typer.Option("--prefill-batch", metavar="INT", help="Prompts it reads at a time; else one a replica."),
+    ] = None
+    prefill_instances: Annotated[
+        str | None,
+        typer.Option("--prefill-instances", metavar="INT", help="How many; else what serves most a device."),
+    ] = None
+    decode_instances: Annotated[
+        str | None, typer.Option("--decode-instances", metavar="INT", help="How many of those that decode.")
+    ] = None
+    link: Annotated[
+        str | None,
+        typer.Option(
+            "--link", metavar="BYTES/S", help="Between a prefill and a decode instance: 50GB/s; else the network's."
+        ),
+    ] = None
+    prefill_price_per_hour: Annotated[
+        float | None,
+        typer.Option("--prefill-price-per-hour", metavar="MONEY", help="Of one device that prefills, if another."),
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What `einscale.infer` calls these."""
+        from einscale.cli.arguments import read_rate
+
+        return {
+            "speculative": self.speculative,
+            "guesses": number(self.guesses, "number of guesses"),
+            "acceptance": self.acceptance,
+            "disaggregate": self.disaggregate,
+            "prefill_strategy": self.prefill_strategy,
+            "prefill_hardware": self.prefill_hardware,
+            "prefill_batch": number(self.prefill_batch, "prefill batch"),
+            "prefill_instances": number(self.prefill_instances, "number of prefill instances"),
+            "decode_instances": number(self.decode_instances, "number of decode instances"),
+            "link": None if self.link is None else read_rate(self.link, "link"),
+            "prefill_price_per_hour": self.prefill_price_per_hour,
+        }
+
+
+@command
 def infer(
-    model: ModelName,
-    mesh: MeshText = "data=1",
-    strategy: StrategyName = None,
-    shard: Shard = None,
-    size: AxisSizes = None,
-    hardware: Hardware = None,
-    batch: Batch = None,
-    prompt: Prompt = None,
-    output: OutputTokens = None,
-    chunk: Chunk = None,
-    microbatches: Microbatches = None,
-    precision: PrecisionName = "bf16",
-    page: Page = "16",
-    memory_share: MemoryShare = 1.0,
-    overhead: Overhead = None,
-    execution: Execution = "compiled",
-    speculative: Speculative = None,
-    guesses: Guesses = None,
-    acceptance: Acceptance = None,
-    disaggregate: Disaggregate = None,
-    prefill_strategy: PrefillStrategy = None,
-    prefill_hardware: PrefillHardware = None,
-    prefill_batch: PrefillBatch = None,
-    prefill_instances: PrefillInstances = None,
-    decode_instances: DecodeInstances = None,
-    link: Link = None,
-    sweep: Sweep = None,
-    price_per_hour: Price = None,
-    prefill_price_per_hour: PrefillPrice = None,
+    placed: Placed,
+    requests: Requests,
+    running: Running,
+    ways: Ways,
+    *,
     detail: Detail = False,
     explain: Explain = False,
-    as_json: Json = False,
-    output_format: Format = "auto",
-    file: File = None,
-    units: Units = "iec",
+    output: Output,
 ) -> None:
     """Price a batch of requests: time to first token, time per token, throughput, memory, money, and why.
 
@@ -175,73 +202,40 @@ def infer(
     einscale infer llama3-70b --mesh model=8 --sweep 'batch=1,8,64 context=1024,8192'
     """
     from einscale.api.infer import infer as price_requests
-    from einscale.cli.arguments import read_count, read_rate, read_sizes
-    from einscale.cli.output import choose, emit, write
-    from einscale.memory import FRAMEWORK
-    from einscale.units import parse_size
+    from einscale.cli.output import emit, write
 
-    def number(text: str | None, what: str) -> int | None:
-        return None if text is None else parse_size(text, what)
-
-    destination = choose(output_format=output_format, json=as_json, output=file, units=units)
+    destination = output.destination()
     answer = _in_options(
-        price_requests,
-        model,
-        mesh=mesh,
-        strategy=strategy,
-        shard=",".join(shard) if shard else None,
-        sizes=read_sizes(size or ()),
-        hardware=hardware,
-        batch=number(batch, "batch"),
-        prompt=number(prompt, "prompt"),
-        output=None if output is None else _tokens(output),
-        chunk=number(chunk, "chunk"),
-        microbatches=number(microbatches, "number of microbatches"),
-        precision=precision,
-        page=parse_size(page, "page"),
-        memory_share=memory_share,
-        overhead=FRAMEWORK if overhead is None else read_count(overhead, "overhead"),
-        execution=execution,
-        speculative=speculative,
-        guesses=number(guesses, "number of guesses"),
-        acceptance=acceptance,
-        disaggregate=disaggregate,
-        prefill_strategy=prefill_strategy,
-        prefill_hardware=prefill_hardware,
-        prefill_batch=number(prefill_batch, "prefill batch"),
-        prefill_instances=number(prefill_instances, "number of prefill instances"),
-        decode_instances=number(decode_instances, "number of decode instances"),
-        link=None if link is None else read_rate(link, "link"),
-        sweep=" ".join(sweep) if sweep else None,
-        price_per_hour=price_per_hour,
-        prefill_price_per_hour=prefill_price_per_hour,
+        price_requests, **placed.arguments(), **requests.arguments(), **running.arguments(), **ways.arguments()
     )
     advice = answer.advice
 
     def report() -> Report:
         from einscale.report.infer import infer_tables
 
-        return infer_tables(answer, detail=detail, explain=explain, units=units, advice=advice)
+        return infer_tables(answer, detail=detail, explain=explain, units=output.units, advice=advice)
 
     emit(destination, lambda: answer.to_dict(advice=advice), report)
     if not answer.fits:
-        write(sys.stderr, _no(answer, advice, units))
+        write(sys.stderr, _no(answer, advice, output.units))
         raise typer.Exit(1)
 
 
-def _in_options(call: Callable[..., InferResult], *arguments: object, **named: object) -> InferResult:
+def _in_options(call: Callable[..., InferResult], **named: object) -> InferResult:
     """What a function of the library answers; its errors name options, not arguments."""
     import re
 
     from einscale.errors import UsageError
 
+    names = Ways.__struct_fields__
+
     def options(text: str | None) -> str | None:
         if text is None:
             return None
-        return re.sub(r"`(\w+)`", lambda m: f"`--{m[1].replace('_', '-')}`" if m[1] in WAYS else m[0], text)
+        return re.sub(r"`(\w+)`", lambda m: f"`--{m[1].replace('_', '-')}`" if m[1] in names else m[0], text)
 
     try:
-        return call(*arguments, **named)
+        return call(**named)
     except UsageError as error:
         parts = {"expected": options(error.expected), "hint": options(error.hint)}
         message = options(error.message) or ""

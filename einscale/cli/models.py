@@ -2,79 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einscale.cli.options import AxisSizes, Format, Json, Output, Units
+from einscale.cli.groups import command
+from einscale.cli.options import AxisSizes, Manner, ModelName, Output
 
 if TYPE_CHECKING:
     from einscale.models import Model
     from einscale.program import Program
 
-Name: TypeAlias = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="A preset (`einscale models`), or the path of a config.json or .ein program."),
-]
+Kind = Annotated[str | None, typer.Option("--layer", metavar="KIND", help="Only this kind of layer.")]
+Decode = Annotated[bool, typer.Option("--decode", help="As decoding runs it, where that is another program.")]
+WithBackward = Annotated[bool, typer.Option("--backward", help="With the derived backward pass.")]
+TextFile = Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Write there.")]
 
 
-def models(as_json: Json = False, output_format: Format = "auto", output: Output = None, units: Units = "iec") -> None:
+@command
+def models(output: Output) -> None:
     """List the model presets."""
-    from einscale.cli.output import choose, emit
+    from einscale.cli.output import emit
     from einscale.report import catalogue
 
-    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
-    emit(destination, catalogue.models_document, catalogue.models_report)
+    emit(output.destination(), catalogue.models_document, catalogue.models_report)
 
 
-def model(
-    name: Name,
-    size: AxisSizes = None,
-    as_json: Json = False,
-    output_format: Format = "auto",
-    output: Output = None,
-    units: Units = "iec",
-) -> None:
+@command
+def model(name: ModelName, *, size: AxisSizes = None, output: Output) -> None:
     """Count a model's parameters, tensor by tensor, and show what its configuration says."""
     from einscale.cli.arguments import read_sizes
-    from einscale.cli.output import choose, emit
+    from einscale.cli.output import emit
     from einscale.models import load_model
     from einscale.report import catalogue
 
-    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    destination = output.destination()
     loaded = load_model(name, sizes=read_sizes(size or ()))
     emit(destination, lambda: catalogue.model_document(loaded), lambda: catalogue.model_report(loaded))
 
 
+@command
 def program(
-    name: Name,
-    layer: Annotated[str | None, typer.Option("--layer", metavar="KIND", help="Only this kind of layer.")] = None,
+    name: ModelName,
+    *,
+    layer: Kind = None,
     size: AxisSizes = None,
-    decode: Annotated[
-        bool, typer.Option("--decode", help="As decoding runs it, where that is another program.")
-    ] = False,
-    with_backward: Annotated[bool, typer.Option("--backward", help="With the derived backward pass.")] = False,
-    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.")] = None,
+    decode: Decode = False,
+    with_backward: WithBackward = False,
+    out: TextFile = None,
+    manner: Manner,
 ) -> None:
     """Print a model's programs, one for each kind of layer, as text that reads back."""
-    import sys
     from pathlib import Path
 
     from einscale.cli.arguments import read_sizes
-    from einscale.cli.output import write, write_file
+    from einscale.cli.output import show, write_file
     from einscale.models import load_model
     from einscale.program.text import print_program
 
+    destination = manner.destination()
     chosen = _programs(load_model(name, sizes=read_sizes(size or ())), layer, decode=decode)
     if with_backward:
         from einscale.program.backward import backward
 
         chosen = [backward(program) for program in chosen]
     text = "\n".join(print_program(program).rstrip("\n") + "\n" for program in chosen)
-    if output is None:
-        write(sys.stdout, text)
+    if out is None:
+        show(destination, text)
     else:
-        write_file(Path(output), text)
+        write_file(Path(out), text, quiet=destination.quiet)
 
 
 def _programs(model: Model, kind: str | None, *, decode: bool) -> list[Program]:

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from einscale.cli.options import Format, Json, Output, Units
+from einscale.cli import complete
+from einscale.cli.groups import command
+from einscale.cli.options import MeshOrNone, Output
 
 Source = Annotated[
     str,
@@ -15,16 +17,14 @@ Source = Annotated[
         help="One tensor's layout, an einsum with layouts, or XLA's warning; `-` reads stdin, `@FILE` a file.",
     ),
 ]
-MeshText = Annotated[
-    str | None, typer.Option("--mesh", metavar="AXIS=INT,...", help="Mesh axes, major to minor: x=2,y=4.")
-]
-Dialect = Annotated[
+Syntax = Annotated[
     str | None,
     typer.Option(
-        "--from",
         "--syntax",
-        metavar="DIALECT",
+        "--from",
+        metavar="NAME",
         help="Its notation where it cannot be told: slash, numpy, book, jax, dtensor, ...",
+        autocompletion=complete.dialects,
     ),
 ]
 Indices = Annotated[
@@ -33,15 +33,14 @@ Indices = Annotated[
 ]
 
 
+@command
 def notation(
     source: Source,
-    mesh: MeshText = None,
-    dialect: Dialect = None,
+    *,
+    mesh: MeshOrNone = None,
+    syntax: Syntax = None,
     indices: Indices = None,
-    as_json: Json = False,
-    output_format: Format = "auto",
-    output: Output = None,
-    units: Units = "iec",
+    output: Output,
 ) -> None:
     """Write a layout, or an einsum with its layouts, in every notation that can say it; the others say why not.
 
@@ -49,8 +48,8 @@ def notation(
     """
     from einscale.api.notation import convert
     from einscale.cli.arguments import read_spec
-    from einscale.cli.output import choose, emit
+    from einscale.cli.output import emit
 
-    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
-    result = convert(read_spec(source), mesh=mesh, syntax=dialect, indices=indices)
+    destination = output.destination()
+    result = convert(read_spec(source), mesh=mesh, syntax=syntax, indices=indices)
     emit(destination, result.to_dict, result.report)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, TextIO
 
 from msgspec import Struct
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 FORMATS = ("auto", "table", "json", "csv", "md")
 EXTENSIONS = {".json": "json", ".csv": "csv", ".md": "md", ".markdown": "md", ".txt": "table"}
 UNITS = ("iec", "si")
+COLORS = ("auto", "always", "never")
+NARROWEST = 40
+"""Columns that a terminal is taken to have at least."""
 
 ASCII = str.maketrans(
     {
@@ -48,35 +52,63 @@ class Destination(Struct, frozen=True):
 
     Args:
         format: `table`, `json`, `csv` or `md`.
-        path: the file to write, or None for stdout.
+        path: the file or, for all tables as CSV, the directory to write; None for stdout.
         units: `iec` or `si`, for people; files for programs have base units.
+        table: the one table that is wanted; None for the format's own choice.
+        folder: `path` is a directory.
+        color: `auto`, `always` or `never`.
+        quiet: nothing is said on stderr but errors.
+        pager: long text on a terminal is paged.
     """
 
-    format: str
-    path: Path | None
-    units: str
+    format: str = "table"
+    path: Path | None = None
+    units: str = "iec"
+    table: str | None = None
+    folder: bool = False
+    color: str = "auto"
+    quiet: bool = False
+    pager: bool = True
 
 
-def choose(*, output_format: str, json: bool, output: str | None, units: str) -> Destination:
+def choose(
+    *,
+    output_format: str = "auto",
+    json: bool = False,
+    table: str | None = None,
+    out: str | None = None,
+    units: str = "iec",
+    color: str = "auto",
+    quiet: bool = False,
+    pager: bool = True,
+) -> Destination:
     """The destination the flags ask for, checked before anything is computed.
 
     Raises:
         UsageError: an unknown format, extension or unit, two different formats, or a file that cannot be written.
     """
-    if units not in UNITS:
-        raise UsageError(f"unknown units `{units}`", hint=did_you_mean(units, UNITS, "--units takes"))
-    if output_format not in FORMATS:
-        raise UsageError(
-            f"unknown format `{output_format}`", hint=did_you_mean(output_format, FORMATS, "--format takes")
-        )
+    for what, word, known in (("units", units, UNITS), ("format", output_format, FORMATS), ("color", color, COLORS)):
+        if word not in known:
+            raise UsageError(f"unknown {what} `{word}`", hint=did_you_mean(word, known, f"--{what} takes"))
     if json and output_format not in ("auto", "json"):
         raise UsageError(f"--json and --format {output_format} ask for two formats", expected="one of them")
     chosen = "json" if json else output_format
-    if output is None:
-        return Destination("table" if chosen == "auto" else chosen, None, units)
-    path = Path(output)
-    if path.is_dir():
-        raise UsageError(f"`{output}` is a directory", expected="the name of a file after -o")
+    path, folder = None, False
+    if out is not None:
+        path, folder = Path(out), out.endswith(("/", os.sep)) or Path(out).is_dir()
+        chosen = _format_of_folder(path, chosen, table) if folder else _format_of_file(path, chosen)
+    chosen = "table" if chosen == "auto" else chosen
+    if table is not None and chosen == "json":
+        raise UsageError("a JSON document has no tables to choose from", expected="--table with csv, md or table")
+    return Destination(chosen, path, units, table, folder, color, quiet, pager)
+
+
+def _format_of_file(path: Path, chosen: str) -> str:
+    """The format of a file, checked that it can be written.
+
+    Raises:
+        UsageError: it cannot, or its extension names no format.
+    """
     if not path.parent.is_dir():
         raise UsageError(
             f"there is no directory `{path.parent}`", expected="a file in a directory that exists after -o"
@@ -85,8 +117,23 @@ def choose(*, output_format: str, json: bool, output: str | None, units: str) ->
         chosen = EXTENSIONS.get(path.suffix.casefold(), "")
     if not chosen:
         known = ", ".join(EXTENSIONS)
-        raise UsageError(f"the extension of `{output}` names no format", expected=f"one of {known}, or --format")
-    return Destination(chosen, path, units)
+        raise UsageError(f"the extension of `{path}` names no format", expected=f"one of {known}, or --format")
+    return chosen
+
+
+def _format_of_folder(path: Path, chosen: str, table: str | None) -> str:
+    """The format of a directory that takes every table, checked that it can be written.
+
+    Raises:
+        UsageError: it cannot, or something else than all tables as CSV is wanted.
+    """
+    if chosen not in ("auto", "csv") or table is not None:
+        raise UsageError(
+            f"`{path}` is a directory, which takes all tables as csv", expected="the name of a file after -o"
+        )
+    if not path.is_dir() and (path.exists() or not path.parent.is_dir()):
+        raise UsageError(f"cannot make the directory `{path}`", expected="a new one in a directory that exists")
+    return "csv"
 
 
 def emit(destination: Destination, document: Callable[[], Mapping[str, Any]], report: Callable[[], Report]) -> None:
@@ -97,16 +144,14 @@ def emit(destination: Destination, document: Callable[[], Mapping[str, Any]], re
         document: makes the JSON document.
         report: makes the report that every other format is made of.
     """
-    if destination.path is None and destination.format == "table" and sys.stdout.isatty():
-        from einscale.report.console import print_report
-
-        print_report(report(), sys.stdout, units=destination.units)
-        return
-    text = render(destination, document, report)
-    if destination.path is None:
-        write(sys.stdout, text)
+    if destination.folder and destination.path is not None:
+        _write_folder(destination.path, report(), quiet=destination.quiet)
+    elif destination.path is not None:
+        write_file(destination.path, render(destination, document, report), quiet=destination.quiet)
+    elif destination.format == "table":
+        show_report(destination, _wanted(destination, report()))
     else:
-        write_file(destination.path, text)
+        show(destination, render(destination, document, report))
 
 
 def render(destination: Destination, document: Callable[[], Mapping[str, Any]], report: Callable[[], Report]) -> str:
@@ -118,14 +163,85 @@ def render(destination: Destination, document: Callable[[], Mapping[str, Any]], 
     if destination.format == "csv":
         from einscale.report.export import render_csv
 
-        return render_csv(report())
+        return render_csv(report(), destination.table)
+    wanted = _wanted(destination, report())
     if destination.format == "md":
         from einscale.report.export import render_markdown
 
-        return render_markdown(report(), units=destination.units)
+        return render_markdown(wanted, units=destination.units)
     from einscale.report.text import render_text
 
-    return render_text(report(), units=destination.units)
+    return render_text(wanted, units=destination.units)
+
+
+def show_report(destination: Destination, report: Report) -> None:
+    """A report on stdout: as wide as a terminal, whole in a pipe, in colour where it is wanted."""
+    terminal = sys.stdout.isatty()
+    width = max(NARROWEST, get_terminal_size().columns) if terminal else None
+    if wants_color(sys.stdout, destination.color):
+        from einscale.report.console import render_console
+
+        text = render_console(report, width=width, units=destination.units)
+    else:
+        from einscale.report.text import render_text
+
+        text = render_text(report, width=width, units=destination.units)
+    show(destination, text)
+
+
+def show(destination: Destination, text: str) -> None:
+    """Text on stdout, through a pager where that is a terminal and the text longer than it."""
+    from einscale.cli.pager import page
+
+    if not (destination.pager and page(text)):
+        write(sys.stdout, text)
+
+
+def wants_color(stream: TextIO, color: str) -> bool:
+    """Whether a stream is written in colour.
+
+    Args:
+        stream: where it goes.
+        color: what the flag says; `auto` heeds `NO_COLOR` and `FORCE_COLOR` (not empty), then asks for a terminal.
+    """
+    if color != "auto":
+        return color == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def note(destination: Destination, text: str) -> None:
+    """One line on stderr about how the answer came about, unless none are wanted."""
+    if not destination.quiet:
+        write(sys.stderr, f"note: {text}\n")
+
+
+def _wanted(destination: Destination, report: Report) -> Report:
+    """The report, or only the one of its tables that is wanted."""
+    if destination.table is None:
+        return report
+    from einscale.report.export import only
+
+    return only(report, destination.table)
+
+
+def _write_folder(folder: Path, report: Report, *, quiet: bool) -> None:
+    """Every table of a report as a CSV file of its own.
+
+    Raises:
+        UsageError: one cannot be written.
+    """
+    from einscale.report.export import csv_tables, render_csv
+
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the directory `{folder}`: {error.strerror or error}") from error
+    for name in csv_tables(report):
+        write_file(folder / f"{name}.csv", render_csv(report, name), quiet=quiet)
 
 
 def write(stream: TextIO, text: str) -> None:
@@ -139,7 +255,7 @@ def write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, text: str, *, quiet: bool = False) -> None:
     """Write a file whole or not at all: beside it first, then moved over it.
 
     Raises:
@@ -160,4 +276,5 @@ def write_file(path: Path, text: str) -> None:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write `{path}`: {error.strerror or error}") from error
-    write(sys.stderr, f"wrote {path}\n")
+    if not quiet:
+        write(sys.stderr, f"wrote {path}\n")

@@ -6,24 +6,28 @@ from typing import Annotated
 
 import typer
 
-from einscale.cli.options import Format, Json, Output, Units
+from einscale.cli import complete
+from einscale.cli.groups import command
+from einscale.cli.options import Output
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME|FILE]",
+        help="A strategy's name, or the path of its TOML file.",
+        autocompletion=complete.strategies,
+    ),
+]
 
 
-def strategies(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE]", help="A strategy's name, or the path of its TOML file.")
-    ] = None,
-    as_json: Json = False,
-    output_format: Format = "auto",
-    output: Output = None,
-    units: Units = "iec",
-) -> None:
+@command
+def strategies(*, name: Name = None, output: Output) -> None:
     """List the named strategies, or show the tables of one."""
-    from einscale.cli.output import choose, emit
+    from einscale.cli.output import emit
     from einscale.report import catalogue
     from einscale.strategy import load_strategy
 
-    destination = choose(output_format=output_format, json=as_json, output=output, units=units)
+    destination = output.destination()
     if name is None:
         emit(destination, catalogue.strategies_document, catalogue.strategies_report)
         return

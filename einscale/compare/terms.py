@@ -220,7 +220,7 @@ def _whole(axes: Iterable[str], mesh: Mesh) -> tuple[str, ...]:
 
 def _padding(space: Mapping[str, tuple[str, ...]], planned: PlannedProgram) -> float:
     """What padding adds to an iteration space, as a share of what is wanted of it."""
-    sizes, degrees = planned.sizes, planned.mesh.degrees
+    sizes, degrees = planned.sizes, planned.degrees
     ways = {index: int(shards(axes, degrees)) for index, axes in space.items()}
     grown = (ceil_div(sizes[index], count) * count / sizes[index] for index, count in ways.items())
     return float(product(grown)) - 1

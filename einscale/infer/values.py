@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.cost import PricedStatement, Totals, total
+from einscale.cost import COMPILED, PricedStatement, Totals, total
 from einscale.efficiency import Execution
 from einscale.hardware import System, flop_rate, sustained
 from einscale.mesh import Mesh
@@ -44,7 +44,7 @@ class Instance(Struct, frozen=True):
     pipe: str = ""
     page: int = PAGE
     memory_share: float = 1.0
-    execution: Execution | None = None
+    execution: Execution = COMPILED
     overhead: int = 0
 
     @property
@@ -60,8 +60,6 @@ class Instance(Struct, frozen=True):
     @property
     def timed_by(self) -> Network:
         """The network at the bandwidth that collectives reach, where kernels are timed by what they reach."""
-        if self.execution is None:
-            return self.network
         return replace(self.network, system=sustained(self.network.system))
 
     @property

@@ -99,11 +99,11 @@ def classes_of(question: Question, atoms: Atoms, allowed: int) -> list[Class]:
     return sorted(amounts.items(), reverse=True)
 
 
-def most_shards(question: Question, allowed: int) -> int:
-    """Largest number of parts that the allowed digits can divide the iteration space into."""
+def most_shards(question: Question, rooms: Counts) -> int:
+    """Largest number of parts that the mesh can divide the iteration space into, shard counts dividing the rooms."""
     result = 1
-    for radix, amount in classes_of(question, single_digits(question), allowed):
-        result *= radix ** min(amount, _usable(radix, question.rooms))
+    for radix, amount in classes_of(question, single_digits(question), (1 << len(question.radices)) - 1):
+        result *= radix ** min(amount, _usable(radix, rooms))
     return result
 
 
@@ -118,11 +118,11 @@ def _usable(size: int, rooms: Counts) -> int:
     return usable
 
 
-def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[Counts]:
-    """Every way to give the indices numbers of shards of a product of at least `needed`, the largest products first.
+def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> tuple[list[Counts], bool]:
+    """Every way to give the indices numbers of shards of a product of at least `needed`, and whether that is all.
 
     Args:
-        classes: the atoms to be given.
+        classes: the atoms to be given; those of one size are handed out together, the most first.
         needed: least product.
         rooms: per index what its count must divide.
     """
@@ -132,7 +132,8 @@ def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[
     for size, amount in amounts:
         most *= size**amount
     if most < needed:
-        return
+        return [], True
+    every = True
     for size, amount in amounts:
         spare = most // needed
         least = amount
@@ -143,9 +144,9 @@ def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[
         for counts in partial:
             _spread(grown, counts, rooms, size, least, amount)
         partial = list(grown)
-    for counts in partial:
-        if product_of(counts) >= needed:
-            yield counts
+        if len(partial) > VECTORS:
+            partial, every = partial[:VECTORS], False
+    return [counts for counts in partial if product_of(counts) >= needed], every
 
 
 def _spread(result: dict[Counts, None], counts: Counts, rooms: Counts, radix: int, least: int, most: int) -> None:
@@ -159,7 +160,7 @@ def _spread(result: dict[Counts, None], counts: Counts, rooms: Counts, radix: in
         reach[k] = reach[k + 1] + powers
 
     def place(k: int, done: int, current: Counts) -> None:
-        if len(result) >= VECTORS:
+        if len(result) > VECTORS:
             return
         if k == len(counts):
             result[current] = None
@@ -254,7 +255,9 @@ class Part:
         return wanted, joint, due
 
     def units(self, counts: Counts, level: int) -> int:
-        """Units of V/P^2 that a device, or at level 1 a domain, must receive at least."""
+        """Units of V/P^2 that a device, or at level 1 a domain, must receive at least; none where nothing is known."""
+        if not self.volume:
+            return 0
         devices = self.devices[level]
         wanted, joint, due = self.measures(counts, level)
         return devices * (due - 1) if self.free else floor_units(devices, wanted, joint, due)
@@ -315,13 +318,14 @@ def ordered_vectors(
     """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at."""
     result: list[Vector] = []
     looked = 0
-    for vector in vectors(question, parts, atoms, banned, needed, most, objective):
+    cut: list[Counts] = []
+    for vector in vectors(question, parts, atoms, banned, needed, most, objective, cut):
         looked += 1
         if looked > VECTORS:
             break
         if vector is not None:
             result.append(vector)
-    return sorted(result, key=_bound), looked <= VECTORS
+    return sorted(result, key=_bound), looked <= VECTORS and not cut
 
 
 def few_vectors(
@@ -329,41 +333,58 @@ def few_vectors(
 ) -> list[Vector] | None:
     """Count vectors that can be cheaper than `most`, the least bound first; None if not soon seen to be few."""
     result: list[Vector] = []
-    for looked, vector in enumerate(vectors(question, parts, atoms, banned, needed, most, objective)):
+    cut: list[Counts] = []
+    for looked, vector in enumerate(vectors(question, parts, atoms, banned, needed, most, objective, cut)):
         if vector is not None:
             result.append(vector)
         if len(result) > FEW or looked > SOON:
             return None
-    return sorted(result, key=_bound)
+    return None if cut else sorted(result, key=_bound)
 
 
 def vectors(
-    question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
+    question: Question,
+    parts: list[Part],
+    atoms: Atoms,
+    banned: int,
+    needed: int,
+    most: int,
+    objective: Objective,
+    cut: list[Counts],
 ) -> Iterator[Vector | None]:
     """Count vectors that can be cheaper than `most`; None for each that is looked at and cannot.
 
     Where levels differ in speed the slow digits are handed out first: what crosses between domains is known then, and
-    most of their vectors need no second look.
+    most of their vectors need no second look. `cut` grows where there are too many vectors to list.
     """
     every = (1 << len(question.radices)) - 1 & ~banned
     slow = objective.crossing & every
     if not slow:
-        for counts in count_vectors(classes_of(question, atoms, every), needed, question.rooms):
+        found, complete = count_vectors(classes_of(question, atoms, every), needed, question.limits)
+        if not complete:
+            cut.append(())
+        for counts in found:
             yield _kept(counts, None, parts, most, objective)
         return
     inside = classes_of(question, atoms, every & ~slow)
     within = 1
     for size, amount in inside:
         within *= size**amount
-    for far in count_vectors(classes_of(question, atoms, slow), -(-needed // within), question.rooms):
+    beyond, complete = count_vectors(classes_of(question, atoms, slow), -(-needed // within), question.limits)
+    if not complete:
+        cut.append(())
+    for far in beyond:
         least = objective.least_work(product_of(far) * within)
         for part in parts:
             least += objective.floor(part.volume, 0, part.across(far))
         if least >= most:
             yield None
             continue
-        rooms = tuple([room // count for room, count in zip(question.rooms, far, strict=True)])
-        for near in count_vectors(inside, -(-needed // product_of(far)), rooms):
+        rooms = tuple([room // count for room, count in zip(question.limits, far, strict=True)])
+        nearer, complete = count_vectors(inside, -(-needed // product_of(far)), rooms)
+        if not complete:
+            cut.append(far)
+        for near in nearer:
             counts = tuple([a * b for a, b in zip(far, near, strict=True)])
             yield _kept(counts, far, parts, most, objective)
 

@@ -147,7 +147,7 @@ def least_flops(
         whole = tuple(Layout(((),) * len(tensor.indices)) for tensor in left)
         open_output = Wanted((None,) * len(step.output.indices))
         question = Question(tuple(left), whole, step.output, open_output, sizes, digits)
-        shards = most_shards(question, (1 << len(digits.radices)) - 1)
+        shards = most_shards(question, question.even[1])
         result.append(flops - (-einsum_flops(2, True, question.iterations) // shards))
     return result
 

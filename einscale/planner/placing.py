@@ -57,10 +57,11 @@ def divisions(placement: Placement, question: Question) -> Divisions:
 class Best:
     """The cheapest placement found, and whether the search ended by itself.
 
-    `allowance` is the share of the objective's bounds on work that may be spent.
+    `allowance` is the share of the objective's bounds on work that may be spent; `nodes` and `work` are what was spent of
+    it, and `aside` what guesses took beside it.
     """
 
-    __slots__ = ("allowance", "cost", "exact", "nodes", "placement", "pricing", "work")
+    __slots__ = ("allowance", "aside", "cost", "exact", "nodes", "placement", "pricing", "work")
 
     def __init__(self, allowance: float = 1.0) -> None:
         """Nothing yet."""
@@ -71,6 +72,7 @@ class Best:
         self.pricing: Pricing | None = None
         self.nodes = 0
         self.work = 0
+        self.aside = 0
 
 
 class Placer:
@@ -229,32 +231,33 @@ class Placer:
         ]
         lists.append([(k, dim) for k, dim in zip(question.out_labels, question.target, strict=True) if dim is not None])
         result = []
-        for order in permutations(range(len(lists))):
-            chosen: list[tuple[int, ...]] = [()] * len(question.names)
-            used = self.pricing.banned
-            for t in order:
-                for k, dim in lists[t]:
-                    fit = self._fit(chosen[k], dim, used, k)
-                    used |= mask_of(fit)
-                    chosen[k] = fit
-            for shards in dict.fromkeys((self.needed, max(self.needed, self.most))):
-                placement = self._filled(chosen, used, shards)
-                if placement is not None:
-                    result.append(placement)
+        for rooms in dict.fromkeys((question.even[1], question.limits)):
+            for order in permutations(range(len(lists))):
+                chosen: list[tuple[int, ...]] = [()] * len(question.names)
+                used = self.pricing.banned
+                for t in order:
+                    for k, dim in lists[t]:
+                        fit = self._fit(chosen[k], dim, used, rooms[k])
+                        used |= mask_of(fit)
+                        chosen[k] = fit
+                for shards in dict.fromkeys((self.needed, max(self.needed, self.most))):
+                    placement = self._filled(chosen, used, shards, rooms)
+                    if placement is not None:
+                        result.append(placement)
         return result
 
-    def _fit(self, have: tuple[int, ...], dim: tuple[int, ...], used: int, k: int) -> tuple[int, ...]:
+    def _fit(self, have: tuple[int, ...], dim: tuple[int, ...], used: int, room: int) -> tuple[int, ...]:
         """`have`, continued as `dim` goes on, as far as its digits are unused and fit the index."""
         if dim[: len(have)] != have:
             return have
         for digit in dim[len(have) :]:
             count = size_of(have, self.question.radices) * self.question.radices[digit]
-            if used >> digit & 1 or self.question.rooms[k] % count:
+            if used >> digit & 1 or room % count:
                 break
             have = (*have, digit)
         return have
 
-    def _filled(self, chosen: list[tuple[int, ...]], used: int, shards: int) -> Placement | None:
+    def _filled(self, chosen: list[tuple[int, ...]], used: int, shards: int, rooms: Counts) -> Placement | None:
         """Hand out idle digits where they cost least until there are enough shards; None if that cannot be."""
         question = self.question
         chosen = list(chosen)
@@ -268,7 +271,7 @@ class Placer:
             if used >> digit & 1:
                 continue
             options = []
-            for k, room in enumerate(question.rooms):
+            for k, room in enumerate(rooms):
                 if room % (counts[k] * radix) == 0:
                     options.append((self.floor((*counts[:k], counts[k] * radix, *counts[k + 1 :])), k))
             if options:

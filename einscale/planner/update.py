@@ -17,8 +17,9 @@ from einscale.layout import Layout, Tensor
 from einscale.numeric import product
 from einscale.plan import LocalMap
 from einscale.planner.classes import moved_class
+from einscale.planner.decisions import Fixed
 from einscale.planner.direct import direct
-from einscale.planner.planned import PlannedProgram, PlannedStatement, accumulator_layouts
+from einscale.planner.planned import Decision, PlannedProgram, PlannedStatement, accumulator_layouts
 from einscale.program.maps import option_axes
 from einscale.program.optimizers import FLOPS, NEWTON_SCHULZ, orthogonal_flops
 from einscale.program.values import Program, Statement, Value
@@ -74,6 +75,7 @@ class _Update:
     def __init__(self, planned: PlannedProgram, update: Program, accumulators: Mapping[str, Layout | None]) -> None:
         self.planned = planned
         self.program = update
+        self.decisions: list[Decision] = list(planned.structure.requires)
         self.table = update.table
         self.resting = {value.name: self.rest(value, accumulators) for value in update.values}
 
@@ -90,7 +92,11 @@ class _Update:
     def run(self) -> PlannedProgram:
         """Plan every kernel."""
         statements = tuple(self.plan(statement) for statement in self.program.statements)
-        return replace(self.planned, program=self.program, statements=statements, resting=self.resting)
+        requires = tuple(dict.fromkeys(self.decisions))
+        structure = replace(
+            self.planned.structure, program=self.program, statements=statements, resting=self.resting, requires=requires
+        )
+        return replace(self.planned, structure=structure)
 
     def plan(self, statement: Statement) -> PlannedStatement:
         """One kernel: operands to the layout of the states, new weights back to where the parameter rests."""
@@ -134,7 +140,13 @@ class _Update:
             return ()
         planned = self.planned
         return direct(
-            self.tensor(name), before, after, planned.sizes, planned.mesh, self.cause(name, before, after, statement)
+            self.tensor(name),
+            before,
+            after,
+            planned.sizes,
+            planned.mesh,
+            self.cause(name, before, after, statement),
+            self.decisions,
         )
 
     def cause(self, name: str, before: Layout, after: Layout, statement: Statement) -> ProgramCause:
@@ -178,7 +190,7 @@ class _Update:
             tensor = Tensor(f"squares of {gradient.name} by {what}", axes, "fp32")
             owing = Layout(tuple(placement[axis] for axis in axes), over)
             cause = ProgramCause(CauseRule.SQUARES, gradient.name, over, gone, op=statement.op, output=statement.output)
-            moves += direct(tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause)
+            moves += direct(tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause, self.decisions)
         return tuple(moves)
 
     def work(
@@ -205,6 +217,8 @@ class _Update:
         """FLOPs an element of the first operand."""
         if statement.op != NEWTON_SCHULZ:
             return FLOPS[statement.op]
+        sizes = self.planned.sizes
+        self.decisions.append(Fixed(tuple((axis, sizes[axis]) for axis in (*rows, *columns))))
         m, n = (int(product(self.planned.sizes[axis] for axis in axes)) for axes in (rows, columns))
         total = orthogonal_flops(m, n)
         if total % (m * n) == 0:

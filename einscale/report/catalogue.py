@@ -180,8 +180,8 @@ def strategies_report() -> Report:
 
 
 RULES = (
-    Column("table", "table"),
-    Column("section", "section"),
+    Column("rules", "table"),
+    Column("layer_section", "section"),
     Column("index", "index"),
     Column("axes", "divided over"),
 )

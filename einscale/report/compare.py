@@ -102,7 +102,7 @@ def _kind_table(comparison: Comparison, position: int) -> Table:
     if first.repeat > 1:
         rows += _rows(comparison, f"{first.repeat} layers", [each.times(first.repeat) for each in one], "subtotal")
     title = f"{first.kind} (x {first.repeat})" if first.repeat > 1 else first.kind
-    return Table(first.kind, title, COLUMNS, tuple(rows))
+    return Table(first.kind, title, COLUMNS, tuple(rows), "parts")
 
 
 def _kind(side: Side, position: int) -> KindReport:
@@ -111,7 +111,7 @@ def _kind(side: Side, position: int) -> KindReport:
 
 def _model_table(comparison: Comparison) -> Table:
     rows = _rows(comparison, "model", [side.report.totals for side in comparison.sides], "subtotal")
-    return Table("model", "model, all layers", COLUMNS, tuple(rows))
+    return Table("model", "model, all layers", COLUMNS, tuple(rows), "parts")
 
 
 def _rows(comparison: Comparison, part: str, totals: list[Totals], role: str = "") -> list[Row]:
@@ -180,7 +180,7 @@ def _terms_table(difference: Difference, detail: bool) -> Table:
     change = difference.change
     rows.append(Row(("sum", "", "", change.flops, change.received, change.seconds, ""), role="total"))
     title = f"{difference.other} against {difference.first}: the terms of the difference, all layers"
-    return Table(f"difference_{difference.other}", title, columns, tuple(rows))
+    return Table(f"difference_{difference.other}", title, columns, tuple(rows), "differences")
 
 
 def _matters(term: Term) -> bool:
@@ -231,7 +231,7 @@ def _memory_terms_table(difference: Difference, detail: bool) -> Table:
     if rows:
         rows.append(Row(("sum", "", "", difference.memory_change), role="total"))
     title = f"{difference.other} against {difference.first}: memory per device, all layers"
-    return Table(f"memory_{difference.other}", title, columns, tuple(rows))
+    return Table(f"memory_{difference.other}", title, columns, tuple(rows), "memory_differences")
 
 
 def _memory_name(term: MemoryTerm) -> str:

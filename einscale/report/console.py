@@ -1,8 +1,8 @@
-"""Reports on a terminal, in colour: the only module that imports rich, loaded only where the output is a terminal."""
+"""Reports in colour, for terminals: the only module that imports rich, loaded only where colour is wanted."""
 
 from __future__ import annotations
 
-from typing import TextIO
+import io
 
 from rich.console import Console
 from rich.text import Text
@@ -22,13 +22,40 @@ STYLES = {
 }
 """Styles of `text` in the terminal's own colours, so that light and dark themes both stay readable."""
 
+CELLS = ("blue", "green", "yellow", "magenta", "cyan", "red", "bright_blue", "bright_green")
+"""Backgrounds of a picture's cells, one after the other: `cell0`, `cell1`, ..."""
 
-def print_report(report: Report, stream: TextIO, *, units: str = "iec") -> None:
-    """Print a report to a terminal at its width; `NO_COLOR`, `COLUMNS` and `TERM=dumb` are respected."""
-    console = Console(file=stream, highlight=False, markup=False, emoji=False, legacy_windows=False)
-    styles = {} if console.no_color else STYLES
-    for line in report_lines(report, width=max(40, console.width), units=units):
+
+def render_console(report: Report, *, width: int | None = None, units: str = "iec") -> str:
+    """A report as text with the terminal's colour codes.
+
+    Args:
+        report: what to print.
+        width: columns of the terminal; None never breaks a line.
+        units: `iec` or `si`.
+    """
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        force_terminal=True,
+        no_color=False,
+        color_system="standard",
+        width=width or 80,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    for line in report_lines(report, width=width, units=units):
         text = Text()
         for piece, style in line:
-            text.append(piece, style=styles.get(style, ""))
+            text.append(piece, style=_style(style))
         console.print(text, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+    return stream.getvalue()
+
+
+def _style(name: str) -> str:
+    """Rich's name of a style of ours."""
+    if name.startswith("cell"):
+        return f"black on {CELLS[int(name.removeprefix('cell')) % len(CELLS)]}"
+    return STYLES.get(name, "")

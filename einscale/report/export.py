@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from einscale.report.table import Cell, Report, Row, Table, format_cell, numeric
+from einscale.errors import UsageError, did_you_mean
+from einscale.report.table import Cell, Picture, Report, Row, Table, format_cell, numeric
 
 
 def render_markdown(report: Report, *, units: str = "iec") -> str:
@@ -15,12 +16,20 @@ def render_markdown(report: Report, *, units: str = "iec") -> str:
         blocks.append(
             "\n".join((f"## {_escape(report.heading[0])}", "", *map(_paragraph, report.heading[1:]))).rstrip()
         )
+    blocks += [_markdown_picture(picture) for picture in report.pictures]
     blocks += [_markdown_table(table, units) for table in report.tables]
     if report.summary:
         blocks.append("\n".join(map(_paragraph, report.summary)).rstrip())
     if report.conventions:
         blocks.append("\n".join(f"- {_escape(text.strip())}" for text in report.conventions))
     return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_picture(picture: Picture) -> str:
+    """A picture as a block of preformatted text."""
+    lines = ["".join(piece for piece, _ in line).rstrip() for line in picture.lines]
+    title = [f"### {_escape(picture.title)}", ""] if picture.title else []
+    return "\n".join((*title, "```text", *lines, "```"))
 
 
 def _paragraph(text: str) -> str:
@@ -54,23 +63,101 @@ def _markdown_cells(table: Table, row: Row, units: str) -> list[str]:
     return cells
 
 
-def render_csv(report: Report) -> str:
-    """The report's tables as CSV: exact values in base units, a header row each, tables parted by an empty line.
+def csv_tables(report: Report) -> dict[str, tuple[Table, ...]]:
+    """Name -> the tables that are one table of CSV: those of one kind, with the same columns; the main one first."""
+    found: dict[str, list[Table]] = {}
+    for table in report.tables:
+        name = table.kind or table.name
+        if name in found and _keys(found[name][0]) != _keys(table):
+            name = table.name
+        found.setdefault(name, []).append(table)
+    names = sorted(found, key=lambda name: name != report.main)
+    return {name: tuple(found[name]) for name in names}
 
-    The leading columns say where a row stands: `table`, `role` (empty for an ordinary row) and `level`; filter on
-    `role` to leave sub-totals out.
+
+def only(report: Report, name: str) -> Report:
+    """The report with one of its tables, by its name or by its kind.
+
+    Raises:
+        UsageError: it has none of that name.
+    """
+    tables = csv_tables(report).get(name) or tuple(table for table in report.tables if table.name == name)
+    if not tables:
+        raise _no_table(report, name)
+    return Report((), tables, (), report.conventions)
+
+
+def table_rows(report: Report, name: str | None = None) -> list[dict[str, Cell]]:
+    """The rows of one table as flat dicts of one schema, ready for a data frame: values exact and in base units.
+
+    `table`, `section`, `role` and `level` say where a row stands: in which table of its kind, below which heading, as
+    an ordinary row (""), a collective, a sub-total or the total, and how deep. Keep `role == ""` to leave sums out.
+
+    Args:
+        report: what was answered.
+        name: of the table; without it, the report's main one.
+
+    Raises:
+        UsageError: the report has no such table, or none at all.
+    """
+    tables = csv_tables(report)
+    if name is not None and name not in tables:
+        raise _no_table(report, name)
+    chosen = tables[name] if name is not None else next(iter(tables.values()), ())
+    return [row for table in chosen for row in _flat_rows(table)]
+
+
+def _flat_rows(table: Table) -> list[dict[str, Cell]]:
+    """The rows of a table; headings become a column of the rows below them."""
+    sections: dict[int, Cell] = {}
+    rows: list[dict[str, Cell]] = []
+    for row in table.rows:
+        if row.role == "section":
+            sections = {level: text for level, text in sections.items() if level < row.level} | {
+                row.level: row.cells[0]
+            }
+            continue
+        section = "" if row.role == "total" else " / ".join(str(text) for text in sections.values())
+        place = {"table": table.name, "section": section, "role": row.role, "level": row.level}
+        rows.append({**place, **dict(zip(_keys(table), row.cells, strict=True))})
+    return rows
+
+
+def _keys(table: Table) -> tuple[str, ...]:
+    return tuple(column.key for column in table.columns)
+
+
+def _no_table(report: Report, name: str) -> UsageError:
+    known = csv_tables(report)
+    return UsageError(f"the answer has no table `{name}`", hint=did_you_mean(name, known, "its tables are"))
+
+
+PLACE = ("table", "section", "role", "level")
+"""Columns before a table's own."""
+
+
+def render_csv(report: Report, name: str | None = None) -> str:
+    """One table of a report as CSV: a header row, then exact values in base units.
+
+    Args:
+        report: what was answered.
+        name: of the table; without it, the report's main one.
+
+    Raises:
+        UsageError: the report has no such table.
     """
     import csv
     import io
 
+    tables = csv_tables(report)
+    if name is not None and name not in tables:
+        raise _no_table(report, name)
+    chosen = tables[name] if name is not None else next(iter(tables.values()), ())
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    for number, table in enumerate(report.tables):
-        if number:
-            stream.write("\n")
-        writer.writerow(["table", "role", "level", *(column.key for column in table.columns)])
-        for row in table.rows:
-            writer.writerow([table.name, row.role, row.level, *map(_csv_cell, row.cells)])
+    if chosen:
+        writer.writerow([*PLACE, *_keys(chosen[0])])
+    writer.writerows([_csv_cell(cell) for cell in row.values()] for table in chosen for row in _flat_rows(table))
     return stream.getvalue()
 
 

@@ -61,4 +61,4 @@ def _statements_table(name: str, words: str, kind: KindStep, step: StepReport) -
     rows.append(total_row(f"{kind.kind}, one layer" if kind.repeat > 1 else kind.kind, kind.totals, "total"))
     tokens = f"{step.new} new token{'s' if step.new > 1 else ''} of {step.batch} after {step.cached} in the cache"
     layers = f" (x {kind.repeat})" if kind.repeat > 1 else ""
-    return Table(f"{name}_{kind.kind}", f"{kind.kind}{layers} in {words}: {tokens}", COLUMNS, tuple(rows))
+    return Table(f"{name}_{kind.kind}", f"{kind.kind}{layers} in {words}: {tokens}", COLUMNS, tuple(rows), "statements")

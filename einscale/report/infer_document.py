@@ -150,7 +150,7 @@ def _conventions(instance: Instance) -> dict[str, Any]:
         "units": {"flops": "FLOP", "bytes": "byte", "seconds": "second"},
         "scope": "per device; request, rates, cache, sweep and advice: all devices together",
         "queueing": "none: a batch arrives together and is answered together",
-        "times": "roofline" if instance.execution is None or instance.system.chip.kernels is None else "kernels",
+        "times": "roofline" if instance.system.chip.kernels is None else "kernels",
         "peak_flops_per_second": rate.datasheet,
         "peak_dtype": rate.dtype,
         "memory_bytes_per_second": instance.system.chip.memory_bandwidth.datasheet,
@@ -262,7 +262,7 @@ def _kind(kind: KindStep) -> dict[str, Any]:
                 "hbm_bytes": row.traffic,
                 "seconds": row.local.seconds,
                 "bound": row.local.bound,
-                "collectives": [collective_document(priced) for priced in row.collectives],
+                "collectives": [collective_document(priced, kind.planned) for priced in row.collectives],
             }
             for row in kind.rows
         ],

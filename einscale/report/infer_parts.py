@@ -106,11 +106,10 @@ def peak_words(instance: Instance) -> str:
 def execution_words(instance: Instance) -> str:
     """Where the times come from."""
     system, execution = instance.system.name, instance.execution
-    if execution is None or instance.system.chip.kernels is None:
-        unknown = "" if execution is None else ", whose kernels nobody measured"
+    if instance.system.chip.kernels is None:
         return (
-            f"times: modelled, not measured: rooflines of {system}{unknown}, attainable rates where a source states"
-            " them, otherwise datasheet"
+            f"times: modelled, not measured: rooflines of {system}, no figures of its kernels, attainable rates where a"
+            " source states them, otherwise datasheet"
         )
     captured = (
         "a step is captured once and replayed" if execution.launch == "compiled" else "the host starts each kernel"

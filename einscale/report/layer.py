@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from einscale.collectives import FREE
-from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.cost import PricedCollective, PricedStatement, Totals, bound_ratio
 from einscale.gains import Gain
 from einscale.layer import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
@@ -90,7 +90,7 @@ def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
     if kind.repeat > 1:
         rows.append(total_row(f"{kind.repeat} layers", kind.totals().times(kind.repeat), "total"))
     title = f"{kind.kind} (x {kind.repeat})" if kind.repeat > 1 else kind.kind
-    return Table(kind.kind, title, COLUMNS, tuple(rows))
+    return Table(kind.kind, title, COLUMNS, tuple(rows), "statements")
 
 
 def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
@@ -124,7 +124,7 @@ def statement_rows(priced: PricedStatement, planned: PlannedProgram, detail: boo
     """
     early = len(priced.planned.before)
     for collective in priced.collectives[:early]:
-        yield from _collective_rows(collective, detail)
+        yield from _collective_rows(collective, planned, detail)
     result, layout = work_results(priced.planned.work)[0]
     yield Row(
         (
@@ -141,7 +141,7 @@ def statement_rows(priced: PricedStatement, planned: PlannedProgram, detail: boo
         1,
     )
     for collective in priced.collectives[early:]:
-        yield from _collective_rows(collective, detail)
+        yield from _collective_rows(collective, planned, detail)
 
 
 def _described(priced: PricedStatement, fuse: Collection[str]) -> str:
@@ -157,10 +157,10 @@ def _operands(priced: PricedStatement) -> str:
 
 
 def _shape(tensor: Tensor, layout: Layout, planned: PlannedProgram) -> str:
-    return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.mesh.degrees))
+    return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.degrees))
 
 
-def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
+def _collective_rows(priced: PricedCollective, planned: PlannedProgram, detail: bool) -> Iterable[Row]:
     step = priced.step
     if step.kind in FREE and not detail:
         return
@@ -174,7 +174,7 @@ def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
             priced.bytes,
             priced.exposed_seconds,
             "network",
-            f"{format_ratio(priced.bound_ratio)} x bound{_streamed(priced)}: {cause_words(step.cause)}",
+            f"{format_ratio(bound_ratio(priced, planned))} x bound{_streamed(priced)}: {cause_words(step.cause)}",
         ),
         2,
         "collective",
@@ -196,7 +196,7 @@ def _held_table(kind: KindReport) -> Table:
     )
     rows = [Row((held.text, "parameter", held.bytes, "the layer")) for held in kind.parameters]
     rows += [Row((held.text, "saved", held.bytes, reason_words(held.reason))) for held in kind.saved]
-    return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows))
+    return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows), "held")
 
 
 def _gains_table(gains: tuple[Gain, ...]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.cost import PricedCollective, PricedStatement, Totals, bound_bytes
 from einscale.gains import Gain
 from einscale.layer import KindReport, LayerReport, MemoryReport
 from einscale.layout import local_shape
@@ -123,7 +123,7 @@ def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
             for tensor, read in zip(work.inputs, work.layouts, strict=True)
         ],
         "layout": layout.text(result.indices),
-        "local_shape": list(local_shape(layout, result.indices, planned.sizes, planned.mesh.degrees)),
+        "local_shape": list(local_shape(layout, result.indices, planned.sizes, planned.degrees)),
         "phase": statement.phase,
         "section": statement.section,
         "group": statement.group,
@@ -131,11 +131,11 @@ def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
         "hbm_bytes": row.traffic,
         "seconds": row.local.seconds,
         "bound": row.local.bound,
-        "collectives": [collective_document(priced) for priced in row.collectives],
+        "collectives": [collective_document(priced, planned) for priced in row.collectives],
     }
 
 
-def collective_document(priced: PricedCollective) -> dict[str, Any]:
+def collective_document(priced: PricedCollective, planned: PlannedProgram) -> dict[str, Any]:
     """One collective of a statement."""
     step = priced.step
     return {
@@ -146,7 +146,7 @@ def collective_document(priced: PricedCollective) -> dict[str, Any]:
         "before": step.before.text(step.tensor.indices),
         "after": step.after.text(step.tensor.indices),
         "received_bytes": priced.bytes,
-        "bound_bytes": priced.bound_bytes,
+        "bound_bytes": bound_bytes(priced, planned),
         "seconds": priced.seconds,
         "exposed_seconds": priced.exposed_seconds,
         "streamed": step.streamed,

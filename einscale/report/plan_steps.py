@@ -10,8 +10,8 @@ from einscale.collectives import ALL_GATHER, ALL_REDUCE, FREE, PERMUTE, Collecti
 from einscale.einsum import Einsum
 from einscale.layout import Layout, Tensor, local_bytes, local_shape, shards
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum
-from einscale.priced import PricedPlan, PricedStep, compute_dtype
+from einscale.plan import LocalEinsum, compute_dtype
+from einscale.priced import PricedPlan, PricedStep
 from einscale.report.causes import cause_words
 from einscale.roofline import local_seconds
 from einscale.topology import Network, explain_step

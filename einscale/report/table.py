@@ -70,16 +70,30 @@ class Table(Struct, frozen=True):
     """Columns and rows under a title.
 
     Args:
-        name: identifies the table in CSV where a report has several.
+        name: identifies the table where a report has several.
         title: heading, "" for none.
         columns: at least one; the first is indented by a row's level.
         rows: each with as many cells as there are columns.
+        kind: what its rows are, where several tables hold such rows: together they are one CSV table of that name.
     """
 
     name: str
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    kind: str = ""
+
+
+class Picture(Struct, frozen=True):
+    """Lines drawn with signs, which no renderer wraps.
+
+    Args:
+        title: heading, "" for none.
+        lines: pieces of each line with their styles, of which `cell0`, `cell1`, ... are colours one after the other.
+    """
+
+    title: str
+    lines: tuple[tuple[tuple[str, str], ...], ...]
 
 
 class Report(Struct, frozen=True):
@@ -87,15 +101,19 @@ class Report(Struct, frozen=True):
 
     Args:
         heading: what was asked: one line each.
-        tables: in order.
+        tables: in order; the first is the answer's main one, unless `main` names another.
         summary: the answer in lines.
         conventions: how to read the numbers; printed last.
+        pictures: drawn before the tables, for people only.
+        main: name of the table that CSV prints where none is asked for.
     """
 
     heading: tuple[str, ...]
     tables: tuple[Table, ...]
     summary: tuple[str, ...] = ()
     conventions: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    main: str = ""
 
 
 def format_cell(value: Cell, kind: str, units: str = "iec") -> str:

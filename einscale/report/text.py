@@ -7,7 +7,7 @@ from typing import TypeAlias
 from einscale.report.table import Column, Report, Row, Table, format_cell, numeric
 
 Line: TypeAlias = tuple[tuple[str, str], ...]
-"""Pieces of one line: (text, style), where a style is one of `STYLES`."""
+"""Pieces of one line: (text, style), where a style is one of `STYLES`, or `cell` and a number."""
 
 STYLES = ("", "title", "header", "rule", "collective", "section", "total", "detail", "note")
 
@@ -33,6 +33,8 @@ def report_lines(report: Report, *, width: int | None = None, units: str = "iec"
     lines: list[Line] = []
     for number, text in enumerate(report.heading):
         lines += _paragraph(text, width, "title" if number == 0 else "", 2)
+    for picture in report.pictures:
+        lines += [(), *_paragraph(picture.title, width, "title", 2), *picture.lines]
     for table in report.tables:
         lines += [(), *table_lines(table, width=width, units=units)]
     for block, style in ((report.summary, ""), (report.conventions, "note")):

@@ -461,10 +461,10 @@ def _conventions(report: TrainReport, units: str) -> tuple[str, ...]:
 def _times_words(report: TrainReport) -> str:
     """Where the times come from."""
     system, execution = report.setup.network.system.name, report.setup.execution
-    if execution is None:
+    if report.setup.network.system.chip.kernels is None:
         return (
-            f"times: modelled, not measured: rooflines of {system}, attainable rates where a source states them,"
-            " otherwise datasheet"
+            f"times: modelled, not measured: rooflines of {system}, no figures of its kernels, attainable rates where a"
+            " source states them, otherwise datasheet"
         )
     return (
         f"times: modelled, not measured: matrix products and kernels as {system} runs them (launched"

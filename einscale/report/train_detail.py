@@ -100,7 +100,7 @@ def _every_move_table(moves: tuple[Move, ...]) -> Table:
             priced.bytes,
             priced.seconds,
             move.exposed_seconds,
-            priced.bound_ratio,
+            move.bound_ratio,
             _cause(move),
         )
         rows.append(Row(cells, 1, "collective"))

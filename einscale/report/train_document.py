@@ -191,7 +191,7 @@ def _move(move: Move) -> dict[str, Any]:
         "moves": move.what,
         "times": move.times,
         "received_bytes": move.priced.bytes,
-        "bound_bytes": move.priced.bound_bytes,
+        "bound_bytes": move.bound_bytes,
         "seconds": move.priced.seconds,
         "exposed_seconds": move.exposed_seconds,
         "hidden_by": hider_words(move.hidden_by),

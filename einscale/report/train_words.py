@@ -12,7 +12,7 @@ from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
 from einscale.report.train_parts import moment_words
 from einscale.report.words import hider_words
-from einscale.schedule import timeline_text
+from einscale.schedule import find_schedule, timeline_text
 from einscale.topology import explain_step
 from einscale.train import TrainReport
 from einscale.train.moves import STAGES, Move, step_moves
@@ -22,30 +22,6 @@ from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
-
-BUBBLES = {
-    "gpipe": "(p-1)(F+B)",
-    "1f1b": "(p-1)(F+B)",
-    "interleaved": "(p-1)(F+B)",
-    "zb-h1": "(p-1) max(F, B-W, F+B-2W)",
-    "zb-h2": "(p-1) max(F, B-W-F, F+B-3W)",
-    "zb-v": "a + (p-2) max(W, a), a = max(B-W, 2(B-2W))",
-    "dualpipe": "(p/2-1)(F + max(F, B-W) + max(0, B-2W)) - min(F, (p/2-1) max(0, B-W-F))",
-    "dualpipev": "(p-1)(F + max(F, B-W) + max(0, B-2W)) - min(F, (p-1) max(0, B-W-F))",
-}
-"""Closed forms as `schedule.bubble_seconds` has them, with B a whole backward pass and W its gradients of weights."""
-
-IN_FLIGHT = {
-    "gpipe": "m",
-    "1f1b": "min(m, p-i)",
-    "interleaved": "min(m v, 2(p-1-i) + (v-1)p + 1)",
-    "zb-h1": "min(m, p)",
-    "zb-h2": "min(m, 2p-1)",
-    "zb-v": "min(2m, m + min(m, i+1), 2p)",
-    "dualpipe": "min(m, p+1)",
-    "dualpipev": "min(2m, 2p+1)",
-}
-"""Chunks whose activations stage i keeps until their gradients of weights are made, as `schedule.in_flight` has it."""
 
 TIMELINE_DEVICES, TIMELINE_TASKS, TIMELINE_WIDTH = 8, 24, 74
 """Largest pipeline that is drawn, its microbatches times chunks, and how wide."""
@@ -167,20 +143,21 @@ def _money_lines(result: TrainResult) -> list[Line]:
 
 def _pipeline_lines(report: TrainReport) -> list[Line]:
     setup, found = report.setup, pipeline_figures(report)
+    schedule = find_schedule(setup.schedule)
     p, m, v = setup.stages, setup.microbatches, setup.chunks
     means = (("F", found.forward), ("B", found.backward), ("W", found.weight))
     times = ", ".join(f"{name} {format_seconds(time)}" for name, time in means if time)
     operands = f"p {p}, m {m}" + (f", v {v}" if v > 1 else "")
     lines: list[Line] = []
     if found.closed_bubble is not None:
-        formula = f"{BUBBLES[setup.schedule]}, {operands}; a chunk takes on average {times}"
+        formula = f"{schedule.bubble_text}, {operands}; a chunk takes on average {times}"
         lines.append(("bubble, closed form", format_seconds(found.closed_bubble), formula))
     if found.outside is not None:
         formula = f"every pass in its order: {found.outside}"
         lines.append(("bubble, simulated", format_seconds(found.bubble), formula))
     stage = report.fullest.stage
     each = f" = {found.held} chunks, of {found.parts} on a device" if found.parts > 1 else ""
-    formula = f"{IN_FLIGHT[setup.schedule]}, {operands}, i {stage}{each}"
+    formula = f"{schedule.in_flight_text}, {operands}, i {stage}{each}"
     lines.append((f"microbatches in flight on stage {stage}", format_si(report.fullest.in_flight), formula))
     planned, often = sending_program(report), sent_times(report)
     if report.sent is not None and planned is not None:

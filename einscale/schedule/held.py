@@ -9,22 +9,12 @@ from msgspec import Struct
 
 from einscale.errors import ScheduleError
 from einscale.schedule.catalogue import check_schedule
-from einscale.schedule.orders import Task, enough_microbatches, order
+from einscale.schedule.orders import enough_microbatches, order
+from einscale.schedule.tasks import Task, split_passes
+from einscale.schedule.times import per_chunk, within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-
-class InFlight(Struct, frozen=True, gc=False):
-    """Most activations of one microbatch in one chunk that a device keeps at a time, both peaks for themselves.
-
-    Args:
-        until_backward: forward passes begun whose backward pass (B) is not done.
-        until_weight: forward passes begun whose last task is not done: W where it is a task of its own, else B.
-    """
-
-    until_backward: int
-    until_weight: int
+    from collections.abc import Sequence
 
 
 class Held(Struct, frozen=True):
@@ -39,33 +29,6 @@ class Held(Struct, frozen=True):
     amount: float
     chunks: tuple[tuple[int, int, int], ...]
     task: int
-
-
-def split_passes(tasks: Iterable[Task]) -> frozenset[tuple[int, int]]:
-    """(microbatch, chunk) of the backward passes whose gradients of weights are a task of their own."""
-    return frozenset([(task.microbatch, task.chunk) for task in tasks if task.kind == "W"])
-
-
-def in_flight_of(tasks: Sequence[Task]) -> InFlight:
-    """Peaks of one device, counted along its order.
-
-    >>> in_flight_of(order("1f1b", 4, 8)[0]), in_flight_of(order("zb-h1", 4, 8)[3])
-    (InFlight(until_backward=4, until_weight=4), InFlight(until_backward=1, until_weight=4))
-    """
-    split = split_passes(tasks)
-    backward = weight = most_backward = most_weight = 0
-    for task in tasks:
-        if task.kind == "F":
-            backward += 1
-            weight += 1
-            most_backward = max(most_backward, backward)
-            most_weight = max(most_weight, weight)
-        elif task.kind == "B":
-            backward -= 1
-            weight -= not split or (task.microbatch, task.chunk) not in split
-        else:
-            weight -= 1
-    return InFlight(most_backward, most_weight)
 
 
 def peak_held(
@@ -102,33 +65,12 @@ def peak_held(
     for value in (*kept, *for_weight):
         if not within(value, 0, sys.float_info.max):
             raise ScheduleError(f"a chunk cannot keep {value!r}", expected="a number, at least 0")
-    if schedule.name == "gpipe":  # everything is kept at once: no need to count it
+    if schedule.two_phases:  # everything is kept at once: no need to count it
         return tuple(
             Held(microbatches * kept[stage], ((stage, microbatches, 0),), microbatches - 1) for stage in range(stages)
         )
     few = enough_microbatches(schedule.name, stages, microbatches, 6)
     return tuple(_peak(tasks, kept, for_weight) for tasks in order(schedule.name, stages, few, chunks))
-
-
-def within(value: float, least: float, most: float) -> bool:
-    """Whether something is a number, of whatever type, from `least` to `most`."""
-    try:
-        return bool(least <= value <= most)
-    except (TypeError, ValueError):
-        return False
-
-
-def per_chunk(values: float | Sequence[float], count: int, what: str) -> Sequence[float]:
-    """One value for each chunk.
-
-    Raises:
-        ScheduleError: as many values as no pipeline of `count` chunks has.
-    """
-    if isinstance(values, (int, float)) or not hasattr(values, "__len__"):
-        return (values,) * count  # type: ignore[return-value]  # a number, or an array of no dimension
-    if len(values) != count:
-        raise ScheduleError(f"`{what}` has {len(values)} values for {count} chunks of the model")
-    return values
 
 
 def _peak(tasks: Sequence[Task], kept: Sequence[float], for_weight: Sequence[float]) -> Held:

@@ -21,9 +21,9 @@ from einscale.distinct import distinct_share
 from einscale.errors import UsageError
 from einscale.hardware import Level, System
 from einscale.layout import local_bytes, shards
-from einscale.numeric import Number, maximum, product
+from einscale.numeric import Number, maximum, product, tabulated
 from einscale.topology.formulas import Cost, Segment, check_kind, entering, full, switch, torus
-from einscale.topology.network import Network, level_counts, segments, wraps
+from einscale.topology.network import AnyNetwork, Network, level_counts, segments, wraps
 from einscale.units import format_bytes, format_seconds
 
 PROVENANCE = "modelled"
@@ -87,8 +87,7 @@ def alpha_beta(
     return alpha + launch, beta
 
 
-@lru_cache(maxsize=65536)
-def coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[float, float]:
+def coefficients(kind: str, axes: tuple[str, ...], network: AnyNetwork) -> tuple[Number, Number]:
     """(alpha seconds, seconds per byte): a collective over mesh axes takes alpha + beta * L.
 
     L is the bytes one device holds before the move. Both are 0 for a group of one device and for the free moves `slice`
@@ -106,6 +105,19 @@ def coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[fl
         MeshError: the mesh has no such axis.
         UsageError: no such collective.
     """
+    if isinstance(network, Network):
+        return _coefficients(kind, axes, network)
+    key = kind, axes
+    if key not in network.kept:
+        pairs = [_coefficients(kind, axes, one) for one in network.members]
+        alpha, beta = (network.gather(column) for column in zip(*pairs, strict=True))
+        network.kept[key] = alpha, beta
+    return network.kept[key]
+
+
+@lru_cache(maxsize=65536)
+def _coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[float, float]:
+    """The same on one network."""
     if kind in FREE:
         return 0.0, 0.0
     parts = groups(axes, network)
@@ -147,21 +159,45 @@ def _group(count: Number, level: Level) -> Group:
     return Group(product(sizes), parts)
 
 
-def step_seconds(step: Collective, sizes: Mapping[str, Number], network: Network) -> float:
+def step_seconds(
+    step: Collective, sizes: Mapping[str, Number], network: AnyNetwork, held: Number | None = None
+) -> Number:
     """Seconds of one planned move on the busiest device, by the local bytes (padding included) before it.
+
+    Args:
+        step: the move.
+        sizes: index -> size.
+        network: the mesh on its links, or the meshes of many points.
+        held: the local bytes, where they are known already.
 
     Raises:
         MeshError: the step's axes are not of this mesh.
     """
     if step.kind in FREE:
         return 0.0
-    held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
+    if held is None:
+        degrees = network.mesh.degrees if isinstance(network, Network) else network.degrees
+        held = local_bytes(step.tensor, step.before, sizes, degrees)
     if step.distinct:
-        shares = level_shares(step, sizes, network)
-        alpha, beta = alpha_beta(step.kind, groups(step.axes, network), network.system, shares)
+        alpha, beta = _distinct_coefficients(step, sizes, network)
     else:
         alpha, beta = coefficients(step.kind, step.axes, network)
-    return float(alpha + beta * held)
+    return alpha + beta * held
+
+
+def _distinct_coefficients(step: Collective, sizes: Mapping[str, Number], network: AnyNetwork) -> tuple[Number, Number]:
+    """(alpha, beta) of an all-to-all of tokens that sends no copy twice, by how experts lie on each level."""
+    members = (network,) if isinstance(network, Network) else network.members
+
+    def one(member: int, elements: int, which: int) -> float:
+        there = members[member]
+        shares = level_shares(step, {divided_most(step)[0]: elements}, there)
+        return float(alpha_beta(step.kind, groups(step.axes, there), there.system, shares)[which])
+
+    elements = sizes[divided_most(step)[0]]
+    member: Number = 0 if isinstance(network, Network) else network.which
+    found = tabulated(one)
+    return found(member, elements, 0), found(member, elements, 1)
 
 
 def level_shares(step: Collective, sizes: Mapping[str, Number], network: Network) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from einscale.causes import Cause, CauseRule
 from einscale.collectives import FREE, PERMUTE, Collective
-from einscale.cost import PricedCollective
+from einscale.cost import PricedCollective, bound_bytes
 from einscale.hiders import Hider
 from einscale.overlap import GRADIENTS, PARAMETERS, what_moves
 from einscale.schedule import find_schedule, placement
@@ -35,6 +35,7 @@ class Move(Struct, frozen=True):
         priced: the collective.
         times: how often it runs in a step.
         exposed_seconds: what of one run the step waits for; None where it only moves the bubble.
+        bound_bytes: bytes a device must receive in one run however the move is done.
         hidden_by: the work that hides the rest, None where nothing does.
     """
 
@@ -44,12 +45,18 @@ class Move(Struct, frozen=True):
     priced: PricedCollective
     times: int
     exposed_seconds: float | None
+    bound_bytes: int
     hidden_by: Hider | None = None
 
     @property
     def axis(self) -> str:
         """Mesh axes, major to minor."""
         return "/".join(self.priced.step.axes)
+
+    @property
+    def bound_ratio(self) -> float:
+        """Bytes moved over bytes that must move."""
+        return self.priced.bytes / self.bound_bytes if self.bound_bytes else 1.0
 
     @property
     def bytes(self) -> int:
@@ -96,8 +103,10 @@ def _passes(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
     for row in layer.rows:
         for priced in row.collectives:
             if priced.step.kind not in FREE:
-                what = what_moves(layer.planned, priced)
-                yield Move(kind, row.planned.phase, what, priced, times, priced.exposed_seconds, priced.hidden_by)
+                what, least = what_moves(layer.planned, priced), bound_bytes(priced, layer.planned)
+                yield Move(
+                    kind, row.planned.phase, what, priced, times, priced.exposed_seconds, least, priced.hidden_by
+                )
 
 
 def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
@@ -108,14 +117,15 @@ def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
             if priced.step.kind in FREE:
                 continue
             what = what_moves(layer.updated, priced)
+            least = bound_bytes(priced, layer.updated)
             what = what if what in ONCE else OPTIMIZER
             axis = "/".join(priced.step.axes)
             part = next((one for one in report.spent if one.what is ONCE.get(what) and one.axis == axis), None)
             if part is None or not part.hidden:
-                yield Move(kind, UPDATE, what, priced, times, priced.seconds)
+                yield Move(kind, UPDATE, what, priced, times, priced.seconds, least)
             else:
                 share = part.seconds / (part.seconds + part.hidden)
-                yield Move(kind, UPDATE, what, priced, times, priced.seconds * share, part.hidden_by[0])
+                yield Move(kind, UPDATE, what, priced, times, priced.seconds * share, least, part.hidden_by[0])
 
 
 def _between(report: TrainReport, each: int, copies: int) -> Iterator[Move]:
@@ -128,7 +138,7 @@ def _between(report: TrainReport, each: int, copies: int) -> Iterator[Move]:
     neighbours = [near for chunk in held for near in (chunk - 1, chunk + 1) if 0 <= near <= last]
     times = each * sum(copies > 1 or near not in held for near in neighbours)
     if times:
-        yield Move("", "", STAGES, report.sent, times, None)
+        yield Move("", "", STAGES, report.sent, times, None, report.sent.bytes)
 
 
 def _shared_table(report: TrainReport) -> Iterator[Move]:
@@ -144,5 +154,5 @@ def _shared_table(report: TrainReport) -> Iterator[Move]:
         cause = Cause(CauseRule.SHARED_TABLE, one.tensor.name, (pipe,))
         step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, cause)
         yield Move(
-            HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, one.bytes, seconds), 1, seconds
+            HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, seconds), 1, seconds, one.bytes
         )

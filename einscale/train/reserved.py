@@ -59,7 +59,7 @@ class Script(Struct, frozen=True):
     root: bool
 
 
-def layer_script(layer: LayerCost) -> Script:
+def layer_script(layer: LayerCost, overlap: tuple[str, ...] = ()) -> Script:
     """The tensors of one layer in the order they come and go: what `memory.spans` says, and what else is saved."""
     planned = layer.planned
     program, resting = planned.program, planned.resting
@@ -69,7 +69,7 @@ def layer_script(layer: LayerCost) -> Script:
     given: list[list[tuple[str, int]]] = [[] for _ in range(count)]
     crossing: set[tuple[str, Layout]] = set()
     sent = 0
-    for number, span in enumerate(spans(planned, accumulates=True)):
+    for number, span in enumerate(spans(planned, accumulates=True, overlap=overlap)):
         name, layout = span.held.tensor.name, span.held.layout
         if moved_class(program, name) == "gradients" and layout != resting[name]:
             sent += span.held.bytes
@@ -185,7 +185,7 @@ class _Player:
         self.order = {
             chunk: [kind for kind, count in content for _ in range(count)] for chunk, content in contents.items()
         }
-        self.scripts = {kind: layer_script(layers[kind]) for some in self.order.values() for kind in some}
+        self.scripts = {kind: layer_script(layers[kind], overlap) for some in self.order.values() for kind in some}
         self.gathers = GATHERS if PARAMETERS in overlap else ""
         self.reductions = REDUCTIONS if GRADIENTS in overlap else ""
         self.made, self.kept = BITS[setup.precision.weights], BITS[setup.precision.gradients]

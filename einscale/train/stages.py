@@ -53,7 +53,7 @@ def sent_between(planned: PlannedProgram, network: Network, pipe: str) -> Priced
     seconds = float(alpha + beta * held)
     cause = Cause(CauseRule.STAGES, stream, (pipe,))
     step = Collective(PERMUTE, tensor, (pipe,), layout, layout, cause)
-    return PricedCollective(step, held, seconds, held, seconds)
+    return PricedCollective(step, held, seconds, seconds)
 
 
 def merged(contents: Sequence[tuple[tuple[str, int], ...]]) -> tuple[tuple[str, int], ...]:

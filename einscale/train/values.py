@@ -55,7 +55,7 @@ class TrainSetup(Struct, frozen=True):
         offload: what rests on the host.
         attention: how attention counts in model FLOPs: `causal` or `full`.
         overhead: bytes that the runtime takes on every device beside tensors.
-        execution: how local work is run, timed by what the chip's kernels reach; None for the roofline.
+        execution: how local work is run, timed by what the chip's kernels reach.
         loss: how the software stack runs the loss: `fused`, `compiled` or `eager` (see `program.loss`).
         capacity: rows each expert has room for, in even shares of those the tokens chose (see `program.capacity`).
     """
@@ -78,15 +78,13 @@ class TrainSetup(Struct, frozen=True):
     offload: Offload
     attention: str
     overhead: int
-    execution: Execution | None = Execution()
+    execution: Execution = Execution()
     loss: str = "fused"
     capacity: float = 1.0
 
     @property
     def timed_by(self) -> Network:
         """The network at the bandwidth that collectives reach, where kernels are timed by what they reach."""
-        if self.execution is None:
-            return self.network
         return replace(self.network, system=sustained(self.network.system))
 
     @property

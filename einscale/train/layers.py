@@ -24,7 +24,7 @@ from einscale.planner.planned import PlannedProgram
 from einscale.program.values import Program
 from einscale.topology import AnyNetwork, Network, coefficients
 from einscale.train.structure import LayerStructure, Trained, layer_structure, on_one_stage, training_sizes
-from einscale.train.values import LayerCost, TrainSetup
+from einscale.train.values import LayerCost, TrainSetup, accumulating
 
 
 def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
@@ -82,14 +82,8 @@ def price_layer(
         gathered=kept_gathered(planned),
         fetched=gathered_copies(planned) if gathers_ahead else (),
         peak=peak(planned, accumulates=True, overlap=policy.overlap),
-        accumulate_seconds=accumulating(sum(one.bytes for one in gradients), setup),
+        accumulate_seconds=accumulating(sum(one.bytes for one in gradients), setup.microbatches, setup.network.system.chip),
     )
-
-
-def accumulating(gradients: Number, setup: TrainSetup) -> Number:
-    """Seconds a microbatch, on average, to read back the gradients its own are added to; the first finds none."""
-    share = (setup.microbatches - 1) / setup.microbatches
-    return share * gradients / setup.network.system.chip.memory_bandwidth.used
 
 
 def coalesced(

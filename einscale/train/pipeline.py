@@ -16,7 +16,6 @@ from einscale.schedule import (
 )
 from einscale.train.moves import STAGES, step_moves
 from einscale.train.parts import TimePart
-from einscale.train.step import chunk_seconds
 from einscale.train.values import TrainReport
 
 
@@ -52,7 +51,7 @@ def pipeline_figures(report: TrainReport) -> PipelineFigures:
     """
     setup = report.setup
     name, p, m, v = setup.schedule, setup.stages, setup.microbatches, setup.chunks
-    forward, backward, weight = chunk_seconds(setup, {layer.kind: layer for layer in report.layers})
+    forward, backward, weight = report.chunks.forward, report.chunks.backward, report.chunks.weight
     each, whole, part = (sum(times) / len(times) for times in (forward, backward, weight))
     send = report.sent.seconds if report.sent else 0.0
     even = outside_closed_form(name, p, m, v, each, whole, part)
@@ -75,9 +74,9 @@ def step_timeline(report: TrainReport) -> Timeline:
         report: the step.
     """
     setup = report.setup
-    times = chunk_seconds(setup, {layer.kind: layer for layer in report.layers})
+    chunks = report.chunks
     tasks = order(setup.schedule, setup.stages, setup.microbatches, setup.chunks)
-    return simulate(tasks, *times, send=report.sent.seconds if report.sent else 0.0)
+    return simulate(tasks, chunks.forward, chunks.backward, chunks.weight, send=report.sent.seconds if report.sent else 0.0)
 
 
 def sent_times(report: TrainReport) -> int:

@@ -20,9 +20,8 @@ from einscale.planner.classes import moved_class
 from einscale.planner.planned import FORWARD
 from einscale.program.shapes import is_float
 from einscale.schedule import Task, placement
-from einscale.train.memory import Content
-from einscale.train.stages import chunk_layers
-from einscale.train.step import stage_tasks
+from einscale.train.memory import stage_tasks
+from einscale.train.stages import Content, chunk_layers
 from einscale.train.values import LayerCost, TrainReport, TrainSetup
 
 STEPS = 2
@@ -139,7 +138,7 @@ def reserved_memory(report: TrainReport, stage: int | None = None, *, expandable
     held = placement(setup.schedule, setup.stages, setup.chunks)[device] if setup.stages > 1 else range(len(chunks))
     layers = {layer.kind: layer for layer in report.layers}
     contents = {chunk: chunks[chunk] for chunk in held}
-    return reserved_bytes(stage_tasks(device, setup), contents, layers, setup, expandable=expandable)
+    return reserved_bytes(stage_tasks(setup.schedule, setup.stages, setup.chunks, setup.microbatches, device), contents, layers, setup, expandable=expandable)
 
 
 def reserved_bytes(

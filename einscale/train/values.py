@@ -7,12 +7,13 @@ from msgspec.structs import replace
 
 from einscale.cost import PricedCollective, PricedStatement, Totals, total
 from einscale.efficiency import Execution
-from einscale.hardware import energy, sustained
+from einscale.hardware import Chip, energy, sustained
 from einscale.hardware import peak as peak_rate
 from einscale.hiders import Hider
 from einscale.memory import Held, Peak, Reason
 from einscale.mesh import Mesh
 from einscale.models import Model
+from einscale.numeric import Number, maximum
 from einscale.overlap import Window
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.precision import Precision
@@ -136,60 +137,70 @@ class LayerCost(Struct, frozen=True):
     gathered: tuple[Held, ...]
     fetched: tuple[Held, ...]
     peak: Peak
-    accumulate_seconds: float
+    accumulate_seconds: Number
 
     def totals(self, phase: str = "") -> Totals:
         """Sums over the statements of one pass for one microbatch, or of both."""
         return total(row for row in self.rows if not phase or row.planned.phase == phase)
 
     @property
-    def forward_seconds(self) -> float:
+    def forward_seconds(self) -> Number:
         """Time of one microbatch's forward pass, exposed communication included."""
         return self.totals(FORWARD).seconds
 
     @property
-    def backward_seconds(self) -> float:
+    def backward_seconds(self) -> Number:
         """Time of one microbatch's backward pass: recomputation, exposed communication, gradients added up included."""
         return self.totals(BACKWARD).seconds + self.accumulate_seconds
 
     @property
-    def weight_seconds(self) -> float:
+    def weight_seconds(self) -> Number:
         """What of the backward pass makes gradients of parameters: the part that may wait (zero-bubble schedules)."""
-        table = self.planned.program.table
-        parameters = {value.name for value in self.planned.program.parameters}
-        return (
-            total(
-                row
-                for row in self.rows
-                if row.planned.phase == BACKWARD and table[row.planned.statement.output].of in parameters
-            ).seconds
-            + self.accumulate_seconds
-        )
+        rows = (row for row in self.rows if makes_gradient(self.planned, row))
+        return total(rows).seconds + self.accumulate_seconds
 
     @property
-    def recompute_seconds(self) -> float:
+    def recompute_seconds(self) -> Number:
         """What of the backward pass repeats forward work."""
         return total(row for row in self.rows if row.planned.statement.phase == "recompute").seconds
 
     @property
-    def parameter_bytes(self) -> int:
+    def parameter_bytes(self) -> Number:
         """Bytes of its parameters at rest."""
         return sum(held.bytes for held in self.parameters)
 
     @property
-    def prefetched(self) -> int:
+    def prefetched(self) -> Number:
         """Bytes of its parameters that are gathered ahead."""
         return sum(held.bytes for held in self.fetched)
 
     @property
-    def saved_bytes(self) -> int:
+    def saved_bytes(self) -> Number:
         """Bytes one microbatch saves."""
         return sum(held.bytes for held in self.saved)
 
     @property
-    def working_bytes(self) -> int:
+    def working_bytes(self) -> Number:
         """Bytes one layer needs while it runs, beside what it saves."""
-        return max(0, self.peak.bytes - self.saved_bytes)
+        return maximum(0, self.peak.bytes - self.saved_bytes)
+
+
+def makes_gradient(planned: PlannedProgram, row: PricedStatement) -> bool:
+    """Whether a statement of a backward pass makes a gradient of a parameter."""
+    table = planned.program.table
+    of = table.get(table[row.planned.statement.output].of or "")
+    return row.planned.phase == BACKWARD and of is not None and of.kind == "parameter"
+
+
+def accumulating(gradients: Number, microbatches: Number, chip: Chip) -> Number:
+    """Seconds a microbatch, on average, to read back the gradients its own are added to; the first finds none.
+
+    Args:
+        gradients: their bytes on one device.
+        microbatches: of a step.
+        chip: the chip.
+    """
+    return (microbatches - 1) / microbatches * gradients / chip.memory_bandwidth.used
 
 
 class StageMemory(Struct, frozen=True):
@@ -206,22 +217,22 @@ class StageMemory(Struct, frozen=True):
         host: bytes that rest in the host's memory instead.
     """
 
-    parameters: int
-    gradients: int
-    optimizer: int
-    saved: int
-    gathered: int
-    working: int
-    overhead: int
-    host: int = 0
+    parameters: Number
+    gradients: Number
+    optimizer: Number
+    saved: Number
+    gathered: Number
+    working: Number
+    overhead: Number
+    host: Number = 0
 
     @property
-    def tensors(self) -> int:
+    def tensors(self) -> Number:
         """Bytes of tensors: everything but what the runtime takes."""
         return self.parameters + self.gradients + self.optimizer + self.saved + self.gathered + self.working
 
     @property
-    def needed(self) -> int:
+    def needed(self) -> Number:
         """Bytes altogether."""
         return self.tensors + self.overhead
 
@@ -310,12 +321,26 @@ class StepPart(Struct, frozen=True):
     """
 
     what: TimePart
-    seconds: float
+    seconds: Number
     axis: str = ""
-    hidden: float = 0.0
+    hidden: Number = 0.0
     hidden_by: tuple[Hider, ...] = ()
     tensors: tuple[str, ...] = ()
     rate: float = 0.0
+
+
+class ChunkSeconds(Struct, frozen=True):
+    """Seconds of one microbatch in every model chunk, in the order it passes them.
+
+    Args:
+        forward: of the forward pass.
+        backward: of the whole backward pass.
+        weight: of the gradients of weights in it; 0 where the schedule does not part them from the others.
+    """
+
+    forward: tuple[Number, ...]
+    backward: tuple[Number, ...]
+    weight: tuple[Number, ...]
 
 
 class TrainReport(Struct, frozen=True):
@@ -330,6 +355,7 @@ class TrainReport(Struct, frozen=True):
         sent: the transfer between stages for one microbatch, None without a pipeline.
         model_flops: of the whole step and mesh: forward and backward, nothing recomputed, no padding.
         hardware_flops: what the devices really spend, recomputation and padding included.
+        chunks: seconds of one microbatch in every model chunk.
         notes: what was chosen where nothing was given, and what is approximate.
         passes_seconds: of the step, from the first forward task of any stage to the last backward task of any.
     """
@@ -342,6 +368,7 @@ class TrainReport(Struct, frozen=True):
     sent: PricedCollective | None
     model_flops: int
     hardware_flops: int
+    chunks: ChunkSeconds
     notes: tuple[str, ...] = ()
     passes_seconds: float = 0.0
 

@@ -67,7 +67,7 @@ ALLOWED = {
     ("layer.py", "find"): "where a name stands in what was typed, for the message of an error",
     ("layer.py", "startswith"): "names of gradients, `d_w`",
     ("memory.py", "removeprefix"): "the name of a state, `w_master`",
-    ("train/step.py", "removeprefix"): "the name of a gradient, `d_w`",
+    ("train/cells.py", "removeprefix"): "the name of a gradient, `d_w`",
     ("train/reserved.py", "startswith"): "the name of a chip",
     ("api/serving_advice.py", "partition"): "the text of a precision, `bf16,kv_cache=fp8`",
     ("api/serving_advice.py", "split"): "the same",

@@ -163,3 +163,31 @@ def test_comparing_a_sentence_is_found_and_comparing_values_is_not() -> None:
     assert searched('if part.note == "gradients": pass')
     assert not searched("if held.reason.why is Why.STREAMED: pass")
     assert not readings("counts = names.count(name), order.index(axis), replace(step, cause=cause)")
+
+
+RUNNERS = {
+    "bubble_seconds",
+    "chunk_seconds",
+    "in_flight",
+    "order",
+    "outside_closed_form",
+    "plan_program",
+    "price_alone",
+    "price_program",
+    "price_step",
+    "reserved_memory",
+    "run_schedule",
+    "simulate",
+    "train_report",
+}
+"""What plans, prices or runs: reports read its results."""
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "report").rglob("*.py")), ids=lambda path: path.name)
+def test_reports_plan_price_and_run_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+    called = {
+        node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert not (imported | called) & RUNNERS

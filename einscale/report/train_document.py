@@ -147,7 +147,7 @@ def _stage(stage: StageReport, report: TrainReport) -> dict[str, Any]:
         "forward_seconds": stage.forward_seconds,
         "backward_seconds": stage.backward_seconds,
         "busy_seconds": stage.busy_seconds,
-        "bubble_seconds": report.bubble_seconds(stage),
+        "bubble_seconds": report.idle_seconds(stage),
         "memory": {
             "parameters_bytes": memory.parameters,
             "gradients_bytes": memory.gradients,

@@ -402,7 +402,7 @@ class TrainReport(Struct, frozen=True):
         """Tokens a second, one device's share."""
         return self.tokens_per_second / self.setup.mesh.devices
 
-    def bubble_seconds(self, stage: StageReport) -> float:
+    def idle_seconds(self, stage: StageReport) -> float:
         """Time that a stage is idle between the first forward task of any stage and the last backward task of any."""
         return max(0.0, self.passes_seconds - stage.busy_seconds)
 

@@ -76,7 +76,9 @@ def step_timeline(report: TrainReport) -> Timeline:
     setup = report.setup
     chunks = report.chunks
     tasks = order(setup.schedule, setup.stages, setup.microbatches, setup.chunks)
-    return simulate(tasks, chunks.forward, chunks.backward, chunks.weight, send=report.sent.seconds if report.sent else 0.0)
+    return simulate(
+        tasks, chunks.forward, chunks.backward, chunks.weight, send=report.sent.seconds if report.sent else 0.0
+    )
 
 
 def sent_times(report: TrainReport) -> int:

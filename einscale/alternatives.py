@@ -44,9 +44,6 @@ class Alternative(Struct, frozen=True):
     placement: tuple[tuple[str, tuple[str, ...]], ...]
     priced: PricedPlan
 
-    def __str__(self) -> str:
-        return describe_placement(dict(self.placement))
-
 
 class Avoidance(Struct, frozen=True):
     """A change of the question after which a tensor need not move as it does, and what the answer to that costs.
@@ -62,16 +59,6 @@ class Avoidance(Struct, frozen=True):
     change: str
     spec: str
     priced: PricedPlan
-
-
-def describe_placement(placement: Mapping[str, tuple[str, ...]]) -> str:
-    """A placement in words.
-
-    >>> describe_placement({"b": ("x", "y"), "d": ("z",)}), describe_placement({})
-    ('b over x/y, d over z', 'no index divided')
-    """
-    parts = [f"{index} over {'/'.join(axes)}" for index, axes in placement.items() if axes]
-    return ", ".join(parts) or "no index divided"
 
 
 def chosen_placement(plan: Plan) -> Placement:

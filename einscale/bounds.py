@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 
 from msgspec import Struct
@@ -22,20 +23,25 @@ Share = tuple[int, int]
 """An exact fraction: numerator, denominator."""
 
 
+class BoundName(StrEnum):
+    """What a lower bound takes as given."""
+
+    PLACEMENT = "placement"
+    LAYOUT_FREE = "layout-free"
+
+
 class LowerBound(Struct, frozen=True):
     """A lower bound beside a plan.
 
     Args:
-        name: `placement` or `layout-free`.
+        name: where the tensors are and where the plan computes (`PLACEMENT`), or that each device does an equal share.
         bytes: bytes a device must receive, averaged over the devices, rounded up.
         ratio: what the plan receives over that; 1.0 where neither moves anything.
-        words: what it bounds and under which assumption.
     """
 
-    name: str
+    name: BoundName
     bytes: int
     ratio: float
-    words: str
 
 
 ROUNDING = 1e-12
@@ -44,18 +50,15 @@ ROUNDING = 1e-12
 It is taken off what a device touches, before what it owns: the difference of the two may be far smaller than either.
 """
 
-PLACEMENT = "what must arrive to go from where the tensors are to where this plan computes, however it is done"
-LAYOUT_FREE = "what any division of this einsum over these devices must move if each does an equal share of the work"
-
 
 def lower_bounds(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> tuple[LowerBound, ...]:
     """Both bounds of a plan, the stronger first; the layout-free one only where it says more than zero."""
     received = int(plan_received(plan, sizes, mesh))
     placement = placement_bound(plan, sizes, mesh)
-    bounds = [LowerBound("placement", placement, _ratio(received, placement), PLACEMENT)]
+    bounds = [LowerBound(BoundName.PLACEMENT, placement, _ratio(received, placement))]
     free = math.ceil(plan_layout_free_bound(plan, sizes, mesh))
     if free:
-        bounds.append(LowerBound("layout-free", free, _ratio(received, free), LAYOUT_FREE))
+        bounds.append(LowerBound(BoundName.LAYOUT_FREE, free, _ratio(received, free)))
     return tuple(sorted(bounds, key=lambda bound: -bound.bytes))
 
 

@@ -35,6 +35,29 @@ FREE = (SLICE, MASK)
 KINDS = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, ALL_TO_ALL, PERMUTE)
 
 
+class Amount(Struct, frozen=True):
+    """What one device receives in a collective over n, L being the bytes it holds before: times x L(n-1), or that / n.
+
+    Args:
+        text: the amount as a formula.
+        times: how often the array passes.
+        shared: each device receives 1/n of it only.
+    """
+
+    text: str
+    times: int = 1
+    shared: bool = True
+
+
+AMOUNTS = {
+    ALL_GATHER: Amount("L(n-1)", shared=False),
+    REDUCE_SCATTER: Amount("L(n-1)/n"),
+    ALL_REDUCE: Amount("2L(n-1)/n", times=2),
+    ALL_TO_ALL: Amount("L(n-1)/n"),
+}
+"""Collective -> what a device receives. A permute moves L to each device whose block changes, and to no other."""
+
+
 class Collective(Struct, frozen=True):
     """One move of one tensor from a layout to another, over a set of mesh axes at once.
 
@@ -125,14 +148,12 @@ def received_by_degrees(
             return local * changed_blocks(step, _mesh(tuple(degrees.items())))
         blocks = tabulated(lambda *counts: changed_blocks(step, _mesh(tuple(zip(degrees, counts, strict=True)))))
         return local * blocks(*degrees.values())
-    group = shards(step.axes, degrees)
-    if step.kind == ALL_GATHER:
-        return devices * local * (group - 1)
-    total = divide_exact(devices, group) * local * (group - 1)
+    group, amount = shards(step.axes, degrees), AMOUNTS[step.kind]
+    total = (divide_exact(devices, group) if amount.shared else devices) * local * (group - 1)
     if step.distinct:
         share = sent_share(step, sizes, degrees)
         return total * share if is_array(share) else ceil_div(total * share.numerator, share.denominator)
-    return 2 * total if step.kind == ALL_REDUCE else total
+    return total * amount.times
 
 
 def sent_share(step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:

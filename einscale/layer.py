@@ -149,6 +149,24 @@ class MemoryReport(Struct, frozen=True):
         return self.needed <= self.capacity
 
 
+class Unexpected(Struct, frozen=True):
+    """A collective that a strategy's `expect` list does not name.
+
+    Args:
+        layer: kind of layer.
+        kind: of the collective.
+        axis: the mesh axis it runs over.
+        tensor: what moves.
+        entry: what the list would have to say.
+    """
+
+    layer: str
+    kind: str
+    axis: str
+    tensor: str
+    entry: str
+
+
 class LayerReport(Struct, frozen=True):
     """Every kind of layer of a model, priced, and the model's sums.
 
@@ -164,7 +182,7 @@ class LayerReport(Struct, frozen=True):
         kinds: one report for each kind of layer.
         memory: bytes on one device.
         notes: what was chosen where nothing was given.
-        unexpected: collectives that the strategy does not expect, in words.
+        unexpected: collectives that the strategy does not expect.
     """
 
     model: Model
@@ -178,7 +196,7 @@ class LayerReport(Struct, frozen=True):
     kinds: tuple[KindReport, ...]
     memory: MemoryReport
     notes: tuple[str, ...]
-    unexpected: tuple[str, ...]
+    unexpected: tuple[Unexpected, ...]
 
     @property
     def totals(self) -> Totals:
@@ -306,9 +324,8 @@ def _names_of(layers: tuple[LayerKind, ...]) -> tuple[dict[str, None], dict[str,
 
 def _known_names(name: str, known: Mapping[str, None], results: Mapping[str, None]) -> str:
     """The near miss of a name; else what there is, results of statements left out for there are many."""
-    near = did_you_mean(name, known)
-    if near.startswith("did") or not results.keys() <= known.keys():
-        return near if near.startswith("did") else did_you_mean(name, known, "known")
+    if near_miss(name, known) is not None or not results.keys() <= known.keys():
+        return did_you_mean(name, known, "known")
     rest = ", ".join(one for one in known if one not in results)
     return f"known: {rest}, and the results of statements (`einscale program MODEL` lists them)"
 
@@ -421,12 +438,12 @@ def _memory(kinds: tuple[KindReport, ...], system: System) -> MemoryReport:
     )
 
 
-def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, mesh: Mesh) -> tuple[str, ...]:
-    """Collectives that the strategy's `expect` list does not name, in words; empty where it has no such list."""
+def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, mesh: Mesh) -> tuple[Unexpected, ...]:
+    """Collectives that the strategy's `expect` list does not name; empty where it has no such list."""
     if strategy.expect is None:
         return ()
     roles = role_names(strategy, mesh)
-    found: dict[str, None] = {}
+    found: dict[Unexpected, None] = {}
     for kind in kinds:
         for row in kind.rows:
             for priced in row.collectives:
@@ -437,9 +454,7 @@ def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, me
                     role = roles.get(split_name(axis)[0], axis)
                     entry = f"{priced.step.kind} {role} {what}"
                     if entry not in strategy.expect:
-                        found[
-                            f'{kind.kind}: {priced.step.kind} over {axis} of {priced.step.tensor.name} ("{entry}")'
-                        ] = None
+                        found[Unexpected(kind.kind, priced.step.kind, axis, priced.step.tensor.name, entry)] = None
     return tuple(found)
 
 

@@ -260,7 +260,9 @@ def test_where_the_time_goes_adds_up() -> None:
     assert network.count == 2 * 80 + 1  # two all-reduces a layer, one for the divided table of the embedding
     assert 0.8 < spent.latency / spent.communication <= 1  # 128 KB each: latency decides
     kernels = report.step.kernels
-    assert kernels == 80 * 13 + 4  # the attention core of each layer is one, and neighbouring maps are; embedding, norm and logits
+    assert (
+        kernels == 80 * 13 + 4
+    )  # the attention core of each layer is one, and neighbouring maps are; embedding, norm and logits
     assert spent.launch == 0.0  # the roofline knows no kernels
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from einscale.causes import Cause
 from einscale.collectives import FREE
-from einscale.compare.values import COLLECTIVE, COMPUTE, Term
+from einscale.compare.values import COLLECTIVE, COMPUTE, Divided, Moves, Term, WorkDivision
 from einscale.cost import NOTHING, PricedStatement, Totals
 from einscale.layer import KindReport, LayerReport, role_names
 from einscale.layout import shards
@@ -37,9 +37,6 @@ class Move(Struct, frozen=True):
     seconds: float
     cause: Cause | None
 
-    def __str__(self) -> str:
-        return f"{self.kind} over {','.join(self.axes)}"
-
 
 class View(Struct, frozen=True):
     """One kind of layer of one side, and how its mesh axes are to be written."""
@@ -59,9 +56,9 @@ class View(Struct, frozen=True):
             names.append(roles.get(whole, whole) + axis[len(whole) :] + size)
         return tuple(names)
 
-    def division(self, dims: Iterable[tuple[str, tuple[str, ...]]]) -> str:
-        """The indices that are divided, in slash notation."""
-        return " ".join("/".join((index, *self.written(axes))) for index, axes in dims if axes)
+    def divided(self, dims: Iterable[tuple[str, tuple[str, ...]]]) -> Divided:
+        """The indices that are divided, mesh axes as the roles they play."""
+        return tuple((index, self.written(axes)) for index, axes in dims if axes)
 
 
 def minus(one: Totals, other: Totals) -> Totals:
@@ -89,8 +86,8 @@ def collective_terms(first: View, other: View) -> Iterable[Term]:
             sections=(section,),
             names=(name,),
             what=moved_class(planned.program, name),
-            first=_named(before),
-            other=_named(after),
+            first=_alike(before),
+            other=_alike(after),
             first_cause=_main_cause(before),
             other_cause=_main_cause(after),
             change=replace(
@@ -139,12 +136,13 @@ def _price(move: Move) -> tuple[str, tuple[str, ...], int, float]:
     return move.kind, move.axes, move.bytes, move.seconds
 
 
-def _named(moves: Sequence[Move]) -> str:
-    """Moves in words, those that are alike counted."""
-    counts: dict[str, int] = {}
+def _alike(moves: Sequence[Move]) -> tuple[Moves, ...]:
+    """Moves, those that are alike counted."""
+    counts: dict[tuple[str, tuple[str, ...]], int] = {}
     for move in moves:
-        counts[str(move)] = counts.get(str(move), 0) + 1
-    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
+        key = move.kind, move.axes
+        counts[key] = counts.get(key, 0) + 1
+    return tuple(Moves(kind, axes, count) for (kind, axes), count in counts.items())
 
 
 def _main_cause(moves: Sequence[Move]) -> Cause | None:
@@ -170,8 +168,8 @@ def compute_terms(first: View, other: View) -> Iterable[Term]:
             sections=(row.planned.statement.section,),
             names=(row.planned.statement.output,),
             what="einsum" if row.planned.statement.op == "einsum" else "map",
-            first=_divided(before, first) if before else "",
-            other=_divided(after, other) if after else "",
+            first=_divided(before, first) if before else (),
+            other=_divided(after, other) if after else (),
             first_cause=None,
             other_cause=None,
             change=change,
@@ -188,8 +186,8 @@ def _local(row: PricedStatement) -> Totals:
     return replace(NOTHING, flops=row.flops, traffic=row.traffic, compute_seconds=float(row.local.seconds))
 
 
-def _divided(row: PricedStatement, side: View) -> str:
-    """How a statement's work is divided, and what of it is not useful, in words.
+def _divided(row: PricedStatement, side: View) -> WorkDivision:
+    """How a statement's work is divided, and what of it is not useful.
 
     The mesh axes that divide its iteration space; over the others the work is repeated, or done on partial sums.
     """
@@ -206,15 +204,13 @@ def _divided(row: PricedStatement, side: View) -> str:
     ways = int(shards(dividing, mesh.degrees))
     owed = _whole((axis for layout in work.layouts for axis in layout.unreduced), mesh)
     parts = int(shards([axis for axis in owed if axis not in dividing], mesh.degrees))
-    words = [f"{ways} ways ({side.division(space.items())})" if ways > 1 else "whole"]
-    if mesh.devices > ways * parts:
-        words.append(f"repeated {mesh.devices // (ways * parts)} times")
-    if parts > 1:
-        words.append(f"in {parts} partial sums")
-    padding = _padding(space, side.kind.planned)
-    if padding > 0:
-        words.append(f"{100 * padding:.2g} % padding")
-    return ", ".join(words)
+    return WorkDivision(
+        ways=ways,
+        divided=side.divided(space.items()) if ways > 1 else (),
+        repeated=mesh.devices // (ways * parts),
+        partial_sums=parts,
+        padding=_padding(space, side.kind.planned),
+    )
 
 
 def _whole(axes: Iterable[str], mesh: Mesh) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from einscale.hardware import flop_rate
 from einscale.hardware import peak as peak_rate
 from einscale.infer import AxisTime, DecodeReport, Instance, PrefillReport, Spent
 from einscale.report.table import Cell, Column, Row, Table
@@ -77,19 +76,6 @@ def _row(name: str, seconds: list[float], spents: list[Spent], words: str, role:
     for part, spent in zip(seconds, spents, strict=True):
         cells += [part, part / spent.seconds if spent.seconds else 0.0]
     return Row((*cells, words), 0 if role in ("subtotal", "total") else 1, role)
-
-
-def prefill_flops_share(report: PrefillReport) -> float | None:
-    """FLOPs of a prefill over those the datasheet promises in its time; None where prompts are read in chunks.
-
-    Args:
-        report: the prefill.
-    """
-    if report.chunks > 1:
-        return None
-    instance = report.instance
-    rate = flop_rate(instance.system.ideal().chip, instance.precision.compute)
-    return report.last.flops * report.microbatches / (instance.stages * report.seconds * rate)
 
 
 def weights_words(instance: Instance) -> str:

@@ -118,7 +118,7 @@ def sweep_table(result: InferResult) -> Table:
             point.seconds_per_token,
             point.tokens_per_second,
             point.tokens_per_second_per_device,
-            1 / point.seconds_per_token,
+            point.tokens_per_second_per_user,
         ]
         cells += [] if price is None else [cost_per_million_tokens(price, devices, point.tokens_per_second)]
         cells += [point.memory.needed, "yes" if point.memory.fits else "no", "*" if point.pareto else ""]

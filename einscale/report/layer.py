@@ -14,7 +14,7 @@ from einscale.plan import work_results
 from einscale.planner.planned import PlannedProgram
 from einscale.report.causes import cause_words
 from einscale.report.table import Column, Report, Row, Table, format_ratio
-from einscale.report.words import reason_words
+from einscale.report.words import reason_words, unexpected_words
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
 COLUMNS = (
@@ -260,7 +260,7 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
     worst = ", ".join(f"{100 * share:.2g} % of {kind} {name}" for share, kind, name in shares[:WORST])
     more = f", and {len(shares) - WORST} more" if len(shares) > WORST else ""
     padding = [f"padding: {worst}{more}"] if shares else []
-    unexpected = [f"not expected by {report.strategy.name}: {text}" for text in report.unexpected]
+    unexpected = [f"not expected by {report.strategy.name}: {unexpected_words(one)}" for one in report.unexpected]
     return (
         model,
         f"memory per device: {', '.join(parts)}",

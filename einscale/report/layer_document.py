@@ -12,7 +12,7 @@ from einscale.memory import Held
 from einscale.models import parameter_counts
 from einscale.plan import work_results
 from einscale.report.causes import cause_document, cause_words
-from einscale.report.words import reason_words
+from einscale.report.words import reason_words, unexpected_words
 
 
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -
         "kinds": [_kind(kind, report.phases) for kind in report.kinds],
         "totals": totals_document(report.totals),
         "memory": memory_document(report.memory),
-        "unexpected": list(report.unexpected),
+        "unexpected": [unexpected_words(one) for one in report.unexpected],
         **free,
     }
 

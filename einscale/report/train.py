@@ -13,7 +13,7 @@ from einscale.report.train_detail import detail_tables
 from einscale.report.train_parts import moment_words, part_name, part_words
 from einscale.report.train_words import explain_table
 from einscale.report.words import changes_words, hiders_words
-from einscale.train import Advice, StageReport, StepPart, TrainReport, reserved_memory, reserves
+from einscale.train import Advice, StageReport, StepPart, TrainReport
 from einscale.train.moves import Move, step_moves
 from einscale.train.parts import MemoryPart, TimeGroup, TimePart
 from einscale.units import format_bytes, format_count
@@ -56,7 +56,7 @@ def train_tables(
     report = result.report
     moves = step_moves(report)
     tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
-    tables += [_memory_table(report), _alive_table(report, detail)]
+    tables += [_memory_table(result), _alive_table(report, detail)]
     tables += [_moves_table(report, moves)] if moves else []
     tables += detail_tables(report, moves) if detail else []
     tables += [explain_table(result, units)] if explain else []
@@ -166,11 +166,10 @@ def _step_table(result: TrainResult) -> Table:
         Column("capacity_bytes", "of", "bytes"),
         Column("fits", "fits"),
     )
-    rate = report.tokens_per_second
     cells = (
         report.step_seconds,
-        rate,
-        rate / report.setup.mesh.devices,
+        report.tokens_per_second,
+        report.tokens_per_second_per_device,
         report.mfu,
         report.hfu,
         report.joules,
@@ -273,7 +272,7 @@ def _stages_table(report: TrainReport) -> Table:
                 stage.backward_seconds,
                 stage.in_flight,
                 stage.busy_seconds,
-                max(0.0, report.passes_seconds - stage.busy_seconds) if len(report.stages) > 1 else None,
+                report.idle_seconds(stage) if len(report.stages) > 1 else None,
                 stage.memory.needed,
             )
         )
@@ -293,7 +292,7 @@ def stage_layers(stage: StageReport) -> str:
     return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in stage.layers)
 
 
-def _memory_table(report: TrainReport) -> Table:
+def _memory_table(result: TrainResult) -> Table:
     """What the fullest stage holds when it holds most."""
     columns = (
         Column("part", "held"),
@@ -301,6 +300,7 @@ def _memory_table(report: TrainReport) -> Table:
         Column("share", "of device", "share"),
         Column("what", "what it is", wrap=True),
     )
+    report = result.report
     stage, setup = report.fullest, report.setup
     memory, precision = stage.memory, setup.precision
     parts = (
@@ -319,8 +319,8 @@ def _memory_table(report: TrainReport) -> Table:
     chip = setup.network.system.chip.name
     rows.append(Row(("device", capacity, 1.0, chip), 0, "subtotal"))
     rows.append(Row(("left" if left >= 0 else "too much", abs(left), abs(left) / capacity, ""), 0, "subtotal"))
-    if reserves(report):
-        size = reserved_memory(report) + memory.overhead
+    if result.reserved is not None:
+        size = result.reserved
         words = "with what PyTorch's caching allocator keeps and cannot use again"
         rows.append(Row(("reserved", size, size / capacity, words), 0, "subtotal"))
     if memory.host:

@@ -62,7 +62,7 @@ def _layers_table(report: TrainReport) -> Table:
                 layer.forward_seconds,
                 layer.backward_seconds,
                 layer.recompute_seconds or None,
-                sum(held.bytes for held in layer.parameters),
+                layer.parameter_bytes,
                 layer.saved_bytes,
                 layer.working_bytes,
             )
@@ -115,6 +115,5 @@ def _cause(move: Move) -> str:
     because = cause_words(step.cause)
     lines = [f"{layouts}: {because}" if step.before != step.after else because]
     if move.hidden_by:
-        share = 1 - (move.exposed_seconds or 0.0) / move.priced.seconds if move.priced.seconds else 0.0
-        lines.append(f"{100 * share:.3g} % hidden behind {hider_words(move.hidden_by)}")
+        lines.append(f"{100 * move.hidden_share:.3g} % hidden behind {hider_words(move.hidden_by)}")
     return "\n".join(line for line in lines if line)

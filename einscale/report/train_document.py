@@ -107,7 +107,7 @@ def _step(report: TrainReport) -> dict[str, Any]:
         "passes_seconds": report.passes_seconds,
         "tokens": report.setup.tokens,
         "tokens_per_second": report.tokens_per_second,
-        "tokens_per_second_per_device": report.tokens_per_second / report.setup.mesh.devices,
+        "tokens_per_second_per_device": report.tokens_per_second_per_device,
         "model_flops": report.model_flops,
         "hardware_flops": report.hardware_flops,
         "mfu": report.mfu,
@@ -147,7 +147,7 @@ def _stage(stage: StageReport, report: TrainReport) -> dict[str, Any]:
         "forward_seconds": stage.forward_seconds,
         "backward_seconds": stage.backward_seconds,
         "busy_seconds": stage.busy_seconds,
-        "bubble_seconds": max(0.0, report.passes_seconds - stage.busy_seconds),
+        "bubble_seconds": report.idle_seconds(stage),
         "memory": {
             "parameters_bytes": memory.parameters,
             "gradients_bytes": memory.gradients,
@@ -208,7 +208,7 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
         "backward": totals_document(layer.totals("backward")),
         "recompute_seconds": layer.recompute_seconds,
         "weight_gradient_seconds": layer.weight_seconds,
-        "parameter_bytes": sum(held.bytes for held in layer.parameters),
+        "parameter_bytes": layer.parameter_bytes,
         "saved_bytes": layer.saved_bytes,
         "working_bytes": layer.working_bytes,
         "windows": [

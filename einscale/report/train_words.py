@@ -12,19 +12,12 @@ from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
 from einscale.report.train_parts import moment_words
 from einscale.report.words import hider_words
-from einscale.schedule import (
-    bubble_seconds,
-    find_schedule,
-    in_flight,
-    order,
-    outside_closed_form,
-    simulate,
-    timeline_text,
-)
+from einscale.schedule import find_schedule, timeline_text
 from einscale.topology import explain_step
-from einscale.train import LayerCost, TrainReport
+from einscale.train import TrainReport
 from einscale.train.moves import STAGES, Move, step_moves
-from einscale.train.parts import MemoryPart, TimePart
+from einscale.train.parts import MemoryPart
+from einscale.train.pipeline import pipeline_figures, sending_program, sent_times, step_timeline
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
 if TYPE_CHECKING:
@@ -149,47 +142,32 @@ def _money_lines(result: TrainResult) -> list[Line]:
 
 
 def _pipeline_lines(report: TrainReport) -> list[Line]:
-    setup = report.setup
-    p, m, v = setup.stages, setup.microbatches, setup.chunks
+    setup, found = report.setup, pipeline_figures(report)
     schedule = find_schedule(setup.schedule)
-    forward, backward, weight = report.chunks.forward, report.chunks.backward, report.chunks.weight
-    means = [sum(times) / len(times) for times in (forward, backward, weight)]
-    send = report.sent.seconds if report.sent else 0.0
-    names = ("F", "B", "W") if any(weight) else ("F", "B")
-    times = ", ".join(f"{name} {format_seconds(time)}" for name, time in zip(names, means, strict=False))
+    p, m, v = setup.stages, setup.microbatches, setup.chunks
+    means = (("F", found.forward), ("B", found.backward), ("W", found.weight))
+    times = ", ".join(f"{name} {format_seconds(time)}" for name, time in means if time)
     operands = f"p {p}, m {m}" + (f", v {v}" if v > 1 else "")
-    spent = sum(part.seconds for part in report.spent if part.what is TimePart.BUBBLE)
-    why = outside_closed_form(setup.schedule, p, m, v, forward, backward, weight, send=send)
-    even = outside_closed_form(setup.schedule, p, m, v, *means)
     lines: list[Line] = []
-    if even is None:
-        bubble = bubble_seconds(setup.schedule, p, m, v, *means)
+    if found.closed_bubble is not None:
         formula = f"{schedule.bubble_text}, {operands}; a chunk takes on average {times}"
-        lines.append(("bubble, closed form", format_seconds(bubble), formula))
-    if why is not None:
-        lines.append(("bubble, simulated", format_seconds(spent), f"every pass in its order: {why}"))
+        lines.append(("bubble, closed form", format_seconds(found.closed_bubble), formula))
+    if found.outside is not None:
+        formula = f"every pass in its order: {found.outside}"
+        lines.append(("bubble, simulated", format_seconds(found.bubble), formula))
     stage = report.fullest.stage
-    held = in_flight(setup.schedule, p, m, v, stage).until_weight
-    parts = v * schedule.copies
-    each = f" = {held} chunks, of {parts} on a device" if parts > 1 else ""
+    each = f" = {found.held} chunks, of {found.parts} on a device" if found.parts > 1 else ""
     formula = f"{schedule.in_flight_text}, {operands}, i {stage}{each}"
     lines.append((f"microbatches in flight on stage {stage}", format_si(report.fullest.in_flight), formula))
-    if report.sent is not None:
-        planned = next(layer.planned for layer in report.layers if _streams(layer, report))
-        move = next((one for one in step_moves(report) if one.what == STAGES), None)
-        count = f"; {move.times} times a step" if move else ""
+    planned, often = sending_program(report), sent_times(report)
+    if report.sent is not None and planned is not None:
+        count = f"; {often} times a step" if often else ""
         formula = f"{explain_step(report.sent.step, planned.sizes, setup.timed_by)}{count}, a part of the bubble"
         lines.append((f"hop of {report.sent.step.tensor.name}", format_seconds(report.sent.seconds), formula))
     if p <= TIMELINE_DEVICES and m * v <= TIMELINE_TASKS:
-        tasks = order(setup.schedule, p, m, v)
-        timeline = simulate(tasks, forward, backward, weight, send=send)
+        timeline = step_timeline(report)
         lines.append(("timeline", format_seconds(timeline.makespan), timeline_text(timeline, TIMELINE_WIDTH)))
     return lines
-
-
-def _streams(layer: LayerCost, report: TrainReport) -> bool:
-    """Whether a layer's program reads the stream that travels between stages."""
-    return report.sent is not None and report.sent.step.tensor.name in layer.planned.program.inputs
 
 
 def _memory_lines(report: TrainReport, units: str) -> list[Line]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from einscale.changes import Change
 from einscale.hiders import Hider, HidingWork
 from einscale.memory import Reason, Why
+
+if TYPE_CHECKING:
+    from einscale.layer import Unexpected
 
 _HIDERS = {
     HidingWork.LAYER_BEFORE: "the {phase} work of the layer before it",
@@ -67,6 +71,16 @@ def changes_words(changes: Iterable[Change]) -> str:
 def _flag(change: Change) -> str:
     name = f"--{change.option.value.replace('_', '-')}"
     return name if change.value is True else f"{name} {change.value}"
+
+
+def unexpected_words(one: Unexpected) -> str:
+    """A collective that a strategy does not expect, and what would make it expect it.
+
+    >>> from einscale.layer import Unexpected
+    >>> unexpected_words(Unexpected("block", "all-reduce", "model", "attn_out", "all-reduce model activations"))
+    'block: all-reduce over model of attn_out ("all-reduce model activations")'
+    """
+    return f'{one.layer}: {one.kind} over {one.axis} of {one.tensor} ("{one.entry}")'
 
 
 def reason_words(reason: Reason) -> str:

@@ -74,6 +74,11 @@ class Move(Struct, frozen=True):
         return (self.exposed_seconds or 0.0) * self.times
 
     @property
+    def hidden_share(self) -> float:
+        """What part of one run other work hides."""
+        return 1 - (self.exposed_seconds or 0.0) / self.priced.seconds if self.priced.seconds else 0.0
+
+    @property
     def hidden(self) -> float:
         """What of it other work hides."""
         return 0.0 if self.exposed_seconds is None else self.seconds - self.exposed
@@ -99,7 +104,9 @@ def _passes(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
         for priced in row.collectives:
             if priced.step.kind not in FREE:
                 what, least = what_moves(layer.planned, priced), bound_bytes(priced, layer.planned)
-                yield Move(kind, row.planned.phase, what, priced, times, priced.exposed_seconds, least, priced.hidden_by)
+                yield Move(
+                    kind, row.planned.phase, what, priced, times, priced.exposed_seconds, least, priced.hidden_by
+                )
 
 
 def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:

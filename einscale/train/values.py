@@ -165,6 +165,11 @@ class LayerCost(Struct, frozen=True):
         return total(row for row in self.rows if row.planned.statement.phase == "recompute").seconds
 
     @property
+    def parameter_bytes(self) -> Number:
+        """Bytes of its parameters at rest."""
+        return sum(held.bytes for held in self.parameters)
+
+    @property
     def prefetched(self) -> Number:
         """Bytes of its parameters that are gathered ahead."""
         return sum(held.bytes for held in self.fetched)
@@ -391,6 +396,15 @@ class TrainReport(Struct, frozen=True):
     def tokens_per_second(self) -> float:
         """Tokens a second, the whole mesh together."""
         return self.setup.tokens / self.step_seconds
+
+    @property
+    def tokens_per_second_per_device(self) -> float:
+        """Tokens a second, one device's share."""
+        return self.tokens_per_second / self.setup.mesh.devices
+
+    def idle_seconds(self, stage: StageReport) -> float:
+        """Time that a stage is idle between the first forward task of any stage and the last backward task of any."""
+        return max(0.0, self.passes_seconds - stage.busy_seconds)
 
     @property
     def mfu(self) -> float:

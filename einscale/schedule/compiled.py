@@ -44,6 +44,7 @@ class CompiledOrder(Struct, frozen=True):
         epilogue: events after the last block.
         work: of prologue, block and epilogue, per device, (kind of task, how often it runs).
         every: microbatches of a block, 0 where there is none.
+        in_flight: per device, the activations it keeps at its peaks.
     """
 
     order: Order
@@ -54,16 +55,12 @@ class CompiledOrder(Struct, frozen=True):
     epilogue: tuple[Event, ...] = ()
     work: tuple[tuple[tuple[tuple[int, int], ...], ...], ...] = ()
     every: int = 0
+    in_flight: tuple[InFlight, ...] = ()
 
     @property
     def events(self) -> tuple[Event, ...]:
         """Every event of `order`, each behind all it waits for."""
         return self.prologue + self.block + self.epilogue
-
-    @property
-    def in_flight(self) -> tuple[InFlight, ...]:
-        """Per device, the activations it keeps at its peaks."""
-        return tuple(in_flight_of(tasks) for tasks in self.order)
 
     def runs(self, blocks: int) -> tuple[dict[int, int], ...]:
         """Per device, kind of task -> how often it runs where the block is played some times."""
@@ -119,7 +116,10 @@ def compile_order(order: Order) -> CompiledOrder:
     steps = _Arranger(queues, links).until(stops)
     reads, writes, channels = _channels(links)
     events = _events(steps, links.devices, reads, writes)
-    return CompiledOrder(order, durations, channels, events, work=_work(len(order), (events, (), ())))
+    flights = tuple(in_flight_of(tasks) for tasks in order)
+    return CompiledOrder(
+        order, durations, channels, events, work=_work(len(order), (events, (), ())), in_flight=flights
+    )
 
 
 def compile_schedule(name: str, stages: int, microbatches: int, chunks: int) -> tuple[CompiledOrder, int]:
@@ -155,26 +155,26 @@ def _repeating(name: str, stages: int, microbatches: int, chunks: int) -> Compil
     from einscale.schedule.catalogue import find_schedule
 
     schedule = find_schedule(name)
-    tasks = order(name, stages, microbatches, chunks)
-    links = link(tasks)
-    durations, queues = _steps(tasks, links)
+    devices = order(name, stages, microbatches, chunks)
+    links = link(devices)
+    durations, queues = _steps(devices, links)
     every = schedule.period(stages)
     ranges = [_repeats(queue, every // schedule.copies) for queue in queues]
-    whole = compile_order(tasks) if None in ranges else None
-    if whole is not None:
-        return whole
+    if None in ranges:
+        return compile_order(devices)
     cuts = _closed(queues, [max(1, found[0]) for found in ranges if found], links)  # every device begins before it
     ends = [cut + found[1] for cut, found in zip(cuts, ranges, strict=True) if found]
     if any(end > found[2] for end, found in zip(ends, ranges, strict=True) if found):
-        return compile_order(tasks)
+        return compile_order(devices)
     arranger = _Arranger(queues, links)
     parts = [arranger.until(stops) for stops in (cuts, ends, [len(queue) for queue in queues])]
     reads, writes, channels = _channels(links)
     prologue, block, epilogue = (_events(steps, links.devices, reads, writes) for steps in parts)
     if Counter(one for event in block for one in event[2]) != Counter(one for event in block for one in event[3]):
-        return compile_order(tasks)
+        return compile_order(devices)
     work = _work(stages, (prologue, block, epilogue))
-    return CompiledOrder(tasks, durations, channels, prologue, block, epilogue, work, every)
+    flights = tuple(in_flight_of(tasks) for tasks in devices)
+    return CompiledOrder(devices, durations, channels, prologue, block, epilogue, work, every, flights)
 
 
 _repeating_kept = lru_cache(maxsize=128)(_repeating)

@@ -117,8 +117,8 @@ class Machine:
         self.channels: list[deque[Number]] = [deque() for _ in range(compiled.channels)]
         self.spare: list[Number] = []
 
-    def play(self, events: Iterable[Event], began: Callable[[int, Number], Any] | None = None) -> None:
-        """Run events; `began` is told the device and the start of each."""
+    def play(self, events: Iterable[Event], began: Callable[[Number], Any] | None = None) -> None:
+        """Run events; `began` is told the start of each."""
         larger, plus, blank, copy = (
             self.arithmetic.larger,
             self.arithmetic.plus,
@@ -133,7 +133,7 @@ class Machine:
                 clock = larger(clock, arrival, clock)
                 spare.append(arrival)
             if began is not None:
-                began(device, clock)
+                began(clock)
             clock = plus(clock, seconds[duration], clock)
             for channel in pushes:
                 channels[channel].append(plus(clock, send, spare.pop() if spare else blank()))

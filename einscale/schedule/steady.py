@@ -312,7 +312,10 @@ def _play(
     machine = Machine(plan.compiled, arithmetic, seconds, send, blocking)
     starts: dict[int, Number] = {}
 
-    def began(device: int, start: Number) -> None:
+    devices = iter([event[0] for event in plan.compiled.prologue])
+
+    def began(start: Number) -> None:
+        device = next(devices)
         if device not in starts:
             starts[device] = arithmetic.copy(start)
 

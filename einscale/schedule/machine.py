@@ -28,11 +28,15 @@ class Scalars:
     """Arithmetic of one problem, on Python numbers of any kind."""
 
     size = 1
-    larger: Callable[..., Number] = staticmethod(max)  # the last argument, where arrays put the result, is the first
+
+    @staticmethod
+    def larger(one: Number, other: Number, out: Number) -> Number:
+        """The larger of the two; `out` is where arrays put it."""
+        return one if one >= other else other
 
     @staticmethod
     def plus(one: Number, other: Number, out: Number) -> Number:
-        """The sum."""
+        """The sum; `out` is where arrays put it."""
         return one + other
 
     @staticmethod
@@ -130,7 +134,7 @@ class Machine:
             clock = clocks[device]
             for channel in pops:
                 arrival = channels[channel].popleft()
-                clock = larger(clock, arrival, clock)
+                clock = larger(clock, arrival, out=clock)
                 spare.append(arrival)
             if began is not None:
                 began(clock)

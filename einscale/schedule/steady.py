@@ -289,7 +289,7 @@ def _in_slices(
     exact = np.concatenate([np.broadcast_to(one[2], one[1][0].shape) for one in found]).reshape(shape)
     makespan = ends[0].copy()
     for end in ends:
-        np.maximum(makespan, end, makespan)
+        np.maximum(makespan, end, out=makespan)
     return PipelineTimes(makespan, tuple(starts), tuple(ends), tuple(busy), exact)
 
 

@@ -63,6 +63,11 @@ class Scalars:
         """By how much two sums may differ and still be called one: floats are rounded, ints and fractions are not."""
         return ROUNDING * seconds if isinstance(seconds, float) else 0
 
+    @staticmethod
+    def pick(rows: Sequence[Number], index: int) -> Number:
+        """Of several rows the one of an index."""
+        return rows[index]
+
 
 class Arrays:
     """Arithmetic of many problems: rows are numpy arrays, written over where nobody needs them any more."""
@@ -73,6 +78,7 @@ class Arrays:
         self.size = size
         self.larger, self.smaller, self.plus, self.where = np.maximum, np.minimum, np.add, np.where
         self.every, self.some = np.all, np.any
+        self._stacked, self._places = np.stack, np.arange(size)
         self._zeros = np.zeros
 
     def blank(self) -> Number:
@@ -88,6 +94,12 @@ class Arrays:
     def rounding(seconds: Number) -> Number:
         """By how much two sums may differ and still be called one."""
         return ROUNDING * seconds
+
+    def pick(self, rows: Sequence[Number], index: Any) -> Number:
+        """Of several rows the one of an index, or of each problem's index."""
+        if isinstance(index, int) or len(rows) == 1:
+            return rows[index if isinstance(index, int) else 0]
+        return self._stacked(rows)[index, self._places]
 
 
 Arithmetic = Scalars | Arrays

@@ -24,6 +24,8 @@ from einscale.schedule.tasks import InFlight, Order, Task, in_flight_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from einscale.numeric import Number
+
 Event = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 """A task, or a block of two: its device, kind of task, channels it pops from, channels it pushes to."""
 
@@ -35,7 +37,7 @@ class CompiledOrder(Struct, frozen=True):
     """Tasks and what they wait for, free of times, so that one order is priced often.
 
     Args:
-        order: the tasks of every device, of as many microbatches as play the block once.
+        order: the tasks of every device, the block played once.
         durations: what kinds of tasks there are: (kind, chunk, chunk of the backward pass in a block, whole), where a
             whole backward pass computes the gradients of weights too.
         channels: how many queues there are between devices.
@@ -44,6 +46,8 @@ class CompiledOrder(Struct, frozen=True):
         epilogue: events after the last block.
         work: of prologue, block and epilogue, per device, (kind of task, how often it runs).
         every: microbatches of a block, 0 where there is none.
+        fewest: microbatches of `order`.
+        in_flight: per device, the activations it keeps at its peaks in `order`.
     """
 
     order: Order
@@ -54,20 +58,17 @@ class CompiledOrder(Struct, frozen=True):
     epilogue: tuple[Event, ...] = ()
     work: tuple[tuple[tuple[tuple[int, int], ...], ...], ...] = ()
     every: int = 0
+    fewest: int = 0
+    in_flight: tuple[InFlight, ...] = ()
 
     @property
     def events(self) -> tuple[Event, ...]:
         """Every event of `order`, each behind all it waits for."""
         return self.prologue + self.block + self.epilogue
 
-    @property
-    def in_flight(self) -> tuple[InFlight, ...]:
-        """Per device, the activations it keeps at its peaks."""
-        return tuple(in_flight_of(tasks) for tasks in self.order)
-
-    def runs(self, blocks: int) -> tuple[dict[int, int], ...]:
+    def runs(self, blocks: Number) -> tuple[dict[int, Number], ...]:
         """Per device, kind of task -> how often it runs where the block is played some times."""
-        counts: list[dict[int, int]] = [{} for _ in self.order]
+        counts: list[dict[int, Number]] = [{} for _ in self.order]
         for part, times in zip(self.work, (1, blocks, 1), strict=True):
             for found, kinds in zip(counts, part, strict=True):
                 for kind, count in kinds:
@@ -119,26 +120,38 @@ def compile_order(order: Order) -> CompiledOrder:
     steps = _Arranger(queues, links).until(stops)
     reads, writes, channels = _channels(links)
     events = _events(steps, links.devices, reads, writes)
-    return CompiledOrder(order, durations, channels, events, work=_work(len(order), (events, (), ())))
+    flights = tuple(in_flight_of(tasks) for tasks in order)
+    return CompiledOrder(
+        order, durations, channels, events, work=_work(len(order), (events, (), ())), in_flight=flights
+    )
 
 
-def compile_schedule(name: str, stages: int, microbatches: int, chunks: int) -> tuple[CompiledOrder, int]:
+def compile_schedule(
+    name: str, stages: int, microbatches: int, chunks: int, *, shared: bool = False
+) -> tuple[CompiledOrder, int]:
     """The compiled order of a schedule and how often its block is played; kept for the next who asks.
 
     From `WARM_UP` microbatches a stage on it is the same compiled order for any number of them.
 
+    Args:
+        name: of the schedule.
+        stages: devices along the pipeline.
+        microbatches: of one step.
+        chunks: parts of the model a stage holds, copies not counted.
+        shared: take that order for fewer microbatches too, if it has as few: it is larger, but may be there already.
+
     >>> few, many = compile_schedule("1f1b", 4, 100, 1), compile_schedule("1f1b", 4, 100_000, 1)
     >>> few[0] is many[0], len(few[0].block), few[1], many[1]
-    (True, 8, 85, 99985)
+    (True, 8, 95, 99995)
 
     Raises:
         ScheduleError: no pipeline of these numbers follows the schedule, or its tasks are too many to write down.
     """
-    few = enough_microbatches(name, stages, microbatches, WARM_UP)
-    if few < microbatches:
+    few = enough_microbatches(name, stages, microbatches + (WARM_UP * stages if shared else 0), WARM_UP)
+    if few < microbatches or shared:
         compiled = (_repeating_kept if few * stages * chunks <= KEPT else _repeating)(name, stages, few, chunks)
-        if compiled.block:
-            return compiled, 1 + (microbatches - few) // compiled.every
+        if compiled.block and compiled.fewest <= microbatches:
+            return compiled, 1 + (microbatches - compiled.fewest) // compiled.every
     build = _plain_kept if microbatches * stages * chunks <= KEPT else _plain
     return build(name, stages, microbatches, chunks), 0
 
@@ -155,26 +168,33 @@ def _repeating(name: str, stages: int, microbatches: int, chunks: int) -> Compil
     from einscale.schedule.catalogue import find_schedule
 
     schedule = find_schedule(name)
-    tasks = order(name, stages, microbatches, chunks)
-    links = link(tasks)
-    durations, queues = _steps(tasks, links)
+    devices = order(name, stages, microbatches, chunks)
+    links = link(devices)
+    durations, queues = _steps(devices, links)
     every = schedule.period(stages)
     ranges = [_repeats(queue, every // schedule.copies) for queue in queues]
-    whole = compile_order(tasks) if None in ranges else None
-    if whole is not None:
-        return whole
+    if None in ranges:
+        return compile_order(devices)
     cuts = _closed(queues, [max(1, found[0]) for found in ranges if found], links)  # every device begins before it
     ends = [cut + found[1] for cut, found in zip(cuts, ranges, strict=True) if found]
-    if any(end > found[2] for end, found in zip(ends, ranges, strict=True) if found):
-        return compile_order(tasks)
+    lasts = [min(found[2], len(queue) - 1) for queue, found in zip(queues, ranges, strict=True) if found]
+    if any(end > last for end, last in zip(ends, lasts, strict=True)):  # every device ends after it
+        return compile_order(devices)
+    lags = [found[1] for found in ranges if found]
+    spare = min((last - end) // lag for last, end, lag in zip(lasts, ends, lags, strict=True))
     arranger = _Arranger(queues, links)
-    parts = [arranger.until(stops) for stops in (cuts, ends, [len(queue) for queue in queues])]
+    parts = [arranger.until(cuts), arranger.until(ends)]
+    arranger.skip([end + spare * lag for end, lag in zip(ends, lags, strict=True)])
+    parts.append(arranger.until([len(queue) for queue in queues]))
     reads, writes, channels = _channels(links)
     prologue, block, epilogue = (_events(steps, links.devices, reads, writes) for steps in parts)
     if Counter(one for event in block for one in event[2]) != Counter(one for event in block for one in event[3]):
-        return compile_order(tasks)
+        return compile_order(devices)
     work = _work(stages, (prologue, block, epilogue))
-    return CompiledOrder(tasks, durations, channels, prologue, block, epilogue, work, every)
+    fewest = microbatches - spare * every
+    shorter = order(name, stages, fewest, chunks)
+    flights = tuple(in_flight_of(tasks) for tasks in shorter)
+    return CompiledOrder(shorter, durations, channels, prologue, block, epilogue, work, every, fewest, flights)
 
 
 _repeating_kept = lru_cache(maxsize=128)(_repeating)
@@ -303,6 +323,13 @@ class _Arranger:
             if position < stop:
                 raise ScheduleError(f"the devices wait for each other: {self.flat[queue[position].node]} never begins")
         return found
+
+    def skip(self, stops: Sequence[int]) -> None:
+        """Leave out the steps of each device up to a position, as if they had been arranged."""
+        for device, stop in enumerate(stops):
+            for step in self.queues[device][self.positions[device] : stop]:
+                self.done[step.node] = self.done[step.node + step.block] = True
+            self.positions[device] = stop
 
 
 def _missing(needs: tuple[int, ...], done: bytearray) -> int | None:

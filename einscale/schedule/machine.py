@@ -28,11 +28,15 @@ class Scalars:
     """Arithmetic of one problem, on Python numbers of any kind."""
 
     size = 1
-    larger: Callable[..., Number] = staticmethod(max)  # the last argument, where arrays put the result, is the first
+
+    @staticmethod
+    def larger(one: Number, other: Number, out: Number) -> Number:
+        """The larger of the two; `out` is where arrays put it."""
+        return one if one >= other else other
 
     @staticmethod
     def plus(one: Number, other: Number, out: Number) -> Number:
-        """The sum."""
+        """The sum; `out` is where arrays put it."""
         return one + other
 
     @staticmethod
@@ -59,6 +63,11 @@ class Scalars:
         """By how much two sums may differ and still be called one: floats are rounded, ints and fractions are not."""
         return ROUNDING * seconds if isinstance(seconds, float) else 0
 
+    @staticmethod
+    def pick(rows: Sequence[Number], index: int) -> Number:
+        """Of several rows the one of an index."""
+        return rows[index]
+
 
 class Arrays:
     """Arithmetic of many problems: rows are numpy arrays, written over where nobody needs them any more."""
@@ -69,6 +78,7 @@ class Arrays:
         self.size = size
         self.larger, self.smaller, self.plus, self.where = np.maximum, np.minimum, np.add, np.where
         self.every, self.some = np.all, np.any
+        self._stacked, self._places = np.stack, np.arange(size)
         self._zeros = np.zeros
 
     def blank(self) -> Number:
@@ -84,6 +94,12 @@ class Arrays:
     def rounding(seconds: Number) -> Number:
         """By how much two sums may differ and still be called one."""
         return ROUNDING * seconds
+
+    def pick(self, rows: Sequence[Number], index: Any) -> Number:
+        """Of several rows the one of an index, or of each problem's index."""
+        if isinstance(index, int) or len(rows) == 1:
+            return rows[index if isinstance(index, int) else 0]
+        return self._stacked(rows)[index, self._places]
 
 
 Arithmetic = Scalars | Arrays
@@ -117,8 +133,8 @@ class Machine:
         self.channels: list[deque[Number]] = [deque() for _ in range(compiled.channels)]
         self.spare: list[Number] = []
 
-    def play(self, events: Iterable[Event], began: Callable[[int, Number], Any] | None = None) -> None:
-        """Run events; `began` is told the device and the start of each."""
+    def play(self, events: Iterable[Event], began: Callable[[Number], Any] | None = None) -> None:
+        """Run events; `began` is told the start of each."""
         larger, plus, blank, copy = (
             self.arithmetic.larger,
             self.arithmetic.plus,
@@ -130,10 +146,10 @@ class Machine:
             clock = clocks[device]
             for channel in pops:
                 arrival = channels[channel].popleft()
-                clock = larger(clock, arrival, clock)
+                clock = larger(clock, arrival, out=clock)
                 spare.append(arrival)
             if began is not None:
-                began(device, clock)
+                began(clock)
             clock = plus(clock, seconds[duration], clock)
             for channel in pushes:
                 channels[channel].append(plus(clock, send, spare.pop() if spare else blank()))

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from einscale.errors import ScheduleError
-from einscale.schedule.catalogue import check_schedule
+from einscale.schedule.catalogue import check_counts, check_schedule
 from einscale.schedule.closed import in_flight
 from einscale.schedule.compiled import WARM_UP, CompiledOrder, compile_schedule
 from einscale.schedule.machine import Arithmetic, Arrays, Machine, Scalars
 from einscale.schedule.orders import enough_microbatches
+from einscale.schedule.rhythm import Looks, play_blocks
 from einscale.schedule.timeline import Timeline, evaluate
 from einscale.schedule.times import busy_seconds, durations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from einscale.numeric import Number
 
@@ -103,7 +105,7 @@ def run_schedule(
         ScheduleError: no pipeline of these numbers follows the schedule, or times that cannot be.
     """
     plan = _plan(name, stages, microbatches, chunks)
-    if not plan.blocks and plan.shorter is None:
+    if not plan.repeats and plan.shorter is None:
         return evaluate(plan.compiled, forward, backward, weight, send=send, blocking=blocking, overlap=overlap)
     times = pipeline_times(
         name, stages, microbatches, chunks, forward, backward, weight, send=send, blocking=blocking, overlap=overlap
@@ -122,7 +124,7 @@ def run_schedule(
 def pipeline_times(
     name: str,
     stages: int,
-    microbatches: int,
+    microbatches: Number,
     chunks: int,
     forward: Number | Sequence[Number],
     backward: Number | Sequence[Number],
@@ -132,14 +134,14 @@ def pipeline_times(
     blocking: bool = False,
     overlap: float = 0,
 ) -> PipelineTimes:
-    """Times of one pipeline as `run_schedule` has them, or of many that follow one schedule, which differ in seconds.
+    """Times of one pipeline as `run_schedule` has them, or of many that differ in seconds and microbatches.
 
     Each of many gets what it would get alone, bit for bit. Chunks that are given the same array share its rows.
 
     Args:
         name: of the schedule.
         stages: devices along the pipeline.
-        microbatches: of one step.
+        microbatches: of one step: a number or an array.
         chunks: parts of the model a stage holds, copies not counted.
         forward: seconds of a forward pass: a number, or one for each chunk of the model, each a number or an array.
         backward: of a whole backward pass.
@@ -151,23 +153,34 @@ def pipeline_times(
     >>> pipeline_times("1f1b", 2, 8, 1, [1, 1], [2, 3]).makespan
     35
     >>> import numpy as np
-    >>> pipeline_times("1f1b", 2, 8, 1, [1, 1], [2, np.array([2, 3, 9])]).makespan.tolist()
-    [27.0, 35.0, 83.0]
+    >>> pipeline_times("1f1b", 2, np.array([8, 8, 4000]), 1, [1, 1], [2, np.array([2, 3, 3])]).makespan.tolist()
+    [27.0, 35.0, 16003.0]
 
     Raises:
         ScheduleError: no pipeline of these numbers follows the schedule, or times that cannot be.
     """
-    plan = _plan(name, stages, microbatches, chunks)
+    check_counts(stages=stages, chunks=chunks)
     forward, backward, weight = (_listed(values, stages * chunks) for values in (forward, backward, weight))
-    shape = _shape((*forward, *backward, *weight, send))
+    shape = _shape((microbatches, *forward, *backward, *weight, send))
     if shape is None:
+        plan = _plan(name, stages, microbatches, chunks)
         seconds = durations(plan.compiled, Scalars(), forward, backward, weight, send=send, overlap=overlap)
         starts, ends, exact = _play(plan, Scalars(), seconds, send, blocking)
         return PipelineTimes(max(ends), tuple(starts), tuple(ends), tuple(busy_seconds(plan.runs, seconds)), exact)
+    import numpy as np
+
     row = _rows(shape)
     forward, backward, weight = (tuple(map(row, values)) for values in (forward, backward, weight))
-    seconds = durations(plan.compiled, Arrays(1), forward, backward, weight, send=row(send), overlap=overlap)
-    return _in_slices(plan, shape, seconds, row(send), blocking)
+    counts = row(microbatches) if getattr(microbatches, "ndim", 0) else microbatches
+    table = np.zeros((2 + 3 * stages, int(np.prod(shape))))
+    for plan, members in _plans(name, stages, counts, chunks):
+        part = _taken(members)
+        times = [tuple(map(part, values)) for values in (forward, backward, weight)]
+        seconds = durations(plan.compiled, Arrays(1), *times, send=part(row(send)), overlap=overlap)
+        _fill(table, members, plan, seconds, part(row(send)), blocking)
+    rows = [values.reshape(shape) for values in table]
+    first, last, computing = (tuple(rows[2 + kind :: 3]) for kind in range(3))
+    return PipelineTimes(rows[0], first, last, computing, rows[1].astype(bool))
 
 
 class _Plan(Struct, frozen=True):
@@ -175,22 +188,25 @@ class _Plan(Struct, frozen=True):
 
     Args:
         compiled: the order.
-        blocks: how often its block is played.
-        cycles: most periods in which a rhythm may repeat.
-        limit: blocks after which the pace is kept up.
+        blocks: how often its block is played: a number, or an array with one for each problem.
+        looks: when a rhythm is looked for.
         shorter: the order of one microbatch less, where every time grows by the same amount with each of them.
         beyond: how many microbatches to go on for, then.
     """
 
     compiled: CompiledOrder
-    blocks: int = 0
-    cycles: int = 1
-    limit: int = 0
+    blocks: Number = 0
+    looks: Looks = Looks(1, 1, 1, 0)
     shorter: CompiledOrder | None = None
     beyond: int = 0
 
     @property
-    def runs(self) -> tuple[dict[int, int], ...]:
+    def repeats(self) -> bool:
+        """Whether there is a block to play."""
+        return bool(self.compiled.block)
+
+    @property
+    def runs(self) -> tuple[dict[int, Number], ...]:
         """Per device, kind of task -> how often it runs."""
         found = self.compiled.runs(self.blocks)
         if self.shorter is None:
@@ -202,8 +218,8 @@ class _Plan(Struct, frozen=True):
         )
 
 
-def _plan(name: str, stages: int, microbatches: int, chunks: int) -> _Plan:
-    """How a schedule is simulated.
+def _plan(name: str, stages: int, microbatches: int, chunks: int, *, shared: bool = False) -> _Plan:
+    """How a schedule is simulated; `shared` where others, of other numbers of microbatches, may take the same order.
 
     Raises:
         ScheduleError: no pipeline of these numbers follows the schedule, or it is too large.
@@ -217,12 +233,14 @@ def _plan(name: str, stages: int, microbatches: int, chunks: int) -> _Plan:
         return _Plan(longer, shorter=shorter, beyond=microbatches - 3)
     few = enough_microbatches(schedule.name, stages, microbatches, WARM_UP)
     _check_size(schedule.name, few, parts)
-    compiled, blocks = compile_schedule(schedule.name, stages, microbatches, chunks)
+    shared = shared and WARM_UP * stages * parts <= LARGEST
+    compiled, blocks = compile_schedule(schedule.name, stages, microbatches, chunks, shared=shared)
     if not blocks:
         _check_size(schedule.name, microbatches, parts)
         return _Plan(compiled)
-    limit = max(2, (LARGEST // parts - few) // compiled.every)
-    return _Plan(compiled, blocks, stages, limit)
+    limit = max(2, (LARGEST // parts - WARM_UP * stages) // compiled.every)
+    all_played = -(-max(ALL, WARM_UP * stages) // compiled.every)
+    return _Plan(compiled, blocks, Looks(min(max(stages + 1, all_played), limit // 2), stages, limit, all_played))
 
 
 def _check_size(name: str, microbatches: int, parts: int) -> None:
@@ -267,42 +285,59 @@ def _rows(shape: tuple[int, ...]) -> Callable[[Number], Number]:
     return row
 
 
-def _in_slices(
-    plan: _Plan, shape: tuple[int, ...], seconds: Sequence[Number], send: Number, blocking: bool
-) -> PipelineTimes:
-    """Play all problems, a slice of them at a time."""
+def _plans(name: str, stages: int, microbatches: Number, chunks: int) -> list[tuple[_Plan, Any]]:
+    """What is played, and for which problems: those of one compiled order together, whatever their microbatches."""
+    if not getattr(microbatches, "ndim", 0):
+        return [(_plan(name, stages, microbatches, chunks, shared=True), slice(None))]
     import numpy as np
 
-    count = int(np.prod(shape))
-    width = max(
-        256, min(AT_ONCE, ROOM // (plan.cycles * 4 * len(plan.compiled.order)) if plan.blocks > ALL else AT_ONCE)
-    )
-    found: list[tuple[list[Number], list[Number], Number]] = []
-    for first in range(0, count, width):
-        size = min(width, count - first)
-        part = _sliced(first, size)
-        found.append(_play(plan, Arrays(size), [part(row) for row in seconds], part(send), blocking))
-    stages = range(len(plan.compiled.order))
-    starts = [np.concatenate([one[0][stage] for one in found]).reshape(shape) for stage in stages]
-    ends = [np.concatenate([one[1][stage] for one in found]).reshape(shape) for stage in stages]
-    busy = [np.broadcast_to(total, (count,)).reshape(shape) for total in busy_seconds(plan.runs, seconds)]
-    exact = np.concatenate([np.broadcast_to(one[2], one[1][0].shape) for one in found]).reshape(shape)
-    makespan = ends[0].copy()
-    for end in ends:
-        np.maximum(makespan, end, makespan)
-    return PipelineTimes(makespan, tuple(starts), tuple(ends), tuple(busy), exact)
+    blocks = np.zeros(len(microbatches), dtype=np.int64)
+    together: dict[int, tuple[_Plan, list[float]]] = {}
+    for count in np.unique(microbatches).tolist():
+        whole = int(count) if count == int(count) else count  # what is no number of microbatches is refused in words
+        plan = _plan(name, stages, whole, chunks, shared=True)
+        blocks[microbatches == count] = plan.blocks
+        key = id(plan.compiled) if plan.repeats else -whole
+        together.setdefault(key, (plan, []))[1].append(count)
+    found = []
+    for plan, counts in together.values():
+        members = np.flatnonzero(np.isin(microbatches, counts))
+        found.append((replace(plan, blocks=blocks[members]) if len(counts) > 1 else plan, members))
+    return found
 
 
-def _sliced(first: int, size: int) -> Callable[[Number], Number]:
-    """A function from a row to its part, the same part of the same row."""
+def _taken(members: Any) -> Callable[[Number], Number]:
+    """A function from a row to what it has of some problems, the same of the same row."""
     parts: dict[int, Number] = {}
 
     def part(row: Number) -> Number:
         if not getattr(row, "ndim", 0):
             return row
-        return parts.setdefault(id(row), row[first : first + size])
+        return parts.setdefault(id(row), row[members])
 
     return part
+
+
+def _fill(table: Any, members: Any, plan: _Plan, seconds: Sequence[Number], send: Number, blocking: bool) -> None:
+    """Play some problems, a slice at a time, and write their makespan, whether it is exact, and times by device."""
+    import numpy as np
+
+    columns = np.arange(table.shape[1])[members]
+    width = AT_ONCE
+    if plan.repeats and np.max(plan.blocks) > plan.looks.all:
+        states = plan.looks.cycles + 1  # of some values in and on their way to each device
+        width = max(256, min(width, ROOM // (states * 4 * len(plan.compiled.order))))
+    for first in range(0, len(columns), width):
+        part = _taken(slice(first, first + width))
+        chosen = columns[first : first + width]
+        sliced = replace(plan, blocks=part(plan.blocks))
+        rows = [part(row) for row in seconds]
+        starts, ends, exact = _play(sliced, Arrays(len(chosen)), rows, part(send), blocking)
+        table[1, chosen] = exact
+        for device, values in enumerate(zip(starts, ends, busy_seconds(sliced.runs, rows), strict=True)):
+            for place, value in enumerate(values):
+                table[2 + 3 * device + place, chosen] = value
+            table[0, chosen] = np.maximum(table[0, chosen], ends[device])
 
 
 def _play(
@@ -312,148 +347,20 @@ def _play(
     machine = Machine(plan.compiled, arithmetic, seconds, send, blocking)
     starts: dict[int, Number] = {}
 
-    def began(device: int, start: Number) -> None:
+    devices = iter([event[0] for event in plan.compiled.prologue])
+
+    def began(start: Number) -> None:
+        device = next(devices)
         if device not in starts:
             starts[device] = arithmetic.copy(start)
 
     machine.play(plan.compiled.prologue, began)
-    exact: Number = True
-    if plan.blocks:
-        machine, exact = _play_blocks(machine, plan)
+    exact: Any = True
+    if plan.repeats:
+        machine, exact = play_blocks(machine, plan.compiled.block, plan.blocks, plan.looks)
         machine.play(plan.compiled.epilogue)
     ends = machine.finished()
     if plan.shorter is not None:
         _, before, _ = _play(_Plan(plan.shorter), arithmetic, seconds, send, blocking)
         ends = [end + (end - less) * plan.beyond for less, end in zip(before, ends, strict=True)]
     return [starts[device] for device in range(len(ends))], ends, exact
-
-
-def _play_blocks(machine: Machine, plan: _Plan) -> tuple[Machine, Number]:
-    """The machine after all its blocks, those that repeat a rhythm left out; and whether it is exact.
-
-    Now and then the states of the last few periods are compared. If all of the last state lies as much later than some
-    periods before, so will every state to come, as often as one likes: the rest of the periods is added at once.
-    """
-    block = plan.compiled.block
-    every = plan.compiled.every
-    stops = list(_stops(plan, max(plan.cycles + 1, -(-ALL // every))))
-    final = _Final(machine)
-    played = 0
-    for stop in stops:
-        window: list[list[Number]] = []
-        for done in range(played + 1, stop + 1):
-            machine.play(block)
-            if stop < plan.blocks and done >= stop - plan.cycles:
-                window.append(machine.snapshot())
-        if stop == plan.blocks:
-            final.put(True, machine.state())
-            break
-        found, rows = _rhythm(machine.arithmetic, window, plan.blocks - stop)
-        if machine.arithmetic.some(found):
-            final.put(found, rows)
-        if machine.arithmetic.every(found):
-            break
-        if machine.arithmetic.some(found):
-            machine.narrow(~found)
-        if stop == stops[-1]:
-            pace = machine.clocks[0] / (stop - played)
-            left = plan.blocks - stop
-            final.put(True, [row + pace * left for row in machine.state()], exact=False)
-            break
-        final.rebase()
-        played = stop
-    return final.machine(), final.exact
-
-
-def _stops(plan: _Plan, first: int) -> Iterator[int]:
-    """Numbers of blocks at which a rhythm is looked for, ever farther apart; the last is where it ends."""
-    last = min(plan.blocks, plan.limit)
-    if last < plan.blocks:
-        first = min(first, last // 2)  # the pace is that of the blocks after the last look
-    stop = first
-    while stop + first // 2 < last:
-        yield stop
-        stop *= 2
-    yield last
-
-
-def _rhythm(arithmetic: Arithmetic, window: Sequence[Sequence[Number]], left: int) -> tuple[Any, list[Number]]:
-    """Where the last state repeats one before it, and what the state is after the blocks that are left.
-
-    Args:
-        arithmetic: of the states.
-        window: states after the last blocks, the latest last.
-        left: blocks to come.
-    """
-    found: Any = False
-    latest = window[-1]
-    rows = list(latest)
-    for cycle in range(1, len(window)):
-        before = window[-1 - cycle]
-        gap = latest[0] - before[0]
-        rounding = arithmetic.rounding(gap)
-        same: Any = arithmetic.where(found, False, True)
-        for now, then in zip(latest, before, strict=True):
-            same = same & (abs(now - then - gap) <= rounding)
-            if not arithmetic.some(same):
-                break
-        else:
-            periods, rest = divmod(left, cycle)
-            lasting = (periods + 1) * gap
-            reached = window[len(window) - 1 - cycle + rest]
-            rows = [arithmetic.where(same, row + lasting, kept) for row, kept in zip(reached, rows, strict=True)]
-            found = arithmetic.where(same, True, found)
-            if arithmetic.every(found):
-                break
-    return found, rows
-
-
-class _Final:
-    """States after all blocks, put together as the problems get there.
-
-    Args:
-        machine: before its first block.
-    """
-
-    def __init__(self, machine: Machine) -> None:
-        self.played = machine
-        self.whole = (machine.arithmetic, machine.seconds, machine.send)
-        self.exact: Any = True
-        self.rows: list[Number] = []
-        self._members: Any = None  # which problems are still played; None for all
-        self._origin: Number = None  # what was taken off their clocks
-
-    def put(self, found: Any, rows: Sequence[Number], exact: bool = True) -> None:
-        """The states of those problems among the ones still played that are found."""
-        if self._origin is not None:
-            rows = [row + self._origin for row in rows]
-        arithmetic, everyone = self.whole[0], self.played.arithmetic.every(found)
-        if self._members is None and everyone:
-            self.rows, self.exact = list(rows), exact
-            return
-        if self._members is None:
-            import numpy as np
-
-            self._members = np.arange(arithmetic.size)
-            self.rows = [arithmetic.blank() for _ in rows]
-            self.exact = np.ones(arithmetic.size, dtype=bool)
-        chosen = slice(None) if everyone else found
-        for whole, row in zip(self.rows, rows, strict=True):
-            whole[self._members[chosen]] = row[chosen]
-        self.exact[self._members[chosen]] = exact
-        if not everyone:
-            self._members = self._members[~found]
-            if self._origin is not None:
-                self._origin = self._origin[~found]
-
-    def rebase(self) -> None:
-        """Count from now on from where the first device is: large clocks round what they add."""
-        since = self.played.arithmetic.copy(self.played.clocks[0])
-        self.played.restore([row - since for row in self.played.state()])
-        self._origin = since if self._origin is None else self._origin + since
-
-    def machine(self) -> Machine:
-        """The machine with all problems, after all blocks."""
-        self.played.arithmetic, self.played.seconds, self.played.send = self.whole
-        self.played.restore(self.rows)
-        return self.played

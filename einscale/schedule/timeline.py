@@ -121,7 +121,7 @@ def evaluate(
     seconds = durations(compiled, Scalars(), forward, backward, weight, send=send, overlap=overlap)
     events, begun = compiled.events, list[float]()
     machine = Machine(compiled, Scalars(), seconds, send, blocking)
-    machine.play(events, lambda device, start: begun.append(start))
+    machine.play(events, begun.append)
     starts: list[list[float]] = [[] for _ in compiled.order]
     ends: list[list[float]] = [[] for _ in compiled.order]
     for (device, duration, _, _), start in zip(events, begun, strict=True):

@@ -109,6 +109,6 @@ def durations(
     return seconds
 
 
-def busy_seconds(runs: Sequence[Mapping[int, int]], seconds: Sequence[Number]) -> list[Number]:
+def busy_seconds(runs: Sequence[Mapping[int, Number]], seconds: Sequence[Number]) -> list[Number]:
     """Per device, what its tasks take: how often each kind runs, times its seconds."""
     return [sum(count * seconds[kind] for kind, count in device.items()) for device in runs]

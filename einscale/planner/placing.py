@@ -123,15 +123,16 @@ class Placer:
         best, pricing = self.best, self.pricing
         first = dict.fromkeys(self._seeds())
         ordered = sorted(first, key=lambda placement: pricing.bounds(placement)[0])
+        none_yet = best.pricing is None
         for k, placement in enumerate(ordered):
-            self.consider(placement, free=pricing.objective.fine or k < SEEDS)
+            self.consider(placement, free=k < SEEDS or (none_yet and pricing.objective.fine))
         parts = single_digits(self.question)
         if pricing.objective.fine:
             done = self._stages(parts)
         else:
             done = self._few(parts)
             if not done:
-                guessed = guess() if guess is not None else None
+                guessed = guess() if guess is not None and (none_yet or self.allowed()) else None
                 if guessed is not None:
                     self.consider(guessed, free=True)
                 small = len(parts) <= ATOMS

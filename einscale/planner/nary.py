@@ -39,7 +39,7 @@ ALLOTMENTS = 12
 LARGEST = 4096
 """Meshes of more devices than this share out what is to spare in one piece."""
 
-PLANS = 100
+PLANS = 40
 """Plans of two operands that one of several takes, about."""
 
 NOTE = "the layouts of intermediate results are chosen among a few candidates, not proven best"

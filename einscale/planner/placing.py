@@ -122,7 +122,7 @@ class Placer:
         """
         best, pricing = self.best, self.pricing
         first = dict.fromkeys(self._seeds())
-        ordered = sorted(first, key=lambda placement: pricing.bounds(placement)[0])
+        ordered = sorted(first, key=lambda placement: (pricing.bounds(placement)[0], self._points(placement)))
         none_yet = best.pricing is None
         for k, placement in enumerate(ordered):
             self.consider(placement, free=k < SEEDS or (none_yet and pricing.objective.fine))
@@ -141,6 +141,11 @@ class Placer:
         best.exact = best.exact and done and pricing.exact
         best.work += pricing.work
         pricing.work = 0
+
+    def _points(self, placement: Placement) -> int:
+        """Points of the iteration space on one device."""
+        question = self.question
+        return question.points(tuple([size_of(dim, question.radices) for dim in placement]))
 
     def _stages(self, parts: Atoms) -> bool:
         """Hand out given atoms.

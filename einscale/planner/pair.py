@@ -139,15 +139,22 @@ class _Asked:
         self.output, self.wanted, self.sizes, self.mesh, self.terms = output, wanted, sizes, mesh, terms
         self.digits = _digits(layouts, wanted, mesh)
         self.order = canonical_order(tensors, layouts, output, wanted, sizes, self.digits)
-        self.ways = prepared_ways(tensors, layouts, output, sizes, mesh, terms.network)
-        self._questions: dict[tuple[int, tuple[int, ...]], Question] = {}
+        ordered = tuple(tensors[k] for k in self.order), tuple(layouts[k] for k in self.order)
+        self.ways = prepared_ways(*ordered, output, sizes, mesh, terms.network)
+        self._questions: dict[tuple[int, bool], Question] = {}
+
+    def prepared(self, way: int) -> tuple[Prepared, ...]:
+        """The operands of one way, as written."""
+        place = {k: at for at, k in enumerate(self.order)}
+        return tuple(self.ways[way][place[k]] for k in range(len(place)))
 
     def question(self, way: int, *, written: bool = False) -> Question:
         """The question of one way, in canonical order or as written; made once."""
-        order = tuple(range(len(self.order))) if written else self.order
-        found = self._questions.get((way, order))
+        swapped = written and self.order != tuple(range(len(self.order)))
+        found = self._questions.get((way, swapped))
         if found is None:
-            found = self._questions[way, order] = self._put(tuple(self.ways[way][k] for k in order))
+            ordered = self.prepared(way) if swapped else self.ways[way]
+            found = self._questions[way, swapped] = self._put(ordered)
         return found
 
     def _put(self, ordered: tuple[Prepared, ...]) -> Question:
@@ -206,7 +213,7 @@ class _Asked:
 
     def plan(self, found: Found, pricing: Pricing | None) -> PlannedEinsum:
         """The plan of what was found; `pricing` of the search, if there was one just now."""
-        prepared = self.ways[found.way]
+        prepared = self.prepared(found.way)
         placement = found.placement
         canonical, question = self.question(found.way), self.question(found.way, written=True)
         if pricing is None or canonical is not question:

@@ -50,12 +50,14 @@ def random_question(
     letters = INDICES[: rng.randint(1, most_indices)]
     lengths = {letter: rng.choice(LENGTHS) for letter in letters}
     operands, used = [], []
+    free = set(mesh)  # a product of two sums is no sum of products: no two operands owe over one axis
     for k in range(rng.choice([1] + [2] * 3 + [3, 4][: max(0, most_operands - 2)]) if most_operands > 1 else 1):
         indices = rng.sample(letters, rng.randint(0, len(letters)))
         if indices and rng.random() < 0.08:
             indices.append(rng.choice(indices))
         used += [index for index in indices if index not in used]
-        operands.append(_tensor(rng, indices, mesh, lengths, f"T{k}", owed=True))
+        operands.append(_tensor(rng, indices, mesh, lengths, f"T{k}", free))
+        free -= set(re.findall(r"\w+", operands[-1].partition("{U:")[2]))
     output: str | None = None
     if rng.random() > 0.07:
         kept = [index for index in used if rng.random() < 0.5]
@@ -63,15 +65,15 @@ def random_question(
         if rng.random() < 0.25:
             output = " ".join([*kept, "?"])
         else:
-            output = _tensor(rng, kept, mesh, lengths, "out", owed=rng.random() < 0.3)
+            output = _tensor(rng, kept, mesh, lengths, "out", set(mesh) if rng.random() < 0.3 else set())
     sizes = {index: lengths[index] for index in used}
     return Asking(tuple(operands), output, mesh, sizes, rng.choice(CHIPS))
 
 
 def _tensor(
-    rng: random.Random, indices: list[str], mesh: dict[str, int], lengths: dict[str, int], name: str, *, owed: bool
+    rng: random.Random, indices: list[str], mesh: dict[str, int], lengths: dict[str, int], name: str, free: set[str]
 ) -> str:
-    """One tensor: each axis of the mesh divides a dim, is owed, or neither."""
+    """One tensor: each axis of the mesh divides a dim, is owed if it is free for that, or neither."""
     dims: dict[str, list[str]] = {index: [] for index in indices}
     owes = []
     axes = list(mesh)
@@ -82,7 +84,7 @@ def _tensor(
             index = rng.choice(indices)
             if indices.count(index) == 1 and prod(mesh[a] for a in dims[index]) * mesh[axis] <= lengths[index]:
                 dims[index].append(axis)
-        elif where < 0.6 and owed:
+        elif where < 0.6 and axis in free:
             owes.append(axis)
     words = ["/".join([index, *dims[index]]) for index in indices]
     if owes:

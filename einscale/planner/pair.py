@@ -39,6 +39,9 @@ GUESS = 0.05
 SMALL = 8.0
 """Times more work by time on a small mesh, where single digits are handed out."""
 
+FIRST_LOOK = 0.25
+"""Least share of the work allowed that each choice of sums to keep spends on whole axes by time."""
+
 KEEPS = 8
 """Most choices of which owed sums to keep through an einsum that are tried."""
 
@@ -377,7 +380,7 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
             f"no placement keeps within {limit} FLOPs per device", hint=f"the least attainable is {least}"
         )
     for _, placer, _ in placers:
-        placer.start(1 / len(placers))
+        placer.start(max(FIRST_LOOK, 1 / len(placers)))
     for _, placer, cap in placers:
         placer.finish(_lean(placer, cap, avoid) if by_time else None)
     if best.pricing is None:

@@ -112,10 +112,16 @@ def move_alone(step: Collective) -> Plan:
 def compute_dtype(tensors: Sequence[Tensor]) -> str:
     """Element type the chip multiplies in: the widest of the operands, to which the others are converted.
 
+    Of types of the same width a float goes before an integer, then the first in the alphabet: whichever operand has it.
+
     >>> compute_dtype([Tensor("x", ("i",), "bf16"), Tensor("w", ("i",), "int8")])
     'bf16'
     """
-    return max((tensor.dtype for tensor in tensors), key=lambda name: BITS[name])
+    return max((tensor.dtype for tensor in tensors), key=_width)
+
+
+def _width(dtype: str) -> tuple[int, bool, tuple[int, ...]]:
+    return BITS[dtype], "int" not in dtype, tuple(-ord(letter) for letter in dtype)
 
 
 def step_flops(step: LocalEinsum, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 from einscale.planner.objective import Objective
 from einscale.planner.question import Question, union
@@ -174,6 +175,11 @@ def _spread(result: dict[Counts, None], counts: Counts, rooms: Counts, radix: in
     place(0, 0, ())
 
 
+def _nothing(counts: Counts) -> object:
+    """What a scalar's bounds depend on."""
+    return ()
+
+
 class Part:
     """One tensor's share in the cost of a vector of counts: an operand on its way in, or the result on its way out.
 
@@ -193,6 +199,7 @@ class Part:
         "_far",
         "_floors",
         "_last",
+        "_pick",
         "_sizes",
         "_wanted",
         "contracted",
@@ -228,8 +235,9 @@ class Part:
         far = tuple(size_of(tuple(d for d in home if slow >> d & 1), radices) for home in homes)
         self._sizes = (every, far)
         self._due = (size_of(digits_in(due), radices), size_of(digits_in(due & slow), radices))
-        self._far: dict[Counts, float] = {}
-        self._floors: dict[tuple[Counts, float], int] = {}
+        self._far: dict[object, float] = {}
+        self._floors: dict[object, int] = {}
+        self._pick = itemgetter(*labels) if labels else _nothing
         self._last: tuple[Counts | None, float] = (None, 0.0)
         self._wanted = inside
 
@@ -262,20 +270,21 @@ class Part:
         wanted, joint, due = self.measures(counts, level)
         return devices * (due - 1) if self.free else floor_units(devices, wanted, joint, due)
 
-    def _key(self, counts: Counts) -> Counts:
+    def _key(self, counts: Counts) -> object:
         """What of the counts this tensor's bounds depend on."""
-        key = tuple([counts[k] for k in self.labels])
         if self.contracted is None:
-            return key
+            return self._pick(counts)
         due = 1
         for k in self.contracted:
             due *= counts[k]
-        return (*key, due)
+        return self._pick(counts), due
 
     def floor(self, counts: Counts, far: Counts | None, objective: Objective) -> int:
         """Least cost of this tensor under given counts; `far` are the counts of slow digits among them."""
         across = 0.0 if far is None else self.across(far)
-        key = (self._key(counts), across)
+        key = self._key(counts)
+        if across:
+            key = (key, across)
         found = self._floors.get(key)
         if found is None:
             found = self._floors[key] = objective.floor(self.volume, self.units(counts, 0), across)
@@ -357,6 +366,7 @@ def vectors(
     Where levels differ in speed the slow digits are handed out first: what crosses between domains is known then, and
     most of their vectors need no second look. `cut` grows where there are too many vectors to list.
     """
+    parts = sorted(parts, key=_volume)  # what costs much is looked at first
     every = (1 << len(question.radices)) - 1 & ~banned
     slow = objective.crossing & every
     if not slow:
@@ -395,6 +405,10 @@ def product_of(counts: Counts) -> int:
     for count in counts:
         result *= count
     return result
+
+
+def _volume(part: Part) -> int:
+    return -part.volume
 
 
 def _bound(vector: Vector) -> tuple[int, Counts, Counts]:

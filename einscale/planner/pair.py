@@ -19,7 +19,7 @@ from einscale.planner.canonical import canonical_order
 from einscale.planner.counts import classes_of, count_vectors, most_shards, single_digits
 from einscale.planner.emission import Prepared, assemble
 from einscale.planner.objective import Bytes, Objective, Seconds
-from einscale.planner.placing import ATOMS, Best, Divisions, Placer, divisions
+from einscale.planner.placing import ATOMS, Best, Divisions, Guess, Placer, divisions
 from einscale.planner.prepare import prepared_ways
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question, Wanted
@@ -38,6 +38,9 @@ GUESS = 0.05
 
 SMALL = 8.0
 """Times more work by time on a small mesh, where single digits are handed out."""
+
+FIRST_LOOK = 0.25
+"""Least share of the work allowed that each choice of sums to keep spends on whole axes by time."""
 
 KEEPS = 8
 """Most choices of which owed sums to keep through an einsum that are tried."""
@@ -139,15 +142,22 @@ class _Asked:
         self.output, self.wanted, self.sizes, self.mesh, self.terms = output, wanted, sizes, mesh, terms
         self.digits = _digits(layouts, wanted, mesh)
         self.order = canonical_order(tensors, layouts, output, wanted, sizes, self.digits)
-        self.ways = prepared_ways(tensors, layouts, output, sizes, mesh, terms.network)
-        self._questions: dict[tuple[int, tuple[int, ...]], Question] = {}
+        ordered = tuple(tensors[k] for k in self.order), tuple(layouts[k] for k in self.order)
+        self.ways = prepared_ways(*ordered, output, sizes, mesh, terms.network)
+        self._questions: dict[tuple[int, bool], Question] = {}
+
+    def prepared(self, way: int) -> tuple[Prepared, ...]:
+        """The operands of one way, as written."""
+        place = {k: at for at, k in enumerate(self.order)}
+        return tuple(self.ways[way][place[k]] for k in range(len(place)))
 
     def question(self, way: int, *, written: bool = False) -> Question:
         """The question of one way, in canonical order or as written; made once."""
-        order = tuple(range(len(self.order))) if written else self.order
-        found = self._questions.get((way, order))
+        swapped = written and self.order != tuple(range(len(self.order)))
+        found = self._questions.get((way, swapped))
         if found is None:
-            found = self._questions[way, order] = self._put(tuple(self.ways[way][k] for k in order))
+            ordered = self.prepared(way) if swapped else self.ways[way]
+            found = self._questions[way, swapped] = self._put(ordered)
         return found
 
     def _put(self, ordered: tuple[Prepared, ...]) -> Question:
@@ -206,7 +216,7 @@ class _Asked:
 
     def plan(self, found: Found, pricing: Pricing | None) -> PlannedEinsum:
         """The plan of what was found; `pricing` of the search, if there was one just now."""
-        prepared = self.ways[found.way]
+        prepared = self.prepared(found.way)
         placement = found.placement
         canonical, question = self.question(found.way), self.question(found.way, written=True)
         if pricing is None or canonical is not question:
@@ -346,20 +356,21 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
     if limit is None and not by_time and not alone:
         limit = _least_flops(asked)
     best: Best | None = None
-    way = 0
+    placers: list[tuple[int, Placer, _Cap]] = []
+    every = True
     for number in range(len(asked.ways)):
         question = asked.question(number)
         cap = _cap(question, asked.own_flops(number), limit)
         if cap is None:
             continue
-        objective = terms.objective(question, cap.most_points, asked.base(number))
-        small = by_time and len(question.radices) <= ATOMS
         if best is None:
+            small = by_time and len(question.radices) <= ATOMS
             best = Best((SMALL if small else 1.0) * terms.effort)
-        before = best.cost
-        _try(question, objective, cap, best, avoid, small)
-        if best.cost < before:
-            way = number
+        objective = terms.objective(question, cap.most_points, asked.base(number))
+        choices, complete = keeps(question)
+        every = every and complete
+        for kept in choices:
+            placers.append((number, Placer(question, kept, cap.needed, objective, best, avoid, cap.most), cap))
     if best is None:
         least = min(
             _fewest_points(question) * question.flops_factor + asked.own_flops(number)
@@ -368,29 +379,32 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
         raise InfeasibleError(
             f"no placement keeps within {limit} FLOPs per device", hint=f"the least attainable is {least}"
         )
+    for _, placer, _ in placers:
+        placer.start(max(FIRST_LOOK, 1 / len(placers)))
+    for _, placer, cap in placers:
+        placer.finish(_lean(placer, cap, avoid) if by_time else None)
     if best.pricing is None:
         raise PlanError("no placement was found within the search's bound on work")
-    exact = best.exact and not (by_time and len(asked.ways) > 1)
-    return Found(way, best.placement, best.pricing.kept, best.cost, exact, best.nodes + best.work + best.aside), best.pricing
+    exact = best.exact and every and not (by_time and len(asked.ways) > 1)
+    way = next(number for number, placer, _ in placers if placer.pricing is best.pricing)
+    work = best.nodes + best.work + best.aside
+    return Found(way, best.placement, best.pricing.kept, best.cost, exact, work), best.pricing
 
 
-def _try(
-    question: Question, objective: Objective, cap: _Cap, best: Best, avoid: frozenset[Divisions], small: bool
-) -> None:
-    """Improve on the best placement with every choice of sums to keep."""
-    choices, every = keeps(question)
-    best.exact = best.exact and every
-    for kept in choices:
+def _lean(placer: Placer, cap: _Cap, avoid: frozenset[Divisions]) -> Guess:
+    """What moves the fewest bytes is a good guess of what is fast."""
+    question, best = placer.question, placer.best
 
-        def lean(kept: tuple[int, ...] = kept) -> Placement | None:
-            """What moves the fewest bytes is a good guess of what is fast."""
-            found = Best(4 * GUESS if small else GUESS)
-            by_bytes = Bytes(question, cap.most_points)
-            Placer(question, kept, max(cap.needed, cap.most), by_bytes, found, avoid).run()
-            best.aside += found.work + found.nodes
-            return found.placement if found.pricing is not None else None
+    def guess() -> Placement | None:
+        found = Best(4 * GUESS if len(question.radices) <= ATOMS else GUESS)
+        by_bytes = Bytes(question, cap.most_points)
+        other = Placer(question, placer.pricing.kept, max(cap.needed, cap.most), by_bytes, found, avoid)
+        other.start(1.0)
+        other.finish()
+        best.aside += found.work + found.nodes
+        return found.placement if found.pricing is not None else None
 
-        Placer(question, kept, cap.needed, objective, best, avoid, cap.most).run(lean)
+    return guess
 
 
 def keeps(question: Question) -> tuple[list[tuple[int, ...]], bool]:

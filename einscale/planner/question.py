@@ -81,15 +81,16 @@ class Question:
         output: the result; `out_labels` numbers its indices.
         wanted: the output layout asked for, and the same in digits: `target` per dim (None: open), `owes`, a mask.
         names: the indices; `sizes` of them; `rooms`, numbers that any shard count worth a thought divides; `limits`,
-            those that the counts of the einsum itself divide: 1 where an operand repeats an index.
+            those that the counts of the einsum itself divide: 1 where an operand repeats an index. `even`: sizes padded to
+            what the given layouts need, and what shard counts must divide to pad them no further.
         flops_factor: FLOPs per point of the iteration space.
     """
 
     __slots__ = (
-        "_given",
         "contracted",
         "devices",
         "digits",
+        "even",
         "flops_factor",
         "homes",
         "limits",
@@ -151,11 +152,13 @@ class Question:
         for k, wanted in zip(self.out_labels, self.target, strict=True):
             if wanted is not None:
                 homes[k][wanted] = None
-        self._given = tuple(lcm(*(self.digits.size(dim) for dim in home)) if home else 1 for home in homes)
+        counts = tuple(lcm(*(self.digits.size(dim) for dim in home)) if home else 1 for home in homes)
         self.sizes = tuple(sizes[name] for name in self.names)
-        self.rooms = tuple(lcm(_room(n, self.radices), given) for n, given in zip(self.sizes, self._given, strict=True))
+        self.rooms = tuple(lcm(_room(n, self.radices), given) for n, given in zip(self.sizes, counts, strict=True))
         repeated = {k for label in labels for k in label if label.count(k) > 1}
         self.limits = tuple(1 if k in repeated else room for k, room in enumerate(self.rooms))
+        padded = tuple(-(-size // given) * given for size, given in zip(self.sizes, counts, strict=True))
+        self.even = (padded, tuple(gcd(size, limit) for size, limit in zip(padded, self.limits, strict=True)))
         self.homes = tuple(tuple(dim for dim in home if dim) for home in homes)
 
     def _measured(self, tensor: Tensor, labels: tuple[int, ...], sizes: Mapping[str, int]) -> Measured:
@@ -175,12 +178,6 @@ class Question:
         for size, count in zip(self.sizes, counts, strict=True):
             result *= -(-size // count)
         return result
-
-    @property
-    def even(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Sizes padded to what the given layouts need, and what shard counts must divide to pad them no further."""
-        padded = tuple(-(-size // given) * given for size, given in zip(self.sizes, self._given, strict=True))
-        return padded, tuple(gcd(size, limit) for size, limit in zip(padded, self.limits, strict=True))
 
     def operand_dims(self, operand: Operand, placement: Placement) -> Dims:
         """How a placement divides an operand."""

@@ -48,7 +48,7 @@ def answered(
     path, groups = _asked(source, target, radices, most, terms, make, apart, idle=False)
     looked = path.until(most)
     exact = path.exact or len(looked) < len(path.looked)
-    if idle and not path.met and path.cost < most:
+    if idle and not path.met:
         less = min(most, path.cost)
         other, other_groups = _asked(source, target, radices, less, terms, make, apart, idle=True)
         further = other.until(less)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from einscale.api.notation import convert as convert
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
+    from einscale.api.shard import ShardResult as ShardResult
+    from einscale.api.shard import shard as shard
     from einscale.api.train import TrainResult as TrainResult
     from einscale.api.train import train_step as train_step
     from einscale.errors import EinscaleError as EinscaleError
@@ -66,6 +68,7 @@ _HOMES = {
     "api.layer": ("LayerResult", "layer"),
     "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
+    "api.shard": ("ShardResult", "shard"),
     "api.train": ("TrainResult", "train_step"),
     "errors": (
         "EinscaleError",
@@ -109,6 +112,7 @@ __all__ = [
     "PrefillResult",
     "ProgramError",
     "ScheduleError",
+    "ShardResult",
     "SizeError",
     "StrategyError",
     "TrainResult",
@@ -131,6 +135,7 @@ __all__ = [
     "parse_spec",
     "plan",
     "prefill",
+    "shard",
     "train_step",
 ]
 

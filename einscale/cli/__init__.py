@@ -24,6 +24,7 @@ COMMANDS = {
     "infer": ("infer", "Price requests: prefill, decode, memory, throughput, money."),
     "plan": ("plan", "Plan one sharded einsum and price it."),
     "explain": ("plan", "Plan one sharded einsum and say why."),
+    "shard": ("shard", "Draw who holds which part of a tensor."),
     "notation": ("notation", "Write a spec in every notation; decode XLA's warnings."),
     "program": ("models", "Print a model's programs as text."),
     "model": ("models", "Count a model's parameters."),

@@ -118,7 +118,7 @@ def _flat_rows(table: Table) -> list[dict[str, Cell]]:
             }
             continue
         section = "" if row.role == "total" else " / ".join(str(text) for text in sections.values())
-        place = {"table": table.name, "section": section, "role": row.role, "level": row.level}
+        place: dict[str, Cell] = {"table": table.name, "section": section, "role": row.role, "level": row.level}
         rows.append({**place, **dict(zip(_keys(table), row.cells, strict=True))})
     return rows
 

@@ -120,7 +120,7 @@ def shard(
     12
 
     Args:
-        layout: text in slash notation (`"B/x F/y"`, `"x: fp8[B=8/x F] {U:y}"`) or another dialect, or an object: a
+        layout: text in slash notation (`"B/x F/y"`, `"x: fp8[B=8/x F {U:y}]"`) or another dialect, or an object: a
             `PartitionSpec`, a `NamedSharding`, placements, a `DTensor`, a `jax.Array`.
         mesh: its axes, major to minor: text, a mapping, or a mesh of einscale, JAX or PyTorch. An object may have one.
         sizes: index -> size, beside those the text writes; the picture counts parts where one is missing.

@@ -32,6 +32,7 @@ COMMANDS = {
     "strategies": ("strategies", "List the strategies known by name, or show one."),
     "hardware": ("hardware", "List the hardware known by name, or show one system."),
     "collective": ("collective", "Price one collective on its own, over algorithms and sizes."),
+    "schema": ("schema", "Print the JSON Schema of a document."),
 }
 """Command -> (the module of this package that has a function of that name, one line for the overview)."""
 

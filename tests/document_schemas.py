@@ -43,6 +43,7 @@ QUESTIONS = (
     "infer llama3-70b --mesh model=8 --batch 64 --disaggregate model=4 --link 25GB/s --price-per-hour 2"
     " --prefill-price-per-hour 3",
     "infer llama3-70b --mesh model=1",
+    "infer llama3-70b --mesh model=2 --disaggregate model=2",
     "infer deepseek-v2-lite --mesh data=2,expert=4 --batch 64 --precision bf16,kv_cache=fp8",
     "infer qwen3-next-80b-a3b --mesh model=4 --batch 4 --execution eager",
     "shard 'x: fp8[B/x S F/z {U:y}]' --mesh x=4@ib,y=2,z=2,w=2 -s B=10,S=8,F=4 --hardware h100",
@@ -75,6 +76,10 @@ QUESTIONS = (
     "strategies guarded.toml",
     "hardware cluster.toml",
     "hardware --check cluster.toml",
+    "model own.ein",
+    "layer own.ein --mesh data=2 --shard b=data",
+    "compare own.ein dp zero1 --mesh data=2",
+    "train own.ein --mesh data=2",
     "notation @warning.txt --mesh x=4,y=2",
     "notation \"P('x', reduced={'y'})\" --mesh x=4,y=2",
     "layer llama3-70b --mesh data=8,model=8 --strategy megatron-sp --free",
@@ -90,7 +95,8 @@ FILES = {
     ),
     "warning.txt": (
         "W1122 23:04:58.189800 spmd_partitioner.cc:656] [SPMD] Involuntary full rematerialization. The compiler cannot"
-        " go from sharding {devices=[2,1,4]<=[4,2]T(1,0)} to {devices=[1,8,1]<=[8]} efficiently for HLO operation %add.2 ="
+        " go from sharding {devices=[2,1,4]<=[4,2]T(1,0)} to {devices=[1,8,1]<=[8]} efficiently for HLO operation"
+        " %add.2 ="
         " f32[8,16,4]{2,1,0} add(%param, %param), sharding={devices=[2,1,4]<=[4,2]T(1,0)}, metadata={op_name="
         '"jit(f)/add" stack_frame_id=2}. As the last resort, SPMD will replicate the tensor and then partition it.'
     ),
@@ -135,6 +141,7 @@ def documents() -> Iterator[dict[str, Any]]:
     with TemporaryDirectory() as folder, chdir(folder):
         for name, text in FILES.items():
             Path(name).write_text(text, encoding="utf-8")
+        Path("own.ein").write_text(run_command("program gpt2 --layer block").out, encoding="utf-8")
         for question in QUESTIONS:
             outcome = run_command(f"{question} --json", checked=False)
             assert outcome.status in (0, 1), f"{question}\n{outcome.err}"

@@ -109,7 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     from einscale.cli.application import application
 
-    command: Any = get_command(application([name] if name in COMMANDS else list(COMMANDS)))
+    command: Any = get_command(application([name]) if name in COMMANDS else application(COMMANDS, listed=True))
     status = command.main(
         args=arguments or ["--help"], prog_name="einscale", standalone_mode=False, **_defaults(command, name, arguments)
     )
@@ -126,7 +126,10 @@ def _defaults(command: Any, name: str | None, arguments: list[str]) -> dict[str,
 
     options = {
         flag.removeprefix("--"): settings.Option(
-            parameter.name, bool(getattr(parameter, "is_flag", False)), bool(getattr(parameter, "multiple", False))
+            parameter.name,
+            flag=bool(getattr(parameter, "is_flag", False)),
+            several=bool(getattr(parameter, "multiple", False)),
+            variable=parameter.envvar or "",
         )
         for parameter in command.commands[name].params
         for flag in parameter.opts
@@ -136,7 +139,7 @@ def _defaults(command: Any, name: str | None, arguments: list[str]) -> dict[str,
     if not chosen:
         return {}
     values = {key: list(one.value) if isinstance(one.value, tuple) else one.value for key, one in chosen.items()}
-    return {"default_map": {name: values}, "obj": {settings.FILES: chosen}}
+    return {"default_map": {name: values}, "obj": {settings.DEFAULTS: chosen}}
 
 
 def _command_name(arguments: list[str]) -> str | None:

@@ -23,6 +23,9 @@ MOST_SLICES = 4
 MOST_NAMED = 4
 """Devices, or runs of them, that a cell names."""
 
+MOST_SIGNS = 26
+"""Signs in a cell at most, so that two cells and a label fit into 80 columns."""
+
 DIMS = (
     Column("dim", "dim"),
     Column("size", "size", "integer"),
@@ -157,7 +160,8 @@ def _holders(part: Part) -> str:
     """Who holds a part: copies between commas, devices of one sum between `+`."""
     if all(len(copy) == 1 for copy in part.copies):
         return _few(_runs([copy[0] for copy in part.copies]), len(part.devices))
-    return _few(["+".join(map(str, copy)) if len(copy) <= MOST_NAMED else _sum(copy) for copy in part.copies], 0)
+    sums = ["+".join(map(str, copy)) if len(copy) <= MOST_NAMED else _sum(copy) for copy in part.copies]
+    return _few(sums, len(part.copies))
 
 
 def _sum(copy: tuple[int, ...]) -> str:
@@ -181,10 +185,14 @@ def _runs(devices: Sequence[int]) -> list[str]:
 
 
 def _few(words: list[str], count: int) -> str:
-    """The words, or the first of them and how many there are."""
-    if len(words) <= MOST_NAMED:
-        return ",".join(words)
-    return ",".join(words[: MOST_NAMED - 1]) + f",… ({count or len(words)})"
+    """The words, or as many of the first as a cell has room for, and how many devices or copies there are."""
+    whole = ",".join(words)
+    if len(words) <= MOST_NAMED and len(whole) <= MOST_SIGNS:
+        return whole
+    shown = words[: MOST_NAMED - 1]
+    while len(shown) > 1 and len(",".join(shown)) > MOST_SIGNS - 8:
+        shown.pop()
+    return ",".join(shown) + f",… ({count})"
 
 
 def _dim_rows(placement: Placement) -> tuple[Row, ...]:

@@ -134,8 +134,8 @@ def test_options_that_repeat_flags_and_other_commands(folder: Path) -> None:
     ],
 )
 def test_what_is_not_understood_is_underlined(folder: Path, text: str, message: str) -> None:
-    file = write(folder / "einscale.toml", text)
-    assert refused(run_command(*LAYER)).replace(str(file), "FILE").startswith(message)
+    write(folder / "einscale.toml", text)
+    assert refused(run_command(*LAYER)).replace("einscale.toml", "FILE").startswith(message)
 
 
 def test_an_option_that_cannot_be_is_the_commands_own_error(folder: Path) -> None:
@@ -143,7 +143,7 @@ def test_an_option_that_cannot_be_is_the_commands_own_error(folder: Path) -> Non
     outcome = run_command(*LAYER)
     assert outcome.status == 2
     assert outcome.err.splitlines()[:2] == [
-        f"note: --hardware h10, from {folder / 'einscale.toml'}",
+        "note: --hardware h10, from einscale.toml",
         "error: unknown hardware `h10`",
     ]
 

@@ -136,7 +136,7 @@ def defaults(command: str, options: Mapping[str, Option], commands: tuple[str, .
             for key, value in values.items():
                 option = options.get(key.replace("_", "-"))
                 if option is not None and key not in NEVER:
-                    chosen[option.name] = Default(_value(document, table, key, value, option), str(path))
+                    chosen[option.name] = Default(_value(document, table, key, value, option), shown(path))
                 elif table:
                     known = sorted(name for name in options if name not in NEVER)
                     raise _fault(document, table, key, f"`{command}` has no option `{key}`", known, "its options are")
@@ -189,6 +189,12 @@ def _shown(flag: str, value: Any) -> str:
     return " ".join(f"{flag} {one}" for one in (value if isinstance(value, list | tuple) else [value]))
 
 
+def shown(path: Path) -> str:
+    """A file's path as someone in the current directory would write it."""
+    folder = _folder()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
 def _folder() -> Path:
     """The current directory; one that was removed holds nothing."""
     try:
@@ -209,14 +215,16 @@ def _read(path: Path) -> Document:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read `{path}`: {reason}") from error
+        raise UsageError(f"cannot read `{shown(path)}`: {reason}") from error
     try:
         return Document(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+), column (\d+)", str(error))
         span = _place(text, int(found[1]), int(found[2])) if found else None
         reason = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise UsageError(f"`{path}` is no TOML: {reason[:1].lower()}{reason[1:]}", text=text, span=span) from error
+        raise UsageError(
+            f"`{shown(path)}` is no TOML: {reason[:1].lower()}{reason[1:]}", text=text, span=span
+        ) from error
 
 
 def _place(text: str, line: int, column: int) -> tuple[int, int]:
@@ -273,7 +281,7 @@ def _fault(
 ) -> UsageError:
     """An error that underlines a key, or the name of a table where no key is given."""
     return UsageError(
-        f"{message} (in {document.path})",
+        f"{message} (in {shown(document.path)})",
         text=document.text,
         span=_find(document.text, table, key),
         expected=expected or None,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from einscale.api.notation import convert as convert
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
+    from einscale.api.shard import ShardResult as ShardResult
+    from einscale.api.shard import shard as shard
     from einscale.api.train import TrainResult as TrainResult
     from einscale.api.train import train_step as train_step
     from einscale.errors import EinscaleError as EinscaleError
@@ -67,6 +69,7 @@ _HOMES = {
     "api.many": ("PriceColumns", "price_many"),
     "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
+    "api.shard": ("ShardResult", "shard"),
     "api.train": ("TrainRequest", "TrainResult", "train_step"),
     "errors": (
         "EinscaleError",
@@ -111,6 +114,7 @@ __all__ = [
     "PriceColumns",
     "ProgramError",
     "ScheduleError",
+    "ShardResult",
     "SizeError",
     "StrategyError",
     "TrainRequest",
@@ -135,6 +139,7 @@ __all__ = [
     "plan",
     "prefill",
     "price_many",
+    "shard",
     "train_step",
 ]
 

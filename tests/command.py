@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from unittest import mock
+
+from document_schemas import check
 
 from einscale.cli import run
 
@@ -67,6 +70,7 @@ def run_command(
     terminal: int | None = None,
     encoding: str = "utf-8",
     env: dict[str, str] | None = None,
+    checked: bool = True,
 ) -> Outcome:
     """Run `einscale ARGUMENTS`; one argument is split as a shell would.
 
@@ -76,13 +80,17 @@ def run_command(
         terminal: columns of the terminal stdout pretends to be; None for a pipe.
         encoding: of stdout and stderr.
         env: further environment variables.
+        checked: a JSON document on stdout must be as its published schema says.
     """
     words = shlex.split(arguments[0]) if len(arguments) == 1 else list(arguments)
     out, err = Stream(encoding, terminal is not None), Stream(encoding, False)
     source = io.TextIOWrapper(io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin), encoding="utf-8")
     with _environment(terminal, env or {}), mock.patch.multiple(sys, stdout=out, stderr=err, stdin=source):
         status = run(words)
-    return Outcome(status, out.text(), err.text())
+    outcome = Outcome(status, out.text(), err.text())
+    if checked and outcome.out.startswith('{\n  "schema_version"'):
+        check(json.loads(outcome.out))
+    return outcome
 
 
 def read_csv(text: str) -> list[dict[str, str]]:

@@ -45,7 +45,7 @@ def test_every_form(line: str, tmp_path: Path) -> None:
 
 def test_the_list_has_one_line_for_each_system() -> None:
     lines = run_command("hardware", terminal=80, env={"NO_COLOR": "1"}).out.splitlines()
-    assert " ".join(lines[2].split()) == "a100-40gb bf16 312 40 GB 1,555 nvlink 300 (of 8), ib 25"
+    assert " ".join(lines[2].split()) == "a100-40gb bf16 312 40 1,555 nvlink 300 (of 8), ib 25"
     table = lines[2 : lines.index("")]
     assert len(table) == len(json.loads(run_command("hardware --json").out)["systems"])
 

@@ -47,6 +47,17 @@ def test_tables_in_a_pipe_import_nothing_heavy(arguments: list[str]) -> None:
     assert not imported(arguments) & {*HEAVY, "rich"}
 
 
+@pytest.mark.parametrize(
+    "line", ["einscale layer gpt", "einscale train gpt2 --precision m", "einscale plan x --hardware h", "einscale la"]
+)
+def test_completion_imports_nothing_heavy(line: str) -> None:
+    words = line.split(" ")
+    variables = {"_EINSCALE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    found = imported([], before=f"import os; os.environ.update({variables!r})")
+    assert not found & {*HEAVY, "rich"}
+    assert not {name for name in found if name.startswith(("einscale.models", "einscale.api", "einscale.program"))}
+
+
 def test_the_check_can_fail() -> None:
     assert {"numpy", "rich"} <= imported(["--version"], before="import numpy, rich.console")
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "infer": ("infer", "Price requests: prefill, decode, memory, throughput, money."),
     "plan": ("plan", "Plan one sharded einsum and price it."),
     "explain": ("plan", "Plan one sharded einsum and say why."),
+    "shard": ("shard", "Draw who holds which part of a tensor."),
     "notation": ("notation", "Write a spec in every notation; decode XLA's warnings."),
     "program": ("models", "Print a model's programs as text."),
     "model": ("models", "Count a model's parameters."),
@@ -31,6 +32,7 @@ COMMANDS = {
     "strategies": ("strategies", "List the strategies known by name, or show one."),
     "hardware": ("hardware", "List the hardware known by name, or show one system."),
     "collective": ("collective", "Price one collective on its own, over algorithms and sizes."),
+    "schema": ("schema", "Print the JSON Schema of a document."),
 }
 """Command -> (the module of this package that has a function of that name, one line for the overview)."""
 
@@ -107,7 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     from einscale.cli.application import application
 
-    command: Any = get_command(application([name] if name in COMMANDS else list(COMMANDS)))
+    command: Any = get_command(application([name]) if name in COMMANDS else application(COMMANDS, listed=True))
     status = command.main(
         args=arguments or ["--help"], prog_name="einscale", standalone_mode=False, **_defaults(command, name, arguments)
     )
@@ -124,7 +126,10 @@ def _defaults(command: Any, name: str | None, arguments: list[str]) -> dict[str,
 
     options = {
         flag.removeprefix("--"): settings.Option(
-            parameter.name, bool(getattr(parameter, "is_flag", False)), bool(getattr(parameter, "multiple", False))
+            parameter.name,
+            flag=bool(getattr(parameter, "is_flag", False)),
+            several=bool(getattr(parameter, "multiple", False)),
+            variable=parameter.envvar or "",
         )
         for parameter in command.commands[name].params
         for flag in parameter.opts
@@ -134,7 +139,7 @@ def _defaults(command: Any, name: str | None, arguments: list[str]) -> dict[str,
     if not chosen:
         return {}
     values = {key: list(one.value) if isinstance(one.value, tuple) else one.value for key, one in chosen.items()}
-    return {"default_map": {name: values}, "obj": {settings.FILES: chosen}}
+    return {"default_map": {name: values}, "obj": {settings.DEFAULTS: chosen}}
 
 
 def _command_name(arguments: list[str]) -> str | None:

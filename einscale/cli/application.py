@@ -17,8 +17,13 @@ EPILOGUE = (
 )
 
 
-def application(names: Iterable[str]) -> typer.Typer:
-    """A typer application that has the named commands; the modules of the others are not imported."""
+def application(names: Iterable[str], *, listed: bool = False) -> typer.Typer:
+    """A typer application that has the named commands; the modules of the others are not imported.
+
+    Args:
+        names: of `COMMANDS`.
+        listed: the commands are only named, as in an overview, and none of their modules is imported.
+    """
     app = typer.Typer(
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -28,9 +33,13 @@ def application(names: Iterable[str]) -> typer.Typer:
     app.callback()(_options)
     for name in names:
         module, summary = COMMANDS[name]
-        function = getattr(import_module(f"einscale.cli.{module}"), name)
+        function = _unloaded if listed else getattr(import_module(f"einscale.cli.{module}"), name)
         app.command(name, short_help=summary)(function)
     return app
+
+
+def _unloaded() -> None:
+    """Stands for a command in an overview."""
 
 
 def _options(

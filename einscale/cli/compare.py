@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from einscale.report.table import Report
 
 
-class Compared(Options):
+class Compared(Options, frozen=True, kw_only=True):
     """A model, and what it is compared under."""
 
     model: ModelName

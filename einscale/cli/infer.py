@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from einscale.report.table import Report
 
 
-class Requests(Options):
+class Requests(Options, frozen=True, kw_only=True):
     """What is asked of the instance."""
 
     batch: Annotated[
@@ -52,7 +52,7 @@ class Requests(Options):
         }
 
 
-class Running(Options):
+class Running(Options, frozen=True, kw_only=True):
     """How an instance runs."""
 
     chunk: Annotated[
@@ -97,7 +97,7 @@ class Running(Options):
         }
 
 
-class Ways(Options):
+class Ways(Options, frozen=True, kw_only=True):
     """Other ways to serve: a draft that guesses, prefill on its own instances. Messages of the library name these."""
 
     speculative: Annotated[

@@ -8,7 +8,7 @@ import typer
 
 from einscale.cli import complete
 from einscale.cli.groups import command
-from einscale.cli.options import MeshOrNone, Output
+from einscale.cli.options import Indices, MeshOrNone, Output
 
 Source = Annotated[
     str,
@@ -26,10 +26,6 @@ Syntax = Annotated[
         help="Its notation where it cannot be told: slash, numpy, book, jax, dtensor, ...",
         autocompletion=complete.dialects,
     ),
-]
-Indices = Annotated[
-    str | None,
-    typer.Option("--indices", metavar="NAMES", help="Names of the tensor's dims, with sizes if you like: 'B=32 S D'."),
 ]
 
 

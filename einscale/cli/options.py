@@ -116,6 +116,10 @@ Syntax: TypeAlias = Annotated[
         autocompletion=complete.dialects,
     ),
 ]
+Indices: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--indices", metavar="NAMES", help="Names of the tensor's dims, with sizes if you like: 'B=32 S D'."),
+]
 Batch: TypeAlias = Annotated[
     str | None,
     typer.Option("--batch", metavar="INT", help="Sequences in the global batch; else one microbatch for each replica."),
@@ -203,7 +207,7 @@ Pager: TypeAlias = Annotated[
 ]
 
 
-class Manner(Options):
+class Manner(Options, frozen=True, kw_only=True):
     """How a command talks: every command has these."""
 
     color: Color = "auto"
@@ -217,7 +221,7 @@ class Manner(Options):
         return choose(color=self.color, quiet=self.quiet, pager=self.pager)
 
 
-class Output(Options):
+class Output(Options, frozen=True, kw_only=True):
     """How an answer leaves the program."""
 
     as_json: Json = False
@@ -245,7 +249,7 @@ class Output(Options):
         )
 
 
-class Question(Options):
+class Question(Options, frozen=True, kw_only=True):
     """One sharded einsum, on a mesh."""
 
     spec: Spec
@@ -275,7 +279,7 @@ class Question(Options):
         }
 
 
-class Placed(Options):
+class Placed(Options, frozen=True, kw_only=True):
     """A model on a mesh under a strategy."""
 
     model: ModelName
@@ -299,7 +303,7 @@ class Placed(Options):
         }
 
 
-class Work(Options):
+class Work(Options, frozen=True, kw_only=True):
     """What layers are priced at."""
 
     batch: Batch = None

@@ -42,6 +42,8 @@ ASCII = str.maketrans(
         "⌉": ")",
         "Σ": "sum",
         "—": "-",
+        "│": "|",
+        **dict.fromkeys("┌┬┐├┼┤└┴┘", "+"),
     }
 )
 """What to write on a stream that has no such letters."""

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import typer
 
 FILE = "einscale.toml"
-FILES = "einscale.cli.settings"
-"""Where a context keeps the defaults that files give."""
+DEFAULTS = "einscale.cli.settings"
+"""Where a context keeps the user's defaults."""
 
 VARIABLE = "EINSCALE_CONFIG"
 """Names a file to read instead of those that would be found; empty: read none."""
@@ -50,11 +50,11 @@ class Default(Struct, frozen=True):
 
     Args:
         value: text, a flag, or several texts.
-        source: the file it comes from.
+        source: where it comes from, in words.
     """
 
     value: str | bool | tuple[str, ...]
-    source: Path
+    source: str
 
 
 class Option(Struct, frozen=True):
@@ -64,11 +64,13 @@ class Option(Struct, frozen=True):
         name: of the parameter.
         flag: it is on or off.
         several: it may be given several times.
+        variable: the environment variable that may hold it, "" for none.
     """
 
     name: str
     flag: bool
     several: bool
+    variable: str = ""
 
 
 class Document(Struct, frozen=True):
@@ -114,7 +116,7 @@ def config_files(folder: Path) -> tuple[Path, ...]:
 
 
 def defaults(command: str, options: Mapping[str, Option], commands: tuple[str, ...]) -> dict[str, Default]:
-    """Option (by the name of its parameter) -> its default from the files, where one has it.
+    """Option (by the name of its parameter) -> its default from the environment or the files, where one has it.
 
     Args:
         command: the one that runs.
@@ -134,10 +136,13 @@ def defaults(command: str, options: Mapping[str, Option], commands: tuple[str, .
             for key, value in values.items():
                 option = options.get(key.replace("_", "-"))
                 if option is not None and key not in NEVER:
-                    chosen[option.name] = Default(_value(document, table, key, value, option), path)
+                    chosen[option.name] = Default(_value(document, table, key, value, option), shown(path))
                 elif table:
                     known = sorted(name for name in options if name not in NEVER)
                     raise _fault(document, table, key, f"`{command}` has no option `{key}`", known, "its options are")
+    for option in options.values():
+        if os.environ.get(option.variable):
+            chosen[option.name] = Default(os.environ[option.variable], f"the environment variable {option.variable}")
     return chosen
 
 
@@ -167,18 +172,13 @@ def announce(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
 
 def _notes(context: typer.Context, values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
     """One line for each default that comes from the environment or from a file."""
-    files: dict[str, Default] = (context.find_root().obj or {}).get(FILES, {})
+    defaults: dict[str, Default] = (context.find_root().obj or {}).get(DEFAULTS, {})
     lines: list[str] = []
     for parameter in context.command.params:
         name = parameter.name or ""
         flag = max(parameter.opts, key=len)
-        if name in LOOKS or name not in values:
-            continue
-        shown = _shown(flag, values[name])
-        if sources[name] == "ENVIRONMENT":
-            lines.append(f"note: {shown}, from the environment variable {parameter.envvar}\n")
-        elif sources[name] == "DEFAULT_MAP" and name in files:
-            lines.append(f"note: {shown}, from {files[name].source}\n")
+        if name in defaults and name not in LOOKS and sources[name] in ("ENVIRONMENT", "DEFAULT_MAP"):
+            lines.append(f"note: {_shown(flag, values[name])}, from {defaults[name].source}\n")
     return lines
 
 
@@ -187,6 +187,12 @@ def _shown(flag: str, value: Any) -> str:
     if isinstance(value, bool):
         return flag if value else f"{flag} is off"
     return " ".join(f"{flag} {one}" for one in (value if isinstance(value, list | tuple) else [value]))
+
+
+def shown(path: Path) -> str:
+    """A file's path as someone in the current directory would write it."""
+    folder = _folder()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _folder() -> Path:
@@ -209,14 +215,16 @@ def _read(path: Path) -> Document:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read `{path}`: {reason}") from error
+        raise UsageError(f"cannot read `{shown(path)}`: {reason}") from error
     try:
         return Document(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+), column (\d+)", str(error))
         span = _place(text, int(found[1]), int(found[2])) if found else None
         reason = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise UsageError(f"`{path}` is no TOML: {reason[:1].lower()}{reason[1:]}", text=text, span=span) from error
+        raise UsageError(
+            f"`{shown(path)}` is no TOML: {reason[:1].lower()}{reason[1:]}", text=text, span=span
+        ) from error
 
 
 def _place(text: str, line: int, column: int) -> tuple[int, int]:
@@ -273,7 +281,7 @@ def _fault(
 ) -> UsageError:
     """An error that underlines a key, or the name of a table where no key is given."""
     return UsageError(
-        f"{message} (in {document.path})",
+        f"{message} (in {shown(document.path)})",
         text=document.text,
         span=_find(document.text, table, key),
         expected=expected or None,

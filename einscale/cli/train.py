@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from einscale.train import Advice, TrainReport
 
 
-class Pipeline(Options):
+class Pipeline(Options, frozen=True, kw_only=True):
     """The batch, and how it runs through the stages."""
 
     batch: Batch = None
@@ -72,7 +72,7 @@ class Pipeline(Options):
         }
 
 
-class State(Options):
+class State(Options, frozen=True, kw_only=True):
     """What is kept, in which element types, where, and what is hidden or computed again."""
 
     precision: PrecisionName = "bf16"
@@ -165,7 +165,7 @@ class State(Options):
         }
 
 
-class Run(Options):
+class Run(Options, frozen=True, kw_only=True):
     """The whole run of which the step is one."""
 
     price_per_hour: Price = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from einscale.errors import UsageError, did_you_mean
-from einscale.report.table import Cell, Picture, Report, Row, Table, format_cell, numeric
+from einscale.report.table import Cell, Picture, Report, Row, Table, numeric
 
 
 def render_markdown(report: Report, *, units: str = "iec") -> str:
@@ -53,9 +53,7 @@ def _markdown_table(table: Table, units: str) -> str:
 
 
 def _markdown_cells(table: Table, row: Row, units: str) -> list[str]:
-    cells = [
-        _escape(format_cell(cell, column.kind, units)) for cell, column in zip(row.cells, table.columns, strict=True)
-    ]
+    cells = [_escape(column.text(cell, units)) for cell, column in zip(row.cells, table.columns, strict=True)]
     if row.role in ("section", "subtotal", "total"):
         cells = [f"**{cell}**" if cell else "" for cell in cells]
     if row.level:
@@ -118,7 +116,7 @@ def _flat_rows(table: Table) -> list[dict[str, Cell]]:
             }
             continue
         section = "" if row.role == "total" else " / ".join(str(text) for text in sections.values())
-        place = {"table": table.name, "section": section, "role": row.role, "level": row.level}
+        place: dict[str, Cell] = {"table": table.name, "section": section, "role": row.role, "level": row.level}
         rows.append({**place, **dict(zip(_keys(table), row.cells, strict=True))})
     return rows
 

@@ -13,9 +13,9 @@ from einscale.units import format_seconds
 SYSTEMS = (
     Column("name", "hardware"),
     Column("dtype", "dtype"),
-    Column("tflops", "TFLOP/s", "integer"),
-    Column("memory", "memory", "text"),
-    Column("memory_gb_per_s", "GB/s", "integer"),
+    Column("flops_per_second", "TFLOP/s", "integer", scale=10**12),
+    Column("memory_bytes", "mem, GB", "integer", scale=10**9),
+    Column("memory_bytes_per_second", "GB/s", "integer", scale=10**9),
     Column("network", "network, GB/s", wrap=True),
 )
 
@@ -42,17 +42,12 @@ def _system_row(system: System) -> Row:
         (
             system.name,
             rate.dtype,
-            _whole(rate.datasheet / 1e12),
-            f"{chip.memory.value:g} {chip.memory.unit}",
-            _whole(chip.memory_bandwidth.datasheet / 1e9),
+            rate.datasheet,
+            chip.memory_bytes,
+            chip.memory_bandwidth.datasheet,
             network,
         )
     )
-
-
-def _whole(value: float) -> Cell:
-    """A number without a useless `.0`."""
-    return int(value) if value == int(value) else value
 
 
 def _links(level: Level) -> str:

@@ -43,6 +43,7 @@ class Column(Struct, frozen=True):
             change, written with its sign and left empty where it is nothing.
         detail: where a table is drawn its cells go on lines of their own below the row; Markdown and CSV keep a column.
         wrap: a text column that may be broken over lines where the terminal is narrow.
+        scale: people read cells divided by it, where the title names a unit of its own (TFLOP/s).
     """
 
     key: str
@@ -50,6 +51,18 @@ class Column(Struct, frozen=True):
     kind: str = "text"
     detail: bool = False
     wrap: bool = False
+    scale: int = 1
+
+    def text(self, value: Cell, units: str = "iec") -> str:
+        """A cell of this column as a person reads it.
+
+        >>> Column("flops_per_second", "TFLOP/s", "integer", scale=10**12).text(312 * 10**12)
+        '312'
+        """
+        if self.scale == 1 or value is None or isinstance(value, str):
+            return format_cell(value, self.kind, units)
+        scaled = float(f"{value / self.scale:.5g}")
+        return format_cell(int(scaled) if scaled == int(scaled) else scaled, self.kind, units)
 
 
 class Row(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from einscale.report.table import Column, Report, Row, Table, format_cell, numeric
+from einscale.report.table import Column, Report, Row, Table, numeric
 
 Line: TypeAlias = tuple[tuple[str, str], ...]
 """Pieces of one line: (text, style), where a style is one of `STYLES`, or `cell` and a number."""
@@ -49,9 +49,7 @@ def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -
     """The lines of one table: title, header, rule, rows with their details below them."""
     shown = [number for number, column in enumerate(table.columns) if not column.detail]
     details = [number for number, column in enumerate(table.columns) if column.detail]
-    texts = [
-        [format_cell(cell, c.kind, units) for cell, c in zip(r.cells, table.columns, strict=True)] for r in table.rows
-    ]
+    texts = [[c.text(cell, units) for cell, c in zip(r.cells, table.columns, strict=True)] for r in table.rows]
     widths = _fit(table, texts, shown, width)
     total = sum(widths.values()) + GAP * (len(shown) - 1)
     lines: list[Line] = _paragraph(table.title, width, "title", 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from msgspec import Struct
@@ -10,7 +10,7 @@ from msgspec import Struct
 from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.numeric import Number, largest, truncate, where
-from einscale.schedule import Task, order
+from einscale.schedule import AliveForm, Task, alive_forms, order
 from einscale.schedule.orders import enough_microbatches
 from einscale.train.cells import LayerCell
 from einscale.train.parts import MemoryPart
@@ -31,24 +31,8 @@ def stage_tasks(schedule: str, stages: int, chunks: int, microbatches: int, devi
     return order(schedule, stages, few, chunks)[device]
 
 
-@lru_cache(maxsize=65536)
-def _alive_chunks(
-    schedule: str, stages: int, chunks: int, microbatches: int, device: int
-) -> tuple[tuple[tuple[tuple[int, int], ...], int], ...]:
-    """At every backward task of a device: (chunk, microbatches of it alive) for its chunks, and the chunk at work."""
-    return tuple(dict.fromkeys(_walked(stage_tasks(schedule, stages, chunks, microbatches, device))))
-
-
-def _walked(tasks: Sequence[Task]) -> Iterator[tuple[tuple[tuple[int, int], ...], int]]:
-    alive = dict.fromkeys((task.chunk for task in tasks), 0)
-    split = {(task.microbatch, task.chunk) for task in tasks if task.kind == "W"}
-    for task in tasks:
-        if task.kind == "F":
-            alive[task.chunk] += 1
-        if task.kind == "B":
-            yield tuple(alive.items()), task.chunk
-        if task.kind == ("W" if (task.microbatch, task.chunk) in split else "B"):
-            alive[task.chunk] -= 1
+ALONE = AliveForm(work=0, chunks=(0,), counts=(1,))
+"""What a device without a pipeline holds: a microbatch at a time, forward and then backward."""
 
 
 class Moment(Struct, frozen=True):
@@ -85,13 +69,13 @@ def stage_moments(
     """
     found: dict[Moment, None] = {}
     holds = dict(contents)
-    for alive, at_work in _alive_chunks(schedule, stages, chunks, microbatches, device):
+    for form in alive_forms(schedule, stages, microbatches, chunks)[device] if stages > 1 else (ALONE,):
         layers: dict[str, int] = {}
-        for chunk, count in alive:
+        for chunk, count in zip(form.chunks, form.counts, strict=True):
             for kind, number in holds[chunk]:
                 layers[kind] = layers.get(kind, 0) + number * count
-        for kind, number in reversed(holds[at_work]):
-            found[Moment(tuple(layers.items()), kind, sum(count for _, count in alive))] = None
+        for kind, number in reversed(holds[form.work]):
+            found[Moment(tuple(layers.items()), kind, sum(form.counts))] = None
             layers = {**layers, kind: layers[kind] - number}
     return _undominated(tuple(found))
 

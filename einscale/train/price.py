@@ -139,7 +139,7 @@ def price_step(setup: TrainSetup, cells: Cells, network: AnyNetwork, hides: Hide
     for device in range(stages):
         holds = tuple((chunk, contents[chunk]) for chunk in held[device])
         content = merged([one for _, one in holds])
-        few = setup.microbatches if stages > 1 else least_of(setup.microbatches, 2)
+        few = setup.microbatches if stages > 1 else 1
         moments = stage_moments(setup.schedule, stages, chunks, few, device, holds)
         memory, moment = pieces.memory(content, moments)
         priced.append(
@@ -156,11 +156,6 @@ def price_step(setup: TrainSetup, cells: Cells, network: AnyNetwork, hides: Hide
         )
     flops = sum(cells[kind].flops * count for content in contents for kind, count in content)
     return StepPrice(times, send, makespan, tuple(priced), flops)
-
-
-def least_of(microbatches: Number, most: int) -> int:
-    """As many microbatches as show what one device alone holds: of several, all hold the same."""
-    return most if getattr(microbatches, "shape", ()) else min(int(microbatches), most)
 
 
 class _Pieces:

@@ -92,7 +92,19 @@ class Placer:
         most: parts of the iteration space worth a try, if that is more than `needed`.
     """
 
-    __slots__ = ("_made", "_opened", "_share", "atoms", "avoid", "best", "most", "needed", "parts", "pricing", "question")
+    __slots__ = (
+        "_made",
+        "_opened",
+        "_share",
+        "atoms",
+        "avoid",
+        "best",
+        "most",
+        "needed",
+        "parts",
+        "pricing",
+        "question",
+    )
 
     def __init__(
         self,

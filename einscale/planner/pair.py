@@ -420,8 +420,8 @@ def keeps(question: Question) -> tuple[list[tuple[int, ...]], bool]:
         axes = [axis for axis in axes if axis]
         parts = parts or any(axis & (axis - 1) for axis in axes)
         sets = {0: None, owed: None, **dict.fromkeys(axes)}
-        for choice in product((False, True), repeat=len(axes)):
-            sets[sum(axis for axis, taken in zip(axes, choice, strict=True) if taken)] = None
+        for taken in product((False, True), repeat=len(axes)):
+            sets[sum(axis for axis, kept in zip(axes, taken, strict=True) if kept)] = None
         options.append(list(sets))
     result = []
     for choice in product(*options):

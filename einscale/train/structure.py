@@ -74,8 +74,13 @@ class LayerStructure(Struct, frozen=True):
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def _kept(asked: Trained, names: tuple[str, ...], live: frozenset[str]) -> list[LayerStructure]:
-    """Structures that were planned for meshes of these axes, of which `live` have several devices."""
+def _kept(
+    asked: Trained, names: tuple[str, ...], live: frozenset[str], links: Network | None
+) -> list[LayerStructure]:
+    """Structures that were planned for meshes of these axes, of which `live` have several devices.
+
+    `links` are those that statements were planned by which the strategy leaves to the free planner; None for none.
+    """
     return []
 
 
@@ -126,7 +131,8 @@ def layer_structure(asked: Trained, network: Network, batch: int, sequence: int)
     """
     mesh = network.mesh
     sizes = training_sizes(asked, batch, sequence)
-    kept = _kept(asked, mesh.names, frozenset(axis.name for axis in mesh.axes if axis.size > 1))
+    links = network if asked.strategy.policy.auto else None
+    kept = _kept(asked, mesh.names, frozenset(axis.name for axis in mesh.axes if axis.size > 1), links)
     for one in kept:
         if one.holds(sizes, mesh):
             return one

@@ -136,6 +136,7 @@ def pipeline_times(
     send: Number = 0,
     blocking: bool = False,
     overlap: float = 0,
+    by_device: bool = True,
 ) -> PipelineTimes:
     """Times of one pipeline as `run_schedule` has them, or of many that differ in seconds and microbatches.
 
@@ -152,6 +153,7 @@ def pipeline_times(
         send: seconds of one hop, a number or an array.
         blocking: the sender waits for its hop.
         overlap: share of the shorter pass hidden in a block of dualpipe.
+        by_device: whether arrays of the times of each device are wanted, which take room; else they are left empty.
 
     >>> pipeline_times("1f1b", 2, 8, 1, [1, 1], [2, 3]).makespan
     35
@@ -175,7 +177,7 @@ def pipeline_times(
     row = once_each(lambda value: np.broadcast_to(np.asarray(value, dtype=np.float64), shape).ravel())
     forward, backward, weight = (tuple(map(row, values)) for values in (forward, backward, weight))
     counts = row(microbatches) if getattr(microbatches, "ndim", 0) else microbatches
-    table = np.zeros((2 + 3 * stages, int(np.prod(shape))))
+    table = np.zeros((2 + 3 * stages * by_device, int(np.prod(shape))))
     for plan, members in _plans(name, stages, counts, chunks):
         part = once_each(lambda values, members=members: values[members])  # type: ignore[misc]
         times = [tuple(map(part, values)) for values in (forward, backward, weight)]
@@ -281,7 +283,9 @@ def _plans(name: str, stages: int, microbatches: Number, chunks: int) -> list[tu
     blocks = np.zeros(len(microbatches), dtype=np.int64)
     together: dict[int, tuple[_Plan, list[float]]] = {}
     for count in np.unique(microbatches).tolist():
-        whole = int(count) if count == int(count) else count  # what is no number of microbatches is refused in words
+        whole = (
+            int(count) if float(count).is_integer() else count
+        )  # what is no number of microbatches is refused in words
         plan = _plan(name, stages, whole, chunks, shared=True)
         blocks[microbatches == count] = plan.blocks
         key = id(plan.compiled) if plan.repeats else -whole
@@ -308,12 +312,12 @@ def _fill(table: Any, members: Any, plan: _Plan, seconds: Sequence[Number], send
         part = once_each(lambda row, chosen=chosen: row[chosen])  # type: ignore[misc]
         rows, some = [part(row) for row in seconds], replace(plan, blocks=part(plan.blocks))
         starts, ends, exact = _play_many(some, len(columns[chosen]), rows, part(send), blocking)
-        busy = busy_seconds(some.runs, rows)
+        table[0, columns[chosen]] = np.max(ends, axis=0)
         table[1, columns[chosen]] = exact
-        for device, values in enumerate(zip(starts, ends, busy, strict=True)):
-            for place, value in enumerate(values):
-                table[2 + 3 * device + place, columns[chosen]] = value
-            table[0, columns[chosen]] = np.maximum(table[0, columns[chosen]], ends[device])
+        if len(table) > 2:
+            by_device = zip(starts, ends, busy_seconds(some.runs, rows), strict=True)
+            for place, value in enumerate(value for values in by_device for value in values):
+                table[2 + place, columns[chosen]] = value
 
 
 def _play_many(

@@ -131,7 +131,7 @@ def compile_schedule(
 ) -> tuple[CompiledOrder, int]:
     """The compiled order of a schedule and how often its block is played; kept for the next who asks.
 
-    From `WARM_UP` microbatches a stage on it is the same compiled order for any number of them.
+    Past `WARM_UP` microbatches a stage it is the same compiled order for any number of them.
 
     Args:
         name: of the schedule.
@@ -142,7 +142,7 @@ def compile_schedule(
 
     >>> few, many = compile_schedule("1f1b", 4, 100, 1), compile_schedule("1f1b", 4, 100_000, 1)
     >>> few[0] is many[0], len(few[0].block), few[1], many[1]
-    (True, 8, 95, 99995)
+    (True, 8, 97, 99997)
 
     Raises:
         ScheduleError: no pipeline of these numbers follows the schedule, or its tasks are too many to write down.

@@ -195,6 +195,7 @@ def show(destination: Destination, text: str) -> None:
     """Text on stdout, through a pager where that is a terminal and the text longer than it."""
     from einscale.cli.pager import page
 
+    text = spelt(text, getattr(sys.stdout, "encoding", None) or "utf-8")
     if not (destination.pager and page(text)):
         write(sys.stdout, text)
 
@@ -248,13 +249,17 @@ def _write_folder(folder: Path, report: Report, *, quiet: bool) -> None:
 
 def write(stream: TextIO, text: str) -> None:
     """Write text to a stream whatever its encoding; signs it has not are spelt in ASCII."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(spelt(text, getattr(stream, "encoding", None) or "utf-8"))
+    stream.flush()
+
+
+def spelt(text: str, encoding: str) -> str:
+    """Text in signs that an encoding has."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.translate(ASCII).encode(encoding, errors="backslashreplace").decode(encoding)
-    stream.write(text)
-    stream.flush()
+        return text.translate(ASCII).encode(encoding, errors="backslashreplace").decode(encoding)
+    return text
 
 
 def write_file(path: Path, text: str, *, quiet: bool = False) -> None:

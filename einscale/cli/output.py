@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -216,12 +217,6 @@ def wants_color(stream: TextIO, color: str) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def note(destination: Destination, text: str) -> None:
-    """One line on stderr about how the answer came about, unless none are wanted."""
-    if not destination.quiet:
-        write(sys.stderr, f"note: {text}\n")
-
-
 def _wanted(destination: Destination, report: Report) -> Report:
     """The report, or only the one of its tables that is wanted."""
     if destination.table is None:
@@ -244,7 +239,8 @@ def _write_folder(folder: Path, report: Report, *, quiet: bool) -> None:
     except OSError as error:
         raise UsageError(f"cannot make the directory `{folder}`: {error.strerror or error}") from error
     for name in csv_tables(report):
-        write_file(folder / f"{name}.csv", render_csv(report, name), quiet=quiet)
+        stem = re.sub(r"[^\w.+@=-]", "_", name)
+        write_file(folder / f"{stem}.csv", render_csv(report, name), quiet=quiet)
 
 
 def write(stream: TextIO, text: str) -> None:

@@ -18,8 +18,8 @@ from einscale.hardware import flop_rate
 from einscale.layout import Layout, Tensor, local_bytes, make_layout, replicated, shards
 from einscale.mesh import Mesh, split_name
 from einscale.numeric import ceil_div, product
-from einscale.plan import LocalEinsum, Plan, step_flops, work_traffic
-from einscale.priced import PricedPlan, compute_dtype, price_plan, whole_einsum
+from einscale.plan import LocalEinsum, Plan, compute_dtype, step_flops, work_traffic
+from einscale.priced import PricedPlan, price_plan, whole_einsum
 from einscale.reshard import reshard
 from einscale.roofline import local_seconds
 from einscale.topology import Network, step_seconds
@@ -44,9 +44,6 @@ class Alternative(Struct, frozen=True):
     placement: tuple[tuple[str, tuple[str, ...]], ...]
     priced: PricedPlan
 
-    def __str__(self) -> str:
-        return describe_placement(dict(self.placement))
-
 
 class Avoidance(Struct, frozen=True):
     """A change of the question after which a tensor need not move as it does, and what the answer to that costs.
@@ -62,16 +59,6 @@ class Avoidance(Struct, frozen=True):
     change: str
     spec: str
     priced: PricedPlan
-
-
-def describe_placement(placement: Mapping[str, tuple[str, ...]]) -> str:
-    """A placement in words.
-
-    >>> describe_placement({"b": ("x", "y"), "d": ("z",)}), describe_placement({})
-    ('b over x/y, d over z', 'no index divided')
-    """
-    parts = [f"{index} over {'/'.join(axes)}" for index, axes in placement.items() if axes]
-    return ", ".join(parts) or "no index divided"
 
 
 def chosen_placement(plan: Plan) -> Placement:
@@ -122,8 +109,13 @@ def _canonical(placement: Placement, mesh: Mesh) -> frozenset[tuple[str, tuple[s
 
 
 def _placements(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Iterator[Placement]:
-    """Every placement of whole mesh axes onto indices or onto none, no dim divided further than it is long."""
-    indices = tuple(dict.fromkeys(index for tensor in plan.inputs for index in tensor.indices))
+    """Every placement of whole mesh axes onto indices or onto none, no dim divided further than it is long.
+
+    An index that an operand repeats is never divided: its diagonal is taken with those dims whole.
+    """
+    repeated = {index for tensor in plan.inputs for index in tensor.indices if tensor.indices.count(index) > 1}
+    every_index = dict.fromkeys(index for tensor in plan.inputs for index in tensor.indices)
+    indices = tuple(index for index in every_index if index not in repeated)
     axes = [axis.name for axis in mesh.axes if axis.size > 1]
     lists = [dim for layout in (*plan.input_layouts, plan.output_layout) for dim in layout.dims]
     tried = 0
@@ -163,7 +155,8 @@ class _Search:
         self._moves: dict[tuple[Tensor, Layout, Layout], tuple[Collective, ...]] = {}
         chip = network.system.chip
         self._fastest = max(level.bandwidth.used for level in network.system.levels)
-        self._rate = flop_rate(chip, compute_dtype(plan.inputs)) if objective == "time" else 1.0
+        works = any(isinstance(step, LocalEinsum) and step_flops(step, sizes, network.mesh.degrees) for step in plan.steps)
+        self._rate = flop_rate(chip, compute_dtype(plan.inputs)) if objective == "time" and works else 1.0
 
     def promise(self, placement: Placement) -> tuple[float, float]:
         """What a placement costs at least, from its counts of shards alone, so that the promising come first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 
 from msgspec import Struct
@@ -22,37 +23,42 @@ Share = tuple[int, int]
 """An exact fraction: numerator, denominator."""
 
 
+class BoundName(StrEnum):
+    """What a lower bound takes as given."""
+
+    PLACEMENT = "placement"
+    LAYOUT_FREE = "layout-free"
+
+
 class LowerBound(Struct, frozen=True):
     """A lower bound beside a plan.
 
     Args:
-        name: `placement` or `layout-free`.
+        name: where the tensors are and where the plan computes (`PLACEMENT`), or that each device does an equal share.
         bytes: bytes a device must receive, averaged over the devices, rounded up.
         ratio: what the plan receives over that; 1.0 where neither moves anything.
-        words: what it bounds and under which assumption.
     """
 
-    name: str
+    name: BoundName
     bytes: int
     ratio: float
-    words: str
 
 
-ROUNDING = 1e-9
-"""Relative slack given to what is found in floating point, so that rounding never lifts a bound above the truth."""
+ROUNDING = 1e-12
+"""Relative slack given to what is found in floating point, so that rounding never lifts a bound above the truth.
 
-PLACEMENT = "what must arrive to go from where the tensors are to where this plan computes, however it is done"
-LAYOUT_FREE = "what any division of this einsum over these devices must move if each does an equal share of the work"
+It is taken off what a device touches, before what it owns: the difference of the two may be far smaller than either.
+"""
 
 
 def lower_bounds(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> tuple[LowerBound, ...]:
     """Both bounds of a plan, the stronger first; the layout-free one only where it says more than zero."""
     received = int(plan_received(plan, sizes, mesh))
     placement = placement_bound(plan, sizes, mesh)
-    bounds = [LowerBound("placement", placement, _ratio(received, placement), PLACEMENT)]
-    free = math.ceil(plan_layout_free_bound(plan, sizes, mesh) * (1 - ROUNDING))
+    bounds = [LowerBound(BoundName.PLACEMENT, placement, _ratio(received, placement))]
+    free = math.ceil(plan_layout_free_bound(plan, sizes, mesh))
     if free:
-        bounds.append(LowerBound("layout-free", free, _ratio(received, free), LAYOUT_FREE))
+        bounds.append(LowerBound(BoundName.LAYOUT_FREE, free, _ratio(received, free)))
     return tuple(sorted(bounds, key=lambda bound: -bound.bytes))
 
 
@@ -230,7 +236,7 @@ def layout_free_bound(
     target = work**power * math.prod(weights[position] for position in bound)
     touched = _least_sum([least[j] for j in bound], [most[j] for j in bound], target)
     touched += sum(least[j] for j in range(3) if j not in bound)
-    return max(0.0, touched - (sum(least) if owned is None else owned))
+    return max(0.0, touched * (1 - ROUNDING) - (sum(least) if owned is None else owned))
 
 
 def _whole_array(arrays: Sequence[tuple[str, ...]]) -> int | None:

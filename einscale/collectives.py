@@ -13,12 +13,13 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from einscale.causes import Cause
 from einscale.digits import Digits, changed, digits_of, overlap
 from einscale.distinct import distinct_share
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
 from einscale.mesh import Mesh, MeshAxis, degree
-from einscale.numeric import Number, ceil_div, divide_exact, is_array, product
+from einscale.numeric import Number, ceil_div, divide_exact, is_array, product, tabulated
 
 SLICE = "slice"
 MASK = "mask"
@@ -34,6 +35,29 @@ FREE = (SLICE, MASK)
 KINDS = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, ALL_TO_ALL, PERMUTE)
 
 
+class Amount(Struct, frozen=True):
+    """What one device receives in a collective over n, L being the bytes it holds before: times x L(n-1), or that / n.
+
+    Args:
+        text: the amount as a formula.
+        times: how often the array passes.
+        shared: each device receives 1/n of it only.
+    """
+
+    text: str
+    times: int = 1
+    shared: bool = True
+
+
+AMOUNTS = {
+    ALL_GATHER: Amount("L(n-1)", shared=False),
+    REDUCE_SCATTER: Amount("L(n-1)/n"),
+    ALL_REDUCE: Amount("2L(n-1)/n", times=2),
+    ALL_TO_ALL: Amount("L(n-1)/n"),
+}
+"""Collective -> what a device receives. A permute moves L to each device whose block changes, and to no other."""
+
+
 class Collective(Struct, frozen=True):
     """One move of one tensor from a layout to another, over a set of mesh axes at once.
 
@@ -43,7 +67,7 @@ class Collective(Struct, frozen=True):
         axes: the mesh axes (or sub-axes) it runs over, in mesh order, major to minor.
         before: layout before the move.
         after: layout after it.
-        cause: in words, which index, axis and rule made it necessary.
+        cause: which rule, index and axes made it necessary; None where nothing says.
         streamed: it goes around a ring block by block while the work that needs it runs: the same bytes in n - 1 steps,
             two blocks alive.
         distinct: for an all-to-all of the copies of tokens, how many different experts each has: a device that holds
@@ -56,7 +80,7 @@ class Collective(Struct, frozen=True):
     axes: tuple[str, ...]
     before: Layout
     after: Layout
-    cause: str = ""
+    cause: Cause | None = None
     streamed: bool = False
     distinct: int = 0
     limited: tuple[int, ...] = ()
@@ -104,28 +128,32 @@ def received_total(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) ->
     return received_by_degrees(step, sizes, mesh.degrees)
 
 
-def received_by_degrees(step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
+def received_by_degrees(
+    step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number], held: Number | None = None
+) -> Number:
     """`received_total` with the mesh given as axis -> devices, major to minor; sizes and degrees may be arrays.
 
-    Arrays need layouts of whole axes. A permute then counts as the layouts line up axis by axis, which is also what
-    makes it valid: axes that change places must be of equal size.
+    Args:
+        step: the move.
+        sizes: index -> size.
+        degrees: mesh axis -> devices.
+        held: bytes one device holds before the move, where they are known already.
     """
     devices = product(degrees.values())
-    local = local_bytes(step.tensor, step.before, sizes, degrees)
+    local = local_bytes(step.tensor, step.before, sizes, degrees) if held is None else held
     if step.kind in FREE:
         return devices * local * 0
     if step.kind == PERMUTE:
-        if any(is_array(n) for n in degrees.values()):
-            return devices * local * (1 - 1 / _agreement(step, degrees))
-        return local * changed_blocks(step, _mesh(tuple(degrees.items())))
-    group = shards(step.axes, degrees)
-    if step.kind == ALL_GATHER:
-        return devices * local * (group - 1)
-    total = divide_exact(devices, group) * local * (group - 1)
+        if not any(map(is_array, degrees.values())):
+            return local * changed_blocks(step, _mesh(tuple(degrees.items())))
+        blocks = tabulated(lambda *counts: changed_blocks(step, _mesh(tuple(zip(degrees, counts, strict=True)))))
+        return local * blocks(*degrees.values())
+    group, amount = shards(step.axes, degrees), AMOUNTS[step.kind]
+    total = (divide_exact(devices, group) if amount.shared else devices) * local * (group - 1)
     if step.distinct:
         share = sent_share(step, sizes, degrees)
         return total * share if is_array(share) else ceil_div(total * share.numerator, share.denominator)
-    return 2 * total if step.kind == ALL_REDUCE else total
+    return total * amount.times
 
 
 def sent_share(step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
@@ -156,30 +184,19 @@ def divided_most(step: Collective) -> tuple[str, tuple[str, ...]]:
 
 def received(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) -> Number:
     """Bytes received per device: the total over the mesh divided by its devices, rounded up once."""
-    return ceil_div(received_total(step, sizes, mesh), product(mesh.degrees.values()))
+    return received_each(step, sizes, mesh.degrees)
+
+
+def received_each(
+    step: Collective, sizes: Mapping[str, Number], degrees: Mapping[str, Number], held: Number | None = None
+) -> Number:
+    """`received` with the mesh given as axis -> devices; arguments as for `received_by_degrees`."""
+    return ceil_div(received_by_degrees(step, sizes, degrees, held), product(degrees.values()))
 
 
 @lru_cache(maxsize=256)
 def _mesh(degrees: tuple[tuple[str, int], ...]) -> Mesh:
     return Mesh(tuple(MeshAxis(name, size) for name, size in degrees))
-
-
-def _agreement(step: Collective, degrees: Mapping[str, Number]) -> Number:
-    """One device in how many keeps its block in a permute of whole axes that line up."""
-    root: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while name in root:
-            name = root[name]
-        return name
-
-    result: Number = 1
-    for one, other in zip(step.before.dims, step.after.dims, strict=True):
-        for a, b in zip(one, other, strict=True):
-            if find(a) != find(b):
-                root[find(b)] = find(a)
-                result = result * degree(a, degrees)
-    return result
 
 
 def check_move(step: Collective, mesh: Mesh) -> None:

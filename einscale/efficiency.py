@@ -9,6 +9,7 @@ they were found and how far off they are. They are used where a step or a reques
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
@@ -17,7 +18,20 @@ from msgspec import Struct
 
 from einscale.hardware import Chip, Kernels, peak
 from einscale.layout import shards
-from einscale.numeric import ceil_div, product
+from einscale.numeric import (
+    Number,
+    ceil_div,
+    is_array,
+    least,
+    maximum,
+    minimum,
+    not_,
+    product,
+    rounded,
+    tabulated,
+    truncate,
+    where,
+)
 from einscale.plan import LocalEinsum, chosen_indices
 from einscale.roofline import LocalTime, local_seconds
 
@@ -71,19 +85,19 @@ class Execution(Struct, frozen=True):
 
 
 class Product(Struct, frozen=True):
-    """A local matrix product, or a batch of them: rows x depth by depth x columns.
+    """A local matrix product, or a batch of them: rows x depth by depth x columns; numbers, or arrays of one shape.
 
     >>> Product(1, 4096, 14336, 4096).flops
     481036337152
     """
 
-    batch: int
-    rows: int
-    columns: int
-    depth: int
+    batch: Number
+    rows: Number
+    columns: Number
+    depth: Number
 
     @property
-    def flops(self) -> int:
+    def flops(self) -> Number:
         """Multiplications and additions."""
         return 2 * self.batch * self.rows * self.columns * self.depth
 
@@ -106,10 +120,10 @@ def local_product(work: LocalEinsum, sizes: Mapping[str, int], degrees: Mapping[
         return None
     left, right = (set(tensor.indices) for tensor in work.inputs)
     made = set(work.output.indices)
-    local = {name: int(ceil_div(sizes[name], shards(axes, degrees))) for name, axes in work.placement.items()}
+    local = {name: ceil_div(sizes[name], shards(axes, degrees)) for name, axes in work.placement.items()}
 
-    def of(labels: set[str]) -> int:
-        return int(product(local[name] for name in labels))
+    def of(labels: set[str]) -> Number:
+        return product(local[name] for name in labels)
 
     both = left & right & made
     rows, columns, depth = of((left - right) & made), of((right - left) & made), of((left | right) - made)
@@ -118,19 +132,18 @@ def local_product(work: LocalEinsum, sizes: Mapping[str, int], degrees: Mapping[
         routed = [bool(tensor.chosen) for tensor in work.inputs]
         share = count / sizes[index]
         if all(routed):
-            depth = max(1, round(depth * share))
+            depth = maximum(1, rounded(depth * share))
             continue
         taken = 1 - (1 - share) ** (rows if routed[0] else columns)
-        batch = max(1, round(batch * taken))
+        batch = maximum(1, rounded(batch * taken))
         if routed[0]:
-            rows = max(1, round(rows * share / taken))
+            rows = maximum(1, rounded(rows * share / taken))
         else:
-            columns = max(1, round(columns * share / taken))
+            columns = maximum(1, rounded(columns * share / taken))
     return Product(batch, rows, columns, depth)
 
 
-@lru_cache(maxsize=65536)
-def product_seconds(shape: Product, written: int, traffic: int, dtype: str, chip: Chip) -> LocalTime:
+def product_seconds(shape: Product, written: Number, traffic: Number, dtype: str, chip: Chip) -> LocalTime:
     """Time of a matrix product on a chip: the best of the tiles and splits that a library would choose among.
 
     A tile of a x b takes 2 a b (k + fill) FLOPs at the rate the chip sustains, longer where it is small, for then it
@@ -157,37 +170,75 @@ def product_seconds(shape: Product, written: int, traffic: int, dtype: str, chip
     Raises:
         HardwareError: the chip has no FLOP/s figure for the dtype.
     """
+    numbers = (shape.batch, shape.rows, shape.columns, shape.depth, written, traffic)
+    timed = _product_seconds if any(map(is_array, numbers)) else _scalar_product_seconds
+    return timed(shape, written, traffic, dtype, chip)
+
+
+def _product_seconds(shape: Product, written: Number, traffic: Number, dtype: str, chip: Chip) -> LocalTime:
+    """The same, elementwise."""
     kernels = chip.kernels
     if kernels is None:
         return local_seconds(shape.flops, traffic, dtype, chip)
     rate = peak(chip, dtype).datasheet * kernels.matmul.value
     bandwidth = memory_rate(chip)
-    least = min(1 + kernels.edge.value / _side(tile) for tile in kernels.tiles)
-    tiles = {tile: (1 + kernels.edge.value / _side(tile)) / least for tile in kernels.tiles}
-    tiles |= dict.fromkeys(_thin_tiles(shape, kernels), 1.0)
-    compute = min(
-        _tiled(shape, tile, split, kernels) * longer / rate
-        + kernels.epilogue.value * (written + _partial(shape, split)) / bandwidth
-        for tile, longer in tiles.items()
-        for split in SPLITS
-        if split == 1 or shape.depth >= split * LEAST_DEPTH
-    )
+    thin, flat = minimum(shape.rows, shape.columns), shape.rows <= shape.columns
+
+    def seconds(way: _Way) -> Number:
+        turned = way.narrow & (not_(flat))
+        rows, columns = where(turned, way.second, way.first), where(turned, way.first, way.second)
+        made = _tiled(shape, rows, columns, way.split, kernels) * way.longer / rate
+        out = kernels.epilogue.value * (written + _partial(shape, way.split)) / bandwidth
+        possible = (thin <= way.widest) & ((way.split == 1) | (shape.depth >= way.split * LEAST_DEPTH))
+        return where(possible, made + out, math.inf)
+
+    numbers = (shape.batch, shape.rows, shape.columns, shape.depth, written, traffic)
+    best = least(seconds, _ways(kernels), next(filter(is_array, numbers), 0))
     memory = traffic / bandwidth
-    seconds = max(compute, memory) + kernels.start.used
-    return LocalTime(seconds, "compute" if compute >= memory else "memory", compute, memory, "modelled")
+    return LocalTime(maximum(best, memory) + kernels.start.used, best, memory, "modelled")
 
 
-def _thin_tiles(shape: Product, kernels: Kernels) -> tuple[tuple[int, int], ...]:
-    """Tiles for a product of few rows or columns, as in decoding: as narrow as matrix instructions allow.
+_scalar_product_seconds = lru_cache(maxsize=65536)(_product_seconds)
 
-    Only those that hold all of the few: every element of the other operand (the weights) is then read once, which the
-    memory's bandwidth bounds already, so they are not slower for being small.
+
+class _Way(Struct, frozen=True):
+    """A way in which a library may run a product; or all of them, as columns.
+
+    Args:
+        first: rows of a tile; its narrow side where it is `narrow`.
+        second: columns of a tile; its long side where it is `narrow`.
+        longer: how many times longer its products take than in the best tile.
+        narrow: a tile for few rows or columns, as in decoding: its narrow side lies along whichever is fewer.
+        widest: fewer of rows and columns that it is for.
+        split: parts that the contracted dim is divided into.
     """
-    thin, narrowest = min(shape.rows, shape.columns), min(min(tile) for tile in kernels.tiles)
-    longest = max(max(tile) for tile in kernels.tiles)
-    narrow = [width for width in INSTRUCTION_WIDTHS if thin <= width < narrowest]
-    sides = [(width, length) for width in narrow for length in (longest, longest // 2)]
-    return tuple(sides if shape.rows <= shape.columns else [side[::-1] for side in sides])
+
+    first: Number
+    second: Number
+    longer: Number
+    narrow: Number
+    widest: Number
+    split: Number
+
+
+@lru_cache(maxsize=64)
+def _ways(kernels: Kernels) -> tuple[_Way, ...]:
+    """Every tile of a chip's library, and narrow ones down to what matrix instructions allow, with every split.
+
+    A narrow tile only serves products that it holds all of the few of: every element of the other operand (the weights)
+    is then read once, which the memory's bandwidth bounds already, so it is not slower for being small.
+    """
+    edge = kernels.edge.value
+    best = min(1 + edge / _side(tile) for tile in kernels.tiles)
+    narrowest, longest = min(min(tile) for tile in kernels.tiles), max(max(tile) for tile in kernels.tiles)
+    wide = [(*tile, (1 + edge / _side(tile)) / best, False, math.inf) for tile in kernels.tiles]
+    thin = [
+        (width, length, 1.0, True, width)
+        for width in INSTRUCTION_WIDTHS
+        if width < narrowest
+        for length in (longest, longest // 2)
+    ]
+    return tuple(_Way(*tile, split) for tile in (*wide, *thin) for split in SPLITS)
 
 
 def _side(tile: tuple[int, int]) -> float:
@@ -196,28 +247,27 @@ def _side(tile: tuple[int, int]) -> float:
     return 2 * rows * columns / (rows + columns)
 
 
-def _tiled(shape: Product, tile: tuple[int, int], split: int, kernels: Kernels) -> int:
+def _tiled(shape: Product, rows: Number, columns: Number, split: Number, kernels: Kernels) -> Number:
     """FLOPs that all units would do in the time a product takes with tiles of one shape: those of empty places too."""
-    rows, columns = tile
     count = shape.batch * ceil_div(shape.rows, rows) * ceil_div(shape.columns, columns) * split
     if kernels.units is not None:
         count = ceil_div(count, kernels.units.value) * kernels.units.value
-    return int(count * 2 * rows * columns * (ceil_div(shape.depth, split) + kernels.fill.value))
+    return truncate(count * 2 * rows * columns * (ceil_div(shape.depth, split) + kernels.fill.value))
 
 
-def _partial(shape: Product, split: int) -> int:
+def _partial(shape: Product, split: Number) -> Number:
     """Bytes of the parts' results, written and read again."""
-    return 2 * split * shape.batch * shape.rows * shape.columns * PARTIAL_BYTES if split > 1 else 0
+    return where(split > 1, 2 * split * shape.batch * shape.rows * shape.columns * PARTIAL_BYTES, 0)
 
 
 def attention_seconds(
-    flops: int,
-    traffic: int,
+    flops: Number,
+    traffic: Number,
     dtype: str,
     chip: Chip,
     *,
-    block: int = 0,
-    blocks: int = 0,
+    block: Number = 0,
+    blocks: Number = 0,
     backward: bool = False,
     library: str = "vendor",
 ) -> LocalTime:
@@ -254,10 +304,10 @@ def attention_seconds(
     alone = 0.0 if kernels.units is None else block * _waiting(blocks, int(kernels.units.value))
     compute = (flops + alone) / (peak(chip, dtype).datasheet * share.value)
     memory = traffic / memory_rate(chip)
-    seconds = max(compute, memory) + kernels.start.used
-    return LocalTime(seconds, "compute" if compute >= memory else "memory", compute, memory, "modelled")
+    return LocalTime(maximum(compute, memory) + kernels.start.used, compute, memory, "modelled")
 
 
+@tabulated
 def _waiting(blocks: int, units: int) -> float:
     """Blocks that all units would do while only the last of them work; all of one where keys are not divided."""
     if not blocks:
@@ -273,16 +323,16 @@ def _waiting(blocks: int, units: int) -> float:
     return min(units, waves(parts) * units - blocks)
 
 
-def attention_blocks(scores: Product) -> int:
+def attention_blocks(scores: Product) -> Number:
     """Blocks of queries of all heads and sequences.
 
     >>> attention_blocks(Product(8, 4096, 98304, 128))
     256
     """
-    return int(scores.batch * ceil_div(scores.rows, QUERIES))
+    return scores.batch * ceil_div(scores.rows, QUERIES)
 
 
-def attention_block(scores: Product) -> int:
+def attention_block(scores: Product) -> Number:
     """FLOPs of one block of queries against all keys: what one unit works on while the others have nothing left.
 
     Both of attention's products are counted. Where there are fewer queries than a block has, as in decoding, libraries
@@ -291,12 +341,10 @@ def attention_block(scores: Product) -> int:
     >>> attention_block(Product(8, 4096, 4096, 128)), attention_block(Product(8, 4, 4096, 128))
     (268435456, 0)
     """
-    if scores.rows < QUERIES:
-        return 0
-    return 4 * QUERIES * scores.columns * scores.depth
+    return where(scores.rows < QUERIES, 0, 4 * QUERIES * scores.columns * scores.depth)
 
 
-def moving_seconds(traffic: int, chip: Chip) -> LocalTime:
+def moving_seconds(traffic: Number, chip: Chip) -> LocalTime:
     """Time of a kernel that only moves data.
 
     >>> from einscale.hardware import load_chip
@@ -306,7 +354,7 @@ def moving_seconds(traffic: int, chip: Chip) -> LocalTime:
     if chip.kernels is None:
         return local_seconds(0, traffic, "fp32", chip)
     memory = traffic / memory_rate(chip)
-    return LocalTime(memory + chip.kernels.start.used, "memory", 0.0, memory, "modelled")
+    return LocalTime(memory + chip.kernels.start.used, 0.0, memory, "modelled")
 
 
 def memory_rate(chip: Chip) -> float:
@@ -321,6 +369,11 @@ def memory_rate(chip: Chip) -> float:
     return chip.memory_bandwidth.datasheet * chip.kernels.moving.value
 
 
+def launches(execution: Execution, chip: Chip) -> bool:
+    """Whether the host sends every kernel by itself, at a pace that the chip's description states."""
+    return chip.kernels is not None and execution.launch == "eager"
+
+
 def launch_seconds(kernels: int, execution: Execution, chip: Chip) -> float:
     """Time in which the host sends so many kernels; 0 where it is ahead.
 
@@ -328,6 +381,6 @@ def launch_seconds(kernels: int, execution: Execution, chip: Chip) -> float:
     >>> round(launch_seconds(100, Execution(), load_chip("h100")) * 1e6)
     6000
     """
-    if chip.kernels is None or execution.launch == "compiled":
+    if chip.kernels is None or not launches(execution, chip):
         return 0.0
     return kernels * CALLS * chip.kernels.launch.used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,7 +23,7 @@ from einscale.memory import (
     saved_activations,
 )
 from einscale.mesh import Mesh, split_name
-from einscale.models import Model
+from einscale.models import LayerKind, Model
 from einscale.numeric import nearest_multiples, product
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
@@ -148,6 +149,24 @@ class MemoryReport(Struct, frozen=True):
         return self.needed <= self.capacity
 
 
+class Unexpected(Struct, frozen=True):
+    """A collective that a strategy's `expect` list does not name.
+
+    Args:
+        layer: kind of layer.
+        kind: of the collective.
+        axis: the mesh axis it runs over.
+        tensor: what moves.
+        entry: what the list would have to say.
+    """
+
+    layer: str
+    kind: str
+    axis: str
+    tensor: str
+    entry: str
+
+
 class LayerReport(Struct, frozen=True):
     """Every kind of layer of a model, priced, and the model's sums.
 
@@ -163,7 +182,7 @@ class LayerReport(Struct, frozen=True):
         kinds: one report for each kind of layer.
         memory: bytes on one device.
         notes: what was chosen where nothing was given.
-        unexpected: collectives that the strategy does not expect, in words.
+        unexpected: collectives that the strategy does not expect.
     """
 
     model: Model
@@ -177,7 +196,7 @@ class LayerReport(Struct, frozen=True):
     kinds: tuple[KindReport, ...]
     memory: MemoryReport
     notes: tuple[str, ...]
-    unexpected: tuple[str, ...]
+    unexpected: tuple[Unexpected, ...]
 
     @property
     def totals(self) -> Totals:
@@ -269,14 +288,7 @@ def check_names(strategy: Strategy, model: Model) -> None:
     Raises:
         StrategyError: a rule that would match nothing, with the near miss.
     """
-    programs = [layer.program for layer in model.layers]
-    axes = dict.fromkeys((LARGEST, *AXES))
-    for program in programs:
-        axes |= dict.fromkeys((*axis_names(program), *(name for name, _ in program.composites)))
-    statements = [statement for program in programs for statement in program.statements]
-    groups = dict.fromkeys((*GROUPS, *(s.group for s in statements if s.group)))
-    sections = dict.fromkeys(("attention", "mlp", "experts", *(s.section for s in statements if s.section)))
-    results = dict.fromkeys(name for s in statements for name in (*s.outputs, *(f"d_{one}" for one in s.outputs)))
+    axes, groups, sections, results = _names_of(model.layers)
     rules = [*strategy.compute, *(rule for _, table in strategy.store for rule in table)]
     policy = strategy.policy
     asked = [
@@ -297,11 +309,23 @@ def check_names(strategy: Strategy, model: Model) -> None:
             )
 
 
+@lru_cache(maxsize=256)
+def _names_of(layers: tuple[LayerKind, ...]) -> tuple[dict[str, None], dict[str, None], dict[str, None], dict[str, None]]:
+    """Axes, groups, sections and results that a model's layers have, and the axes that the built-in ones use."""
+    axes = dict.fromkeys((LARGEST, *AXES))
+    for layer in layers:
+        axes |= dict.fromkeys((*axis_names(layer.program), *(name for name, _ in layer.program.composites)))
+    statements = [statement for layer in layers for statement in layer.program.statements]
+    groups = dict.fromkeys((*GROUPS, *(s.group for s in statements if s.group)))
+    sections = dict.fromkeys(("attention", "mlp", "experts", *(s.section for s in statements if s.section)))
+    results = dict.fromkeys(name for s in statements for name in (*s.outputs, *(f"d_{one}" for one in s.outputs)))
+    return axes, groups, sections, results
+
+
 def _known_names(name: str, known: Mapping[str, None], results: Mapping[str, None]) -> str:
     """The near miss of a name; else what there is, results of statements left out for there are many."""
-    near = did_you_mean(name, known)
-    if near.startswith("did") or not results.keys() <= known.keys():
-        return near if near.startswith("did") else did_you_mean(name, known, "known")
+    if near_miss(name, known) is not None or not results.keys() <= known.keys():
+        return did_you_mean(name, known, "known")
     rest = ", ".join(one for one in known if one not in results)
     return f"known: {rest}, and the results of statements (`einscale program MODEL` lists them)"
 
@@ -396,7 +420,7 @@ def padded_values(planned: PlannedProgram) -> tuple[tuple[str, float], ...]:
     found = []
     for value in planned.program.values:
         layout = planned.resting[value.name]
-        share = padding_fraction(layout, value.axes, planned.sizes, planned.mesh.degrees)
+        share = padding_fraction(layout, value.axes, planned.sizes, planned.degrees)
         if share > 0 and value.kind in ("parameter", "activation", "input"):
             found.append((f"{value.name}: {layout.text(value.axes)}", share))
     return tuple(found)
@@ -414,12 +438,12 @@ def _memory(kinds: tuple[KindReport, ...], system: System) -> MemoryReport:
     )
 
 
-def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, mesh: Mesh) -> tuple[str, ...]:
-    """Collectives that the strategy's `expect` list does not name, in words; empty where it has no such list."""
+def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, mesh: Mesh) -> tuple[Unexpected, ...]:
+    """Collectives that the strategy's `expect` list does not name; empty where it has no such list."""
     if strategy.expect is None:
         return ()
     roles = role_names(strategy, mesh)
-    found: dict[str, None] = {}
+    found: dict[Unexpected, None] = {}
     for kind in kinds:
         for row in kind.rows:
             for priced in row.collectives:
@@ -430,9 +454,7 @@ def unexpected_collectives(kinds: tuple[KindReport, ...], strategy: Strategy, me
                     role = roles.get(split_name(axis)[0], axis)
                     entry = f"{priced.step.kind} {role} {what}"
                     if entry not in strategy.expect:
-                        found[
-                            f'{kind.kind}: {priced.step.kind} over {axis} of {priced.step.tensor.name} ("{entry}")'
-                        ] = None
+                        found[Unexpected(kind.kind, priced.step.kind, axis, priced.step.tensor.name, entry)] = None
     return tuple(found)
 
 

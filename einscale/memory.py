@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.collectives import ALL_GATHER, REDUCE_SCATTER
-from einscale.layout import Layout, Tensor, local_bytes, local_shape, shards
+from einscale.layout import Layout, Tensor, local_shape, shards
 from einscale.mesh import split_name
+from einscale.numeric import Number, is_array, maximum, never, product, where
 from einscale.planner.classes import moved_class
 from einscale.planner.fusion import interior, never_written, residual_layouts
-from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
 from einscale.precision import PRESETS, Precision
 from einscale.program.backward import WHOLE
 from einscale.program.maps import saved
@@ -33,6 +37,42 @@ DEFAULT = PRESETS["bf16"]
 """Precision of optimizer states where none is given: moments in fp32, and a master copy of what is narrower."""
 
 
+class Why(StrEnum):
+    """The rule that keeps a tensor."""
+
+    AT_REST = "at rest"
+    PASS = "pass"
+    PARAMETER = "parameter"
+    GRADIENT = "gradient"
+    STATE = "state"
+    GATHERED = "gathered"
+    LAYER_INPUT = "layer input"
+    READ_BACK = "read back"
+    FUSED_READ_BACK = "fused read back"
+    KEPT_ANYWAY = "kept anyway"
+    BETWEEN_KERNELS = "between kernels"
+    PUT_IN_ORDER = "put in order"
+    MADE = "made"
+    STREAMED = "streamed"
+
+
+class Reason(Struct, frozen=True):
+    """Why a device holds a tensor; `report.words` says it in a sentence.
+
+    Args:
+        why: the rule.
+        of: what it is kept for: first output of the statement whose backward pass reads it, or the parameter whose
+            state it is.
+        op: operation of that statement, or name of the state.
+        phase: the pass in which it is held, for copies.
+    """
+
+    why: Why
+    of: str = ""
+    op: str = ""
+    phase: str = ""
+
+
 class Held(Struct, frozen=True):
     """One tensor a device holds.
 
@@ -40,13 +80,13 @@ class Held(Struct, frozen=True):
         tensor: what it is.
         layout: how it is divided.
         bytes: bytes on one device, padding included.
-        reason: which statement or rule keeps it.
+        reason: the rule, and the statement it holds for, that keeps it.
     """
 
     tensor: Tensor
     layout: Layout
-    bytes: int
-    reason: str
+    bytes: Number
+    reason: Reason
 
     @property
     def text(self) -> str:
@@ -58,22 +98,22 @@ class Peak(Struct, frozen=True):
     """The moment of a program at which a device holds most, parameters at rest left out.
 
     Args:
-        bytes: bytes held then.
+        bytes: bytes held then; of many points at once an array, and nothing else is known.
         statement: first output of the statement that runs then.
         phase: its phase.
         alive: what is held, largest first.
     """
 
-    bytes: int
+    bytes: Number
     statement: str
     phase: str
     alive: tuple[Held, ...]
 
 
-def _held(planned: PlannedProgram, name: str, reason: str, layout: Layout | None = None) -> Held:
+def _held(planned: PlannedProgram, name: str, reason: Reason, layout: Layout | None = None) -> Held:
     tensor = planned.program.table[name].tensor
     where = planned.resting[name] if layout is None else layout
-    return Held(tensor, where, int(local_bytes(tensor, where, planned.sizes, planned.mesh.degrees)), reason)
+    return Held(tensor, where, planned.held(tensor, where), reason)
 
 
 def parameters_held(planned: PlannedProgram, precision: Precision | None = None) -> tuple[Held, ...]:
@@ -90,8 +130,8 @@ def parameters_held(planned: PlannedProgram, precision: Precision | None = None)
             dtype = precision.stored(value.dtype) if precision else value.dtype
             tensor = replace(value.tensor, dtype=dtype)
             layout = planned.resting[value.name]
-            size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
-            found.append(Held(tensor, layout, size, "parameter"))
+            size = planned.held(tensor, layout)
+            found.append(Held(tensor, layout, size, Reason(Why.PARAMETER)))
     return tuple(found)
 
 
@@ -104,10 +144,10 @@ def gradients_held(planned: PlannedProgram) -> tuple[Held, ...]:
     """
     program = planned.program
     names = (name for of, name in gradient_names(program).items() if of not in program.tied)
-    return tuple(_held(planned, name, "gradient") for name in names)
+    return tuple(_held(planned, name, Reason(Why.GRADIENT)) for name in names)
 
 
-def gradient_bytes(planned: PlannedProgram) -> int:
+def gradient_bytes(planned: PlannedProgram) -> Number:
     """Bytes of the gradients of a program's parameters as they rest on one device, tied ones left out."""
     return sum(held.bytes for held in gradients_held(planned))
 
@@ -132,8 +172,9 @@ def optimizer_held(
         where = dict(zip(program.table[name].axes, planned.optimizer[name].dims, strict=True))
         for state in states:
             layout = Layout(tuple(where[axis] for axis in state.axes))
-            size = int(local_bytes(state.tensor, layout, planned.sizes, planned.mesh.degrees))
-            found.append(Held(state.tensor, layout, size, f"{state.name.removeprefix(f'{name}_')} of {name}"))
+            size = planned.held(state.tensor, layout)
+            reason = Reason(Why.STATE, name, state.name.removeprefix(f"{name}_"))
+            found.append(Held(state.tensor, layout, size, reason))
     return tuple(found)
 
 
@@ -150,7 +191,7 @@ def undivided_states(planned: PlannedProgram) -> tuple[str, ...]:
     )
 
 
-def optimizer_bytes(planned: PlannedProgram) -> int:
+def optimizer_bytes(planned: PlannedProgram) -> Number:
     """Bytes of AdamW's state on one device, laid out by the `optimizer` store rules, else as the parameters are."""
     return sum(held.bytes for held in optimizer_held(planned))
 
@@ -169,7 +210,7 @@ def gathered_copies(planned: PlannedProgram) -> tuple[Held, ...]:
         for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True)
         if tensor.name in parameters and layout != planned.resting[tensor.name]
     )
-    return tuple(_held(planned, name, "gathered", layout) for name, layout in read)
+    return tuple(_held(planned, name, Reason(Why.GATHERED), layout) for name, layout in read)
 
 
 def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
@@ -183,7 +224,7 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
     program, policy = planned.program, planned.strategy.policy
     if WHOLE in policy.recompute:
         fed = [name for name in program.inputs if program.table[name].kind == "input"]
-        return tuple(_held(planned, name, "input of the layer") for name in fed)
+        return tuple(_held(planned, name, Reason(Why.LAYER_INPUT)) for name in fed)
     kept: dict[str, Held] = {}
     parts = redone_values(program, policy.recompute)
     again = frozenset().union(*parts)
@@ -197,12 +238,13 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
             names = (*names, *(n for n in statement.inputs if program.table[n].kind != "parameter"))
         for name in names:
             if name not in inside and name not in kept:
-                kept[name] = _held(planned, name, f"{statement.op} for {statement.output}")
-        for tensor, layout in residual_layouts(planned, statement) if fused else ():
-            size = int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
-            kept[tensor.name] = Held(tensor, layout, size, f"fused {statement.op} for {statement.output}")
+                kept[name] = _held(planned, name, Reason(Why.READ_BACK, statement.output, statement.op))
+        for tensor, layout in residual_layouts(planned.structure, statement) if fused else ():
+            size = planned.held(tensor, layout)
+            reason = Reason(Why.FUSED_READ_BACK, statement.output, statement.op)
+            kept[tensor.name] = Held(tensor, layout, size, reason)
     for name in sorted(kept_anyway(program, policy.recompute) - set(kept)):
-        kept[name] = _held(planned, name, "kept though the backward pass does not read it")
+        kept[name] = _held(planned, name, Reason(Why.KEPT_ANYWAY))
     return tuple(kept.values())
 
 
@@ -214,7 +256,7 @@ def _saved_by(program: Program, statement: Statement, fused: bool) -> tuple[str,
     return tuple(name for name in names if program.table[name].kind != "parameter")
 
 
-def peak(planned: PlannedProgram, *, accumulates: bool = False) -> Peak:
+def peak(planned: PlannedProgram, *, accumulates: bool = False, overlap: Collection[str] = ()) -> Peak:
     """The most a device holds while a program runs, from the lifetime of every tensor in every layout.
 
     Parameters and their gradients at rest are left out: they are held all the time. Gathered copies of parameters count
@@ -224,16 +266,33 @@ def peak(planned: PlannedProgram, *, accumulates: bool = False) -> Peak:
         planned: the program.
         accumulates: a parameter's gradient is made beside what it is then added to, so that both are held a moment; one
             that is reduced first waits for the last of its layer, with which it goes in one message.
+        overlap: kinds of collectives that hide behind work; activations that do move block by block.
     """
-    held_spans = spans(planned, accumulates=accumulates)
-    best = Peak(0, "", "", ())
-    for moment, statement in enumerate(planned.statements):
-        alive = [span.held for span in held_spans if span.first <= moment <= span.last]
-        total = sum(held.bytes for held in alive)
-        if total > best.bytes:
-            largest = tuple(sorted(alive, key=lambda held: -held.bytes))
-            best = Peak(total, statement.statement.output, statement.statement.phase, largest)
-    return best
+    held_spans = spans(planned, accumulates=accumulates, overlap=overlap)
+    most, moment = _fullest(planned, held_spans)
+    if is_array(most):
+        return Peak(most, "", "", ())
+    if not most:
+        return Peak(0, "", "", ())
+    alive = [span.held for span in held_spans if span.first <= moment <= span.last]
+    statement = planned.statements[moment].statement
+    return Peak(most, statement.output, statement.phase, tuple(sorted(alive, key=lambda held: -held.bytes)))
+
+
+def _fullest(planned: PlannedProgram, held_spans: Sequence[Span]) -> tuple[Number, Number]:
+    """The most bytes held at once, and the number of the first statement at which they are."""
+    changes: dict[int, Number] = {}
+    for span in held_spans:
+        changes[span.first] = changes.get(span.first, 0) + span.held.bytes
+        changes[span.last + 1] = changes.get(span.last + 1, 0) - span.held.bytes
+    now: Number = 0
+    most: Number = 0
+    at: Number = 0
+    for moment in range(len(planned.statements)):
+        now = now + changes.get(moment, 0)
+        at = where(now > most, moment, at)
+        most = maximum(most, now)
+    return most, at
 
 
 class Span(Struct, frozen=True):
@@ -252,70 +311,84 @@ class Span(Struct, frozen=True):
     fed: bool
 
 
-def spans(planned: PlannedProgram, *, accumulates: bool = False) -> tuple[Span, ...]:
+def spans(
+    planned: PlannedProgram, *, accumulates: bool = False, overlap: Collection[str] = ()
+) -> tuple[Span, ...]:
     """Every tensor a device holds while a program runs, in every layout; what it holds all the time is left out.
 
     Args:
         planned: the program.
         accumulates: see `peak`.
+        overlap: see `peak`.
     """
-    lifetimes, degrees = _lifetimes(planned), planned.mesh.degrees
+    lifetimes, degrees = _lifetimes(planned), planned.degrees
     if accumulates:
         last = len(planned.statements) - 1
         lifetimes |= {key: (lifetimes[key][0], last) for key in _sent_together(planned) if key in lifetimes}
         lifetimes |= _made_beside(planned)
     lifetimes |= _copied(planned)
-    lifetimes |= _put_in_order(planned)
-    fused = never_written(planned)
+    ordered = {} if "activations" in overlap else _put_in_order(planned)
+    lifetimes |= {key: (moment, moment) for key, (moment, _) in ordered.items()}
+    fused = never_written(planned.structure)
     streamed = {
-        (step.tensor.name, step.after if step.kind == ALL_GATHER else step.before): int(shards(step.axes, degrees))
+        (step.tensor.name, step.after if step.kind == ALL_GATHER else step.before): shards(step.axes, degrees)
         for step in planned.collectives
         if step.streamed
     }
     fed = set(planned.program.inputs)
     return tuple(
         Span(
-            _two_blocks(_held(planned, name, phase, layout), streamed.get((name, layout), 1)),
+            _part_held(
+                _two_blocks(_held(planned, name, reason, layout), streamed.get((name, layout), 1)),
+                ordered.get((name, layout, reason)),
+            ),
             first,
             last,
-            name in fed and not phase,
+            name in fed and reason is AT_REST,
         )
-        for (name, layout, phase), (first, last) in lifetimes.items()
+        for (name, layout, reason), (first, last) in lifetimes.items()
         if name not in fused
     )
 
 
-def _sent_together(planned: PlannedProgram) -> list[tuple[str, Layout, str]]:
+Copy = tuple[str, Layout, Reason]
+"""A value, the layout it is in, and why it is there; at rest, that is `AT_REST`."""
+
+AT_REST = Reason(Why.AT_REST)
+
+_PASSES = {phase: Reason(Why.PASS, phase=phase) for phase in (FORWARD, BACKWARD, UPDATE)}
+
+
+def _sent_together(planned: PlannedProgram) -> list[Copy]:
     """Gradients of parameters before they are reduced: a layer's go in one message (FSDP's units)."""
     return [
-        (step.tensor.name, step.before, row.phase)
+        (step.tensor.name, step.before, _PASSES[row.phase])
         for row in planned.statements
         for step in row.after
         if moved_class(planned.program, step.tensor.name) == "gradients"
     ]
 
 
-def _copied(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
+def _copied(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
     """Copies that a map works with where it runs kernel by kernel because its statistics run over a divided axis.
 
     The maximum is known on all devices before the exponentials are taken, their sum before the result is made: what is
     in between is written. PyTorch's loss under DTensor's loss parallelism holds one such copy beside input and result.
     """
     return {
-        (row.statement.inputs[0], row.work.layouts[0], "between its kernels"): (moment, moment)
+        (row.statement.inputs[0], row.work.layouts[0], Reason(Why.BETWEEN_KERNELS)): (moment, moment)
         for moment, row in enumerate(planned.statements)
         if row.statistics and row.statement.op in UNFUSED
     }
 
 
-def _put_in_order(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
+def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Number]]:
     """Copies of whole activations that a gather makes after it, or a scatter before it, where the policy says so.
 
     A collective puts the devices' blocks one behind another: along the tensor's first dim with more than one element
-    that is their order, along a later one it is not.
+    that is their order, along a later one it is not: each with its statement, and whether it is one.
     """
-    policy = planned.strategy.policy
-    if not policy.ordered or "activations" in policy.overlap:
+    if not planned.strategy.policy.ordered:
         return {}
     found = {}
     for moment, row in enumerate(planned.statements):
@@ -326,32 +399,40 @@ def _put_in_order(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tupl
                 continue
             whole, part = (step.after, step.before) if step.kind == ALL_GATHER else (step.before, step.after)
             changed = [whole.dims[k] != part.dims[k] for k in range(len(whole.dims))]
-            shape = local_shape(whole, step.tensor.indices, planned.sizes, planned.mesh.degrees)
-            if any(changed) and any(size > 1 for size in shape[: changed.index(True)]):
-                found[step.tensor.name, whole, f"put in order in the {row.phase} pass"] = (moment, moment)
+            shape = local_shape(whole, step.tensor.indices, planned.sizes, planned.degrees)
+            apart = any(changed) and product(shape[: changed.index(True)]) > 1
+            if not never(apart):
+                found[step.tensor.name, whole, Reason(Why.PUT_IN_ORDER, phase=row.phase)] = (moment, apart)
     return found
 
 
-def _made_beside(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
+def _made_beside(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
     """Gradients of parameters that are made in the layout they are accumulated in: held once more for a moment."""
     program = planned.program
     return {
-        (name, planned.resting[name], "made"): (moment, moment)
+        (name, planned.resting[name], Reason(Why.MADE)): (moment, moment)
         for moment, row in enumerate(planned.statements)
         for name in row.statement.outputs
         if moved_class(program, name) == "gradients" and not row.after and name in program.outputs
     }
 
 
-def _two_blocks(held: Held, ways: int) -> Held:
+def _two_blocks(held: Held, ways: Number) -> Held:
     """A tensor that goes around a ring of so many devices: two blocks of it are held, not all."""
-    return replace(held, bytes=held.bytes * 2 // ways, reason="streamed: two blocks") if ways > 2 else held
+    if never(ways > 2):
+        return held
+    return replace(held, bytes=where(ways > 2, held.bytes * 2 // ways, held.bytes), reason=Reason(Why.STREAMED))
 
 
-def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[int, int]]:
-    """(value, layout, phase) -> the first and last statement at which a device holds it.
+def _part_held(held: Held, ordered: tuple[int, Number] | None) -> Held:
+    """A copy that is made only where the devices' blocks are not in order as they come."""
+    return held if ordered is None else replace(held, bytes=where(ordered[1], held.bytes, 0))
 
-    A value at rest has no phase: it is held until its last reader. A copy in another layout is dropped after its last
+
+def _lifetimes(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
+    """(value, layout, reason) -> the first and last statement at which a device holds it.
+
+    A value at rest is held until its last reader. A copy in another layout is dropped after its last
     reader in the phase that made it. Parameters at rest, their gradients at rest, gathered parameters that are kept
     and caches are left out: they are held for every layer at once.
     """
@@ -359,11 +440,11 @@ def _lifetimes(planned: PlannedProgram) -> dict[tuple[str, Layout, str], tuple[i
     held_all_the_time = ("parameters", "gradients", "kv_cache")
     apart = {(name, planned.resting[name]) for name in table if moved_class(program, name) in held_all_the_time}
     apart |= {(held.tensor.name, held.layout) for held in kept_gathered(planned)}
-    spans: dict[tuple[str, Layout, str], tuple[int, int]] = {}
+    spans: dict[Copy, tuple[int, int]] = {}
 
     def touch(name: str, layout: Layout, moment: int, phase: str) -> None:
         if name in table and (name, layout) not in apart:
-            key = (name, layout, "" if layout == planned.resting[name] else phase)
+            key = (name, layout, AT_REST if layout == planned.resting[name] else _PASSES[phase])
             spans[key] = (spans.get(key, (moment, moment))[0], moment)
 
     last = len(planned.statements) - 1

@@ -7,6 +7,8 @@ imported only when an argument is an array.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, wraps
 from typing import Any, TypeAlias
 
 Number: TypeAlias = Any
@@ -51,8 +53,14 @@ def divide_exact(numerator: Number, denominator: Number) -> Number:
     return quotient
 
 
-def maximum(first: Number, second: Number) -> Number:
-    """The larger of the two."""
+def maximum(first: Number, second: Number, *more: Number) -> Number:
+    """The largest of the numbers, elementwise.
+
+    >>> maximum(1, 3, 2)
+    3
+    """
+    if more:
+        return maximum(maximum(first, second), *more)
     if isinstance(first, int) and isinstance(second, int):
         return first if first >= second else second
     if _any_array(first, second):
@@ -62,13 +70,57 @@ def maximum(first: Number, second: Number) -> Number:
     return first if first >= second else second
 
 
-def minimum(first: Number, second: Number) -> Number:
-    """The smaller of the two."""
+def minimum(first: Number, second: Number, *more: Number) -> Number:
+    """The smallest of the numbers, elementwise."""
+    if more:
+        return minimum(minimum(first, second), *more)
     if _any_array(first, second):
         import numpy as np
 
         return np.minimum(first, second)
     return first if first <= second else second
+
+
+def largest(numbers: Iterable[Number]) -> Number:
+    """The largest of several numbers, elementwise; 1 for none.
+
+    >>> largest([2, 5, 3])
+    5
+    """
+    found: Number = None
+    for number in numbers:
+        found = number if found is None else maximum(found, number)
+    return 1 if found is None else found
+
+
+def not_(condition: Number) -> Number:
+    """Where a condition does not hold."""
+    return not condition if isinstance(condition, bool) else ~condition
+
+
+def least(cost: Callable[[Any], Number], ways: Sequence[Any], like: Number) -> Number:
+    """The least cost of several ways, each a value of numbers: tried one by one, or all at once where there are arrays.
+
+    Args:
+        cost: of a way; elementwise, so that it can be asked of all of them as columns of arrays.
+        ways: values of one Struct.
+        like: a number as the cost comes in: an array where there are many points.
+
+    >>> least(lambda pair: pair.real * 2, [3 + 0j, 2 + 0j], 1)
+    4.0
+    """
+    if not getattr(like, "shape", ()):
+        return min(cost(way) for way in ways)
+    return cost(_columns(tuple(ways))).min(axis=0)
+
+
+@lru_cache(maxsize=256)
+def _columns(ways: tuple[Any, ...]) -> Any:
+    """Values of one Struct as one, each field a column of theirs."""
+    import numpy as np
+
+    fields = ways[0].__struct_fields__
+    return type(ways[0])(*(np.array([getattr(way, name) for way in ways])[:, None] for name in fields))
 
 
 def where(condition: Number, yes: Number, no: Number) -> Number:
@@ -78,6 +130,103 @@ def where(condition: Number, yes: Number, no: Number) -> Number:
 
         return np.where(condition, yes, no)
     return yes if condition else no
+
+
+def exact(value: Number) -> Number:
+    """A count as an exact int; arrays hold counts as floats and stay as they are.
+
+    >>> exact(4.0)
+    4
+    """
+    return value if is_array(value) else int(value)
+
+
+def truncate(value: Number) -> Number:
+    """Rounded towards zero: an int, or an array of whole numbers.
+
+    >>> truncate(2.75)
+    2
+    """
+    if is_array(value):
+        import numpy as np
+
+        return np.trunc(value)
+    return int(value)
+
+
+def rounded(value: Number) -> Number:
+    """The nearest whole number, the even one of two: an int, or an array of whole numbers.
+
+    >>> rounded(2.5), rounded(3.5)
+    (2, 4)
+    """
+    if is_array(value):
+        import numpy as np
+
+        return np.rint(value)
+    return round(value)
+
+
+def ratio(part: Number, whole: Number, otherwise: Number) -> Number:
+    """`part / whole`, and `otherwise` where the whole is nothing.
+
+    >>> ratio(1, 4, 9), ratio(1, 0, 9)
+    (0.25, 9)
+    """
+    if _any_array(part, whole):
+        import numpy as np
+
+        whole = np.asarray(whole)
+        return np.where(whole != 0, part / np.where(whole != 0, whole, 1), otherwise)
+    return part / whole if whole else otherwise
+
+
+def never(condition: Number) -> bool:
+    """Whether a condition holds nowhere: what would be worked out for it need not be.
+
+    >>> never(1 > 2), never(2 > 1)
+    (True, False)
+    """
+    if isinstance(condition, bool):
+        return not condition
+    return not condition.any() if hasattr(condition, "any") else not condition
+
+
+def tabulated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a few small numbers, remembered; of arrays it is worked out once for each distinct combination.
+
+    It may branch and loop as it likes, for it only ever sees Python numbers.
+
+    >>> @tabulated
+    ... def longer(count, limit):
+    ...     return limit if count > limit else count
+    >>> longer(5, 3)
+    3
+    >>> import numpy
+    >>> longer(numpy.array([1.0, 5.0, 1.0]), 3)
+    array([1., 3., 1.])
+    """
+    remembered = lru_cache(maxsize=65536)(function)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        if not any(is_array(one) and hasattr(one, "shape") for one in arguments):
+            return remembered(*arguments)
+        import numpy as np
+
+        varying = [place for place, one in enumerate(arguments) if hasattr(one, "shape")]
+        columns = np.broadcast_arrays(*(arguments[place] for place in varying))
+        rows = np.stack([column.ravel() for column in columns], axis=1)
+        distinct, where_from = np.unique(rows, axis=0, return_inverse=True)
+        found = np.empty(len(distinct))
+        for number, row in enumerate(distinct.tolist()):
+            scalars = list(arguments)
+            for place, value in zip(varying, row, strict=True):
+                scalars[place] = int(value) if float(value).is_integer() else value
+            found[number] = remembered(*scalars)
+        return found[where_from.ravel()].reshape(columns[0].shape)
+
+    return call
 
 
 def log2_ceil(value: Number) -> Number:

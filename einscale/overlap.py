@@ -19,7 +19,9 @@ from msgspec.structs import replace
 
 from einscale.collectives import ALL_TO_ALL
 from einscale.cost import PricedCollective, PricedStatement
+from einscale.hiders import Hider, HidingWork
 from einscale.layout import shards
+from einscale.numeric import Number, largest, maximum, minimum, never, ratio, where
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 
@@ -27,6 +29,8 @@ PARAMETERS = "parameters"
 GRADIENTS = "gradients"
 ACTIVATIONS = "activations"
 ROUTED = "routed"
+STREAMED = "streamed"
+STATISTICS = "statistics"
 
 OVERLAPS = (PARAMETERS, GRADIENTS, ACTIVATIONS, ROUTED)
 """Kinds of collectives that may be hidden, as a strategy's `overlap` list names them."""
@@ -40,13 +44,13 @@ field, not of one machine.
 """
 
 
-def left_exposed(moving: float, window: float) -> float:
+def left_exposed(moving: Number, window: Number) -> Number:
     """Seconds of communication that work beside it does not hide: moving - EFFICIENCY x min(moving, window).
 
     >>> [round(left_exposed(10.0, window), 6) for window in (0.0, 5.0, 20.0)]
     [10.0, 6.0, 2.0]
     """
-    return moving - EFFICIENCY * min(moving, window)
+    return moving - EFFICIENCY * minimum(moving, window)
 
 
 class Window(Struct, frozen=True):
@@ -59,16 +63,16 @@ class Window(Struct, frozen=True):
         moving: time of the collectives.
         exposed: what of it is left, `left_exposed(moving, seconds)`.
         first: what the first layer of a pass leaves open besides, for nothing runs before it (or after the last).
-        behind: what the work is, in words.
+        behind: what the work is.
     """
 
     phase: str
     kind: str
-    seconds: float
-    moving: float
-    exposed: float
-    first: float
-    behind: str
+    seconds: Number
+    moving: Number
+    exposed: Number
+    first: Number
+    behind: Hider
 
 
 class Hidden(Struct, frozen=True):
@@ -82,7 +86,7 @@ class Hidden(Struct, frozen=True):
     rows: tuple[PricedStatement, ...]
     windows: tuple[Window, ...]
 
-    def first_seconds(self, phase: str) -> float:
+    def first_seconds(self, phase: str) -> Number:
         """Time that the first layer of a pass (backward: the last) exposes besides."""
         return sum(window.first for window in self.windows if window.phase == phase)
 
@@ -97,6 +101,11 @@ def overlap_kind(planned: PlannedProgram, priced: PricedCollective) -> str:
     return {"parameters": PARAMETERS, "gradients": GRADIENTS, "activations": ACTIVATIONS}.get(what, "")
 
 
+def what_moves(planned: PlannedProgram, priced: PricedCollective) -> str:
+    """What a collective moves: one of `OVERLAPS`, `streamed` or `statistics`."""
+    return STREAMED if priced.step.streamed else overlap_kind(planned, priced) or STATISTICS
+
+
 def hide(rows: Iterable[PricedStatement], planned: PlannedProgram, overlap: tuple[str, ...]) -> Hidden:
     """Work out what the overlaps of a strategy leave exposed, for one layer among many of its kind.
 
@@ -107,49 +116,55 @@ def hide(rows: Iterable[PricedStatement], planned: PlannedProgram, overlap: tupl
     """
     rows = tuple(rows)
     hidden: dict[tuple[str, str], Window] = {}
-    room = dict.fromkeys((FORWARD, BACKWARD), 0.0)
-    moving: dict[tuple[str, str], float] = {}
+    room: dict[str, Number] = dict.fromkeys((FORWARD, BACKWARD), 0.0)
+    moving: dict[tuple[str, str], Number] = {}
     for row in rows:
         phase = row.planned.phase
-        room[phase] += float(row.local.seconds)
+        room[phase] = room[phase] + row.local.seconds
         for priced in row.collectives:
             key = phase, overlap_kind(planned, priced)
             moving[key] = moving.get(key, 0.0) + priced.seconds
     for phase in (FORWARD, BACKWARD):
         for kind in (PARAMETERS, GRADIENTS):
             seconds = moving.get((phase, kind), 0.0)
-            if kind in overlap and seconds:
+            if kind in overlap and not never(seconds > 0):
                 exposed = left_exposed(seconds, room[phase])
                 first = seconds - exposed
                 hidden[phase, kind] = Window(phase, kind, room[phase], seconds, exposed, first, _behind(phase, kind))
-                room[phase] = max(0.0, room[phase] - seconds)
+                room[phase] = maximum(0.0, room[phase] - seconds)
     if ROUTED in overlap:
         hidden |= _behind_other_microbatch(moving, sum(room.values()))
     done = tuple(_hide_row(row, planned, hidden, ACTIVATIONS in overlap) for row in rows)
     return Hidden(done, tuple(hidden.values()))
 
 
-def _behind_other_microbatch(moving: Mapping[tuple[str, str], float], room: float) -> dict[tuple[str, str], Window]:
+def _behind_other_microbatch(moving: Mapping[tuple[str, str], Number], room: Number) -> dict[tuple[str, str], Window]:
     """Windows of routed tokens: of a forward and a backward pass side by side the work of both hides both moves."""
     both = {phase: moving.get((phase, ROUTED), 0.0) for phase in (FORWARD, BACKWARD)}
     total = sum(both.values())
     exposed = left_exposed(total, room)
     return {
         (phase, ROUTED): Window(
-            phase, ROUTED, room * seconds / total, seconds, exposed * seconds / total, 0.0, _behind(phase, ROUTED)
+            phase,
+            ROUTED,
+            ratio(room * seconds, total, 0.0),
+            seconds,
+            ratio(exposed * seconds, total, 0.0),
+            0.0,
+            _behind(phase, ROUTED),
         )
         for phase, seconds in both.items()
-        if seconds
+        if not never(seconds > 0)
     }
 
 
-def _behind(phase: str, kind: str) -> str:
-    """The work that hides a kind of collectives, in words."""
+def _behind(phase: str, kind: str) -> Hider:
+    """The work that hides a kind of collectives."""
     if kind == PARAMETERS:
-        return f"the {phase} work of the layer before it"
+        return Hider(HidingWork.LAYER_BEFORE, phase)
     if kind == GRADIENTS:
-        return "the backward work of the layer after it"
-    return f"the {'backward' if phase == FORWARD else 'forward'} work of another microbatch"
+        return Hider(HidingWork.LAYER_AFTER, BACKWARD)
+    return Hider(HidingWork.OTHER_MICROBATCH, BACKWARD if phase == FORWARD else FORWARD)
 
 
 def _hide_row(
@@ -158,18 +173,18 @@ def _hide_row(
     """One statement, its collectives hidden as far as windows and its own einsum allow."""
     moves = [priced for priced in row.collectives if matmuls and overlap_kind(planned, priced) == ACTIVATIONS]
     own = sum(priced.seconds for priced in moves)
-    ways = max((int(shards(priced.step.axes, planned.mesh.degrees)) for priced in moves), default=1)
-    room = float(row.local.seconds) * (ways - 1) / ways if row.planned.statement.op == "einsum" else 0.0
+    ways = largest(shards(priced.step.axes, planned.degrees) for priced in moves)
+    room = row.local.seconds * (ways - 1) / ways if row.planned.statement.op == "einsum" else 0.0
     done = []
     for priced in row.collectives:
         kind = overlap_kind(planned, priced)
         window = hidden.get((row.planned.phase, kind))
         if window is not None:
-            share = window.exposed / window.moving
+            share = ratio(window.exposed, window.moving, 1.0)
             done.append(replace(priced, exposed_seconds=priced.seconds * share, hidden_by=window.behind))
-        elif own and priced in moves and room:
-            share = left_exposed(own, room) / own
-            behind = f"{row.planned.statement.output}, block by block"
+        elif moves and kind == ACTIVATIONS and not never(room > 0):
+            share = where(room > 0, ratio(left_exposed(own, room), own, 1.0), 1.0)
+            behind = Hider(HidingWork.OWN_EINSUM, row.planned.phase, row.planned.statement.output)
             done.append(replace(priced, exposed_seconds=priced.seconds * share, hidden_by=behind))
         else:
             done.append(priced)

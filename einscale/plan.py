@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
 from einscale.collectives import Collective, received_total
+from einscale.dtypes import BITS
 from einscale.einsum import Einsum, einsum_flops
 from einscale.layout import Chosen, Layout, Tensor, chosen_share, local_bytes, local_elements, local_shape, shards
 from einscale.mesh import Mesh
-from einscale.numeric import Number, ceil_div, is_array, maximum, product
+from einscale.numeric import Number, ceil_div, maximum, product, truncate
 
 
 class LocalEinsum(Struct, frozen=True):
@@ -103,6 +104,26 @@ class Plan(Struct, frozen=True):
         return tuple(step for step in self.steps if isinstance(step, Collective))
 
 
+def move_alone(step: Collective) -> Plan:
+    """A plan of one move and nothing else."""
+    return Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
+
+
+def compute_dtype(tensors: Sequence[Tensor]) -> str:
+    """Element type the chip multiplies in: the widest of the operands, to which the others are converted.
+
+    Of types of the same width a float goes before an integer, then the first in the alphabet: whichever operand has it.
+
+    >>> compute_dtype([Tensor("x", ("i",), "bf16"), Tensor("w", ("i",), "int8")])
+    'bf16'
+    """
+    return max((tensor.dtype for tensor in tensors), key=_width)
+
+
+def _width(dtype: str) -> tuple[int, bool, tuple[int, ...]]:
+    return BITS[dtype], "int" not in dtype, tuple(-ord(letter) for letter in dtype)
+
+
 def step_flops(step: LocalEinsum, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Number:
     """FLOPs one device spends on a local einsum, padding included."""
     placement = step.placement
@@ -162,6 +183,7 @@ def work_traffic(
     sizes: Mapping[str, Number],
     degrees: Mapping[str, Number],
     resident: Collection[str] = (),
+    held: Callable[[Tensor, Layout], Number] | None = None,
 ) -> Number:
     """Bytes of HBM one device reads and writes for local work: every operand once, every result once.
 
@@ -173,6 +195,7 @@ def work_traffic(
         sizes: index -> size.
         degrees: mesh axis -> devices.
         resident: names of tensors that are on chip already and need not be read or written.
+        held: bytes one device holds of a tensor in a layout, where they are known already.
     """
     made = work_results(work)
     if isinstance(work, LocalMap) and work.in_place:
@@ -180,8 +203,9 @@ def work_traffic(
         made = ((written, work.layouts[1]),)
     rows = 0 if isinstance(work, LocalEinsum) else work.rows
     touched = (*dict.fromkeys(work_reads(work)), *made, *made[:1] * rows)
+    size = held or (lambda tensor, layout: local_bytes(tensor, layout, sizes, degrees))
     return sum(
-        local_bytes(tensor, layout, sizes, degrees) - untouched(work, tensor, layout, sizes, degrees)
+        size(tensor, layout) - untouched(work, tensor, layout, sizes, degrees)
         for tensor, layout in touched
         if tensor.name not in resident
     )
@@ -223,5 +247,5 @@ def untouched(
         )
         missed = maximum(1 - count / sizes[index], 0.0) ** tokens
         held = local_bytes(tensor, layout, sizes, degrees)
-        result = held * missed if is_array(missed) else int(held * missed)
+        result = truncate(held * missed)
     return result

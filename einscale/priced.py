@@ -7,19 +7,27 @@ links it crosses (`topology`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from einscale.bounds import LowerBound, placement_bound
 from einscale.bounds import lower_bounds as every_bound
 from einscale.collectives import FREE, Collective, received_total
-from einscale.dtypes import BITS
 from einscale.einsum import Einsum
 from einscale.layout import Layout, Tensor, local_bytes, shards
 from einscale.mesh import Mesh
 from einscale.numeric import ceil_div, product
-from einscale.plan import LocalEinsum, Plan, Step, plan_flops, plan_received, step_flops, work_traffic
+from einscale.plan import (
+    LocalEinsum,
+    Plan,
+    Step,
+    compute_dtype,
+    plan_flops,
+    plan_received,
+    step_flops,
+    work_traffic,
+)
 from einscale.roofline import local_seconds
 from einscale.topology import Network, explain_step
 
@@ -197,15 +205,6 @@ def price_plan(plan: Plan, sizes: Mapping[str, int], network: Network) -> Priced
         memory=peak_memory(plan, sizes, mesh),
         padding=paddings(plan, sizes, mesh),
     )
-
-
-def compute_dtype(tensors: Sequence[Tensor]) -> str:
-    """Element type the chip multiplies in: the widest of the operands, to which the others are converted.
-
-    >>> compute_dtype([Tensor("x", ("i",), "bf16"), Tensor("w", ("i",), "int8")])
-    'bf16'
-    """
-    return max((tensor.dtype for tensor in tensors), key=lambda name: BITS[name])
 
 
 def lower_bounds(priced: PricedPlan) -> LowerBounds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from einscale.dtypes import bytes_of
 from einscale.dtypes import dtype as canonical_dtype
@@ -12,27 +13,51 @@ from einscale.numeric import Number, is_array, maximum, where
 
 
 class LocalTime(Struct, frozen=True):
-    """Seconds of a local operation, and why.
+    """Seconds of a local operation, and why; numbers, or arrays of one shape.
 
     Args:
-        seconds: the larger of the two below.
-        bound: `compute`, `memory` or `launch` (kernels of a pass start slower than they run); an array of these words
-            where the operands are arrays.
+        seconds: of all of it.
         compute_seconds: FLOPs over the chip's FLOP/s.
         memory_seconds: HBM bytes over the HBM bandwidth.
         provenance: `bound` where both are datasheet figures, so that no run is faster; `modelled` where a measured
             attainable figure stands in place of one.
         kernels: kernels that a framework starts for it; an estimate, where the time is one.
         converted: bytes, in its traffic and `memory_seconds`, of a kernel before it that converts its operands.
+        launched: how many times longer it takes because the host sends the kernels of its pass more slowly than they
+            run; 1 where they wait for nothing.
     """
 
     seconds: Number
-    bound: Number
     compute_seconds: Number
     memory_seconds: Number
     provenance: str
     kernels: int = 1
-    converted: int = 0
+    converted: Number = 0
+    launched: Number = 1.0
+
+    @property
+    def bound(self) -> Number:
+        """What limits it: `compute`, `memory` or `launch`; an array of these words where the numbers are arrays."""
+        compute = (self.compute_seconds >= self.memory_seconds) & (self.compute_seconds > 0)
+        words = _either(compute, "compute", "memory")
+        return _either(self.launched > 1.0, "launch", words)
+
+    def share(self, part: Number, *, first: bool = True) -> LocalTime:
+        """A part of it; the first of the statements that share a kernel counts it."""
+        return replace(
+            self,
+            seconds=self.seconds * part,
+            compute_seconds=self.compute_seconds * part,
+            memory_seconds=self.memory_seconds * part,
+            kernels=self.kernels if first else 0,
+        )
+
+
+def _either(condition: Number, yes: Number, no: Number) -> Number:
+    """One of two words, or an array of them."""
+    if isinstance(condition, bool):
+        return yes if condition else no
+    return where(condition, yes, no) if getattr(condition, "shape", ()) else yes if condition else no
 
 
 def local_seconds(flops: Number, hbm_bytes: Number, dtype: str, chip: Chip) -> LocalTime:
@@ -56,10 +81,7 @@ def local_seconds(flops: Number, hbm_bytes: Number, dtype: str, chip: Chip) -> L
         compute = flops / flop_rate(chip, dtype)
         measured = measured or peak(chip, dtype).attainable is not None
     memory = hbm_bytes / chip.memory_bandwidth.used
-    slower = compute >= memory
-    arrays = is_array(compute) or is_array(memory)
-    bound = where(slower, "compute", "memory") if arrays else "compute" if slower else "memory"
-    return LocalTime(maximum(compute, memory), bound, compute, memory, "modelled" if measured else "bound")
+    return LocalTime(maximum(compute, memory), compute, memory, "modelled" if measured else "bound")
 
 
 def ridge_intensity(chip: Chip, dtype: str) -> float:

@@ -22,6 +22,7 @@ from einscale.infer import requests_fit
 from einscale.infer.step import Planner
 from einscale.precision import PRESETS, parse_precision
 from einscale.program.text import print_program
+from einscale.report.words import changes_words
 
 
 def test_a_request_is_its_prefill_and_its_steps() -> None:
@@ -221,7 +222,7 @@ def test_a_sweep_varies_what_it_is_told() -> None:
 
 def test_advice_keeps_the_devices_then_changes_one_thing_before_two() -> None:
     answer = einscale.infer("llama3-70b", mesh="model=4", batch=256, prompt=4096)
-    changes = [(one.result.devices, one.words.count("--")) for one in answer.advice]
+    changes = [(one.result.devices, len(one.changes)) for one in answer.advice]
     assert changes == sorted(changes)
     assert {devices for devices, _ in changes} >= {4, 8}
     assert all(one.result.fits for one in answer.advice)
@@ -230,7 +231,7 @@ def test_advice_keeps_the_devices_then_changes_one_thing_before_two() -> None:
 
 def test_narrower_types_in_chunks_are_tried_before_more_devices() -> None:
     answer = einscale.infer("llama3.1-405b", mesh="model=8", batch=4, prompt=100000)
-    words = {one.words: one.result.devices for one in answer.advice}
+    words = {changes_words(one.changes): one.result.devices for one in answer.advice}
     assert words["--precision w8a8-fp8 --chunk 8192"] == 8
     assert words["--mesh model=128"] == 128
     assert list(words.values()) == sorted(words.values())
@@ -238,7 +239,7 @@ def test_narrower_types_in_chunks_are_tried_before_more_devices() -> None:
 
 def test_more_devices_may_take_more_requests_or_another_axis() -> None:
     answer = einscale.infer("deepseek-v3", mesh="expert=8", batch=8)
-    words = [one.words for one in answer.advice]
+    words = [changes_words(one.changes) for one in answer.advice]
     assert "--mesh model=32" in words
     assert any(one.startswith("--mesh expert=") and " --batch " in one for one in words)
 

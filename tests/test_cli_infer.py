@@ -139,7 +139,7 @@ def test_the_report_says_what_it_assumes() -> None:
     assert "a step is captured once and replayed" in out
     assert "no request waits for another" in out
     full = run_command(*SMALL, "--execution", "roofline", "--overhead", "0", "--units", "si").out
-    assert "rooflines of h100, attainable rates" in full
+    assert "rooflines of h100, no figures of its kernels, attainable rates" in full
     assert "1 GB = 10^9 bytes" in full
     assert "runtime" not in full
     assert "the host starts each kernel" in run_command(*SMALL, "--execution", "eager").out

@@ -17,8 +17,7 @@ from command import csv_tables, refused, run_command, steady
 
 import einscale
 from einscale.report.train import train_tables
-from einscale.report.train_words import BUBBLES, IN_FLIGHT
-from einscale.schedule import bubble_seconds, in_flight, schedule_names
+from einscale.schedule import bubble_seconds, find_schedule, in_flight, schedule_names
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = shlex.split(
@@ -259,13 +258,13 @@ def test_formulas_of_schedules_are_those_that_are_computed(name: str) -> None:
     if not name.startswith(("zb", "dual")):
         names["W"] = 0.0
     bubble = bubble_seconds(name, stages, microbatches, chunks, forward, backward, names["W"])
-    formula, _, where = BUBBLES[name].partition(", a = ")
+    formula, _, where = find_schedule(name).bubble_text.partition(", a = ")
     if where:
         names["a"] = evaluated(where, names)
     assert math.isclose(evaluated(formula, names), bubble)
     for stage in range(stages):
         held = in_flight(name, stages, microbatches, chunks, stage).until_weight
-        assert evaluated(IN_FLIGHT[name], {**names, "i": stage}) == held
+        assert evaluated(find_schedule(name).in_flight_text, {**names, "i": stage}) == held
 
 
 def evaluated(formula: str, names: dict[str, float]) -> float:

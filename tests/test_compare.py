@@ -17,6 +17,8 @@ from einscale.compare import MEMORY_PARTS, Difference, difference, grouped, grou
 from einscale.cost import NOTHING
 from einscale.errors import EinscaleError, MeshError, NotationError, SizeError, StrategyError, UsageError
 from einscale.mesh import parse_mesh
+from einscale.report.causes import cause_words
+from einscale.report.compare_words import doing_words, holding_words
 from einscale.strategy import load_strategy, parse_strategy
 
 STREAM = 4096 * 8192 * 2
@@ -109,7 +111,7 @@ def test_sequence_parallelism_replaces_all_reduces_and_adds_gathers(answer: Comp
     found = only(answer)
     check_sums(found)
     moved = {
-        (term.phase, term.names): (term.first, term.other, term.change.received)
+        (term.phase, term.names): (doing_words(term.first), doing_words(term.other), term.change.received)
         for term in found.terms
         if term.about == "collective" and term.layer == "block" and term.what == "activations"
     }
@@ -125,15 +127,15 @@ def test_sequence_parallelism_replaces_all_reduces_and_adds_gathers(answer: Comp
         assert moved["backward", (name,)] == ("all-reduce over model", "reduce-scatter over model", -share)
     assert len(moved) == 10
     gather = next(term for term in found.terms if term.names == ("attn_in",) and term.phase == "forward")
-    assert gather.first_cause == ""
-    assert gather.other_cause.endswith("(rule store.residual: s -> model of megatron-sp)")
+    assert gather.first_cause is None
+    assert cause_words(gather.other_cause).endswith("(rule store.residual: s -> model of megatron-sp)")
 
 
 def test_work_that_is_repeated_says_so(answer: CompareResult) -> None:
     mid = next(term for term in only(answer).terms if term.names == ("mid",))
     assert (mid.about, mid.what, mid.sections) == ("compute", "map", ("attention",))
-    assert mid.first == "8 ways (b/data), repeated 8 times"
-    assert mid.other == "64 ways (b/data s/model)"
+    assert doing_words(mid.first) == "8 ways (b/data), repeated 8 times"
+    assert doing_words(mid.other) == "64 ways (b/data s/model)"
     assert mid.change.flops == 80 * 4096 * 8192 * (1 - 8) // 8
 
 
@@ -141,15 +143,19 @@ def test_saved_activations_are_named_with_their_layouts(answer: CompareResult) -
     held = {term.names: term for term in only(answer).memory_terms if term.layer == "block" and term.names}
     assert set(held) == {("x",), ("attn_in",), ("mid",), ("mlp_in",)}
     for term in held.values():
-        assert (term.part, term.first, term.other) == ("saved activations", "b/data", "b/data s/model")
+        assert (term.part, holding_words(term.first), holding_words(term.other)) == (
+            "saved activations",
+            "b/data",
+            "b/data s/model",
+        )
         assert term.bytes == -80 * STREAM * 7 // 8
 
 
 def test_padding_is_a_reason_for_more_work() -> None:
     found = only(compare("gpt2", ["dp@data=8", "megatron@model=8"], sequence=512, batch=8))
     q = next(term for term in found.terms if term.names == ("q",) and term.about == "compute")
-    assert q.other == "8 ways (n/model=8), 33 % padding"  # 12 heads as 16
-    assert q.first == "8 ways (b/data=8)"
+    assert doing_words(q.other) == "8 ways (n/model=8), 33 % padding"  # 12 heads as 16
+    assert doing_words(q.first) == "8 ways (b/data=8)"
     assert q.change.flops > 0
 
 
@@ -157,10 +163,10 @@ def test_work_done_by_one_side_only_is_a_term_of_its_own() -> None:
     megatron = load_strategy("megatron")
     found = only(compare("llama3-8b", [megatron, RECOMPUTING], mesh="data=2,model=4", sequence=512))
     check_sums(found)
-    again = [term for term in found.terms if term.first == "" and term.about == "compute"]
+    again = [term for term in found.terms if term.first == () and term.about == "compute"]
     assert {"hidden_again", "mlp_in_again"} <= {term.names[0] for term in again}
     assert all(term.phase == "backward" for term in again)
-    saved = [term for term in found.memory_terms if term.part == "saved activations" and term.other == ""]
+    saved = [term for term in found.memory_terms if term.part == "saved activations" and term.other is None]
     assert ("attn_in",) in {term.names for term in saved}
 
 
@@ -170,7 +176,7 @@ def test_only_the_kernel_differs_where_attention_is_not_fused() -> None:
     assert found.change.received == 0
     assert {term.about for term in found.terms} == {"compute"}
     scores = next(term for term in found.terms if term.names == ("scores",))
-    assert scores.first == scores.other == "8 ways (b/data n/model)"
+    assert doing_words(scores.first) == doing_words(scores.other) == "8 ways (b/data n/model)"
     assert scores.change.flops == 0 < scores.change.traffic
 
 
@@ -178,10 +184,13 @@ def test_kv_heads_that_tensor_parallelism_exceeds_are_found_repeated() -> None:
     chosen = ["megatron@data=2,model=8", "megatron@data=1,model=16"]
     found = only(compare("llama3-70b", chosen, sequence=1024, batch=2))
     k = next(term for term in found.terms if term.names == ("k",) and term.about == "compute")
-    assert (k.first, k.other) == ("16 ways (b/data=2 n/model=8)", "8 ways (n/model:(1)8), repeated 2 times")
+    assert (doing_words(k.first), doing_words(k.other)) == (
+        "16 ways (b/data=2 n/model=8)",
+        "8 ways (n/model:(1)8), repeated 2 times",
+    )
     assert k.change.flops == 80 * 2 * (2 * 1024) * 8192 * (8 * 128) // 16
     summed = next(term for term in found.terms if term.names == ("d_v",) and term.about == "collective")
-    assert (summed.first, summed.other) == ("", "all-reduce over model:(8)2")
+    assert (doing_words(summed.first), doing_words(summed.other)) == ("", "all-reduce over model:(8)2")
 
 
 def test_equal_strategies_have_no_terms() -> None:
@@ -252,7 +261,7 @@ def test_a_program_of_ones_own_is_compared(tmp_path: Path) -> None:
     found = only(result)
     check_sums(found)
     out = next(term for term in found.terms if term.names == ("out",))
-    assert (out.first, out.other) == ("all-reduce over model", "reduce-scatter over model")
+    assert (doing_words(out.first), doing_words(out.other)) == ("all-reduce over model", "reduce-scatter over model")
     assert out.change.received == -(32 * 64 * 2) * 3 // 4
     with pytest.raises(SizeError):
         compare(str(own), ["megatron", "megatron-sp"], mesh="model=4", sequence=32)

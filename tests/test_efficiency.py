@@ -25,7 +25,7 @@ from einscale.efficiency import (
     moving_seconds,
     product_seconds,
 )
-from einscale.hardware import Chip, load_chip, load_system, sustained
+from einscale.hardware import Chip, load_chip, load_system, rooflines, sustained
 from einscale.layout import Tensor, make_layout
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
@@ -34,7 +34,7 @@ from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
 from einscale.program.backward import backward
 from einscale.program.shapes import program_sizes
-from einscale.roofline import matmul_seconds
+from einscale.roofline import local_seconds, matmul_seconds
 from einscale.strategy import load_strategy
 from einscale.topology import Network, bind
 
@@ -193,20 +193,29 @@ def planned_block(mesh_text: str = "data=2,model=2", strategy: str = "megatron-s
     return plan_program(both, load_strategy(strategy), mesh, sizes, network=network), network
 
 
-def priced(execution: Execution | None, planned: tuple[PlannedProgram, Network] | None = None) -> list[PricedStatement]:
+def priced(execution: Execution, planned: tuple[PlannedProgram, Network] | None = None) -> list[PricedStatement]:
     """Its priced statements."""
     program, network = planned or planned_block()
     return list(price_program(program, network, "bf16", causal=True, execution=execution))
 
 
-def test_without_an_execution_prices_are_those_of_the_roofline() -> None:
+def test_a_chip_without_kernel_figures_is_priced_by_its_roofline() -> None:
     program, network = planned_block()
-    assert price_program(program, network, "bf16", causal=True) == tuple(priced(None, (program, network)))
+    bare = bind(network.mesh, rooflines(network.system))
+    assert bare.system.chip.kernels is None
+    for row in priced(Execution("compiled", "eager"), (program, bare)):
+        if row.planned.statement.group:
+            continue
+        rate = "bf16" if row.planned.statement.op == "einsum" else "fp32"
+        whole = local_seconds(row.flops if rate == "bf16" else 0, row.traffic, rate, bare.system.chip)
+        assert row.local.seconds == whole.seconds
 
 
 def test_executed_work_is_modelled_and_slower() -> None:
     planned = planned_block()
-    plain, timed = priced(None, planned), priced(Execution("compiled", "eager"), planned)
+    how = Execution("compiled", "eager")
+    bare = bind(planned[1].mesh, rooflines(planned[1].system))
+    plain, timed = priced(how, (planned[0], bare)), priced(how, planned)
     assert {row.local.provenance for row in timed} == {"modelled"}
     assert sum(row.local.seconds for row in timed) > 1.2 * sum(row.local.seconds for row in plain)
     assert [row.flops for row in timed] == [row.flops for row in plain]

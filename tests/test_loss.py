@@ -8,7 +8,7 @@ from interpreter import check_gradients, random_arrays, run
 
 import einscale
 from einscale.errors import ProgramError, UsageError
-from einscale.memory import peak, saved_activations, spans
+from einscale.memory import Reason, peak, saved_activations, spans
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
 from einscale.planner.planned import PlannedProgram
@@ -106,13 +106,13 @@ def test_what_each_form_saves() -> None:
     assert saved("eager") == {**ends, "loss_log_softmax": 4 * LOGITS}
 
 
-def alive(form: str, statement: str, tensor: int = 1) -> dict[str, int]:
+def alive(form: str, statement: str, tensor: int = 1) -> dict[tuple[str, Reason], int]:
     """Bytes of what has the vocabulary's axis and is held while a statement runs."""
     plan = planned(form, tensor)
     outputs = [row.statement.output for row in plan.statements]
     moment = outputs.index(statement)
     held = [span.held for span in spans(plan) if span.first <= moment <= span.last]
-    return {f"{one.tensor.name}, {one.reason}": one.bytes for one in held if {"b", "v"} <= set(one.tensor.indices)}
+    return {(one.tensor.name, one.reason): one.bytes for one in held if {"b", "v"} <= set(one.tensor.indices)}
 
 
 def test_the_eager_form_holds_three_fp32_tensors_in_its_backward_pass() -> None:

@@ -9,6 +9,7 @@ from einscale.api.layer import LayerResult, layer
 from einscale.errors import StrategyError
 from einscale.models import list_models
 from einscale.planner.planned import BACKWARD, FORWARD
+from einscale.report.causes import cause_words
 
 STRATEGIES = ("dp", "fsdp", "megatron", "megatron-sp", "fsdp+tp")
 
@@ -66,7 +67,9 @@ def test_a_norm_of_all_heads_reduces_its_statistic_over_the_devices_that_share_t
         (one.step.tensor.name, one.step.kind, one.bytes)
         for row in block.rows
         for one in row.collectives
-        if row.planned.phase == FORWARD and "normed" in row.planned.statement.output and "_in" not in one.step.cause
+        if row.planned.phase == FORWARD
+        and "normed" in row.planned.statement.output
+        and "_in" not in cause_words(one.step.cause)
     ]
     statistics = [entry for entry in found if entry[0].startswith("sum of")]
     tokens = 8 // 2 * 1024

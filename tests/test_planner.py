@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import atoms, einsums, layouts, meshes, sizes
 
+from einscale.causes import CauseRule, EinsumCause
 from einscale.collectives import check_move, received_total
 from einscale.emulate import verify_plan
 from einscale.errors import LayoutError, PlanError, SizeError, UsageError
@@ -15,6 +16,7 @@ from einscale.layout import Layout, Tensor, make_layout, replicated
 from einscale.mesh import Mesh, make_mesh
 from einscale.plan import LocalEinsum, step_flops, work_traffic
 from einscale.planner.einsum import PlannedEinsum, Wanted, alternatives, forget, plan_einsum
+from einscale.report.causes import cause_words
 from einscale.reshard import reshard
 from einscale.roofline import local_seconds
 from einscale.topology import Network, bind, step_seconds
@@ -99,11 +101,17 @@ def test_the_four_cases_of_a_sharded_matmul_are_found() -> None:
 
 def test_causes_name_tensor_index_axis_and_rule() -> None:
     gather = plan("b/data s d, d/data f/model -> b/data s f/model", "data=4,model=2").plan.collectives[0]
-    assert gather.cause == (
+    assert gather.cause == EinsumCause(
+        CauseRule.OPERAND_GATHERED, "B", ("data",), ("d",), divides=("b",), contracted=True, whole=True
+    )
+    assert cause_words(gather.cause) == (
         "operand B has contracted index `d` divided over `data` but the einsum runs with `d` whole: FSDP-style gather"
     )
     scatter = plan("b/data s f/model, f/model d -> b/data s/model d", "data=4,model=2").plan.collectives[0]
-    assert scatter.cause == (
+    assert scatter.cause == EinsumCause(
+        CauseRule.RESULT_SCATTERED, scatter.tensor.name, ("model",), ("f",), ("s",), "sum"
+    )
+    assert cause_words(scatter.cause) == (
         "`f` is contracted and divided over `model`: the partial sums must be added, each device keeps its part of `s`"
     )
 

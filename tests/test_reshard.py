@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from reshard_oracle import least_cost
 from strategies import atoms, layouts, meshes
 
+from einscale.causes import Cause, CauseRule
 from einscale.collectives import Collective, check_move, received, received_total
 from einscale.errors import LayoutError, UsageError
 from einscale.hardware import load_system
 from einscale.layout import Layout, Tensor, make_layout
 from einscale.mesh import Mesh, make_mesh
+from einscale.report.causes import cause_words
 from einscale.reshard import reshard, solve
 from einscale.reshard.moves import State, mask_of
 from einscale.reshard.search import UNIT, Problem
@@ -120,9 +122,11 @@ def test_whole_axes_only_where_asked() -> None:
 
 def test_causes_say_what_moved_and_why() -> None:
     gather = walk(make_layout([("x",), ()]), make_layout([(), ()]), make_mesh("x=4"))[0]
-    assert gather.cause == "A has `i` divided over `x` and it is wanted whole there"
-    told = walk(make_layout([("x",), ()]), make_layout([(), ()]), make_mesh("x=4"), cause="because")[0]
-    assert told.cause == "because"
+    assert gather.cause == Cause(CauseRule.WANTED_WHOLE, "A", ("x",), ("i",))
+    assert cause_words(gather.cause) == "A has `i` divided over `x` and it is wanted whole there"
+    because = Cause(CauseRule.DIAGONAL, "A")
+    told = walk(make_layout([("x",), ()]), make_layout([(), ()]), make_mesh("x=4"), cause=because)[0]
+    assert told.cause == because
 
 
 def test_bad_questions() -> None:

@@ -18,7 +18,7 @@ from test_program_soundness import check_statement
 
 import einscale
 from einscale.collectives import ALL_TO_ALL, FREE, Collective, received, received_by_degrees
-from einscale.cost import price_collectives
+from einscale.cost import bound_bytes, bound_ratio, price_collectives
 from einscale.distinct import expected_blocks
 from einscale.einsum import einsum_flops
 from einscale.errors import NotationError, ProgramError
@@ -34,6 +34,7 @@ from einscale.planner.program import plan_program
 from einscale.program import Program, backward, differentiate, parse_program, print_program, program_sizes
 from einscale.program.routed import routing_of
 from einscale.program.trace import arrange, combine, dispatch, einsum, mul, route, trace
+from einscale.report.causes import cause_words
 from einscale.strategy import load_strategy, parse_strategy
 from einscale.topology import bind, explain_step, level_counts, step_seconds
 
@@ -585,13 +586,15 @@ def test_a_level_inside_a_node_alone_prices_by_the_bytes_received() -> None:
     system = load_system("h100").ideal()
     network = bind(plan.mesh, system)
     for priced in price_collectives(plan.collectives, plan, network):
-        assert priced.bound_ratio >= 1 or priced.bytes == 0
+        assert bound_ratio(priced, plan) >= 1 or priced.bytes == 0
         if priced.step.distinct:
             waited = explain_step(priced.step, plan.sizes, network).latency_seconds
             sent = priced.bytes / system.levels[0].bandwidth.used
             assert priced.seconds - waited == pytest.approx(sent, rel=1e-5)
-            assert priced.bytes == priced.bound_bytes
-            assert "is sent one row" in priced.step.cause
+            assert priced.bytes == bound_bytes(priced, plan)
+            assert priced.step.cause is not None
+            assert priced.step.cause.copies == priced.step.distinct
+            assert "is sent one row" in cause_words(priced.step.cause)
 
 
 # Memory

@@ -9,6 +9,7 @@ import pytest
 from einscale.api.layer import layer
 from einscale.errors import StrategyError
 from einscale.layer import KindReport, LayerReport
+from einscale.memory import Why
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
 
@@ -111,7 +112,7 @@ def test_a_ring_moves_what_the_gather_does_hides_it_behind_attention_and_holds_t
     assert block(ring).totals(FORWARD).received == block(gather).totals(FORWARD).received
     assert block(ring).totals(FORWARD).communication_seconds == 0.0
     assert block(gather).totals(FORWARD).communication_seconds > 0.0
-    keys = {held.bytes for held in block(ring).peak.alive if held.reason.startswith("streamed")}
+    keys = {held.bytes for held in block(ring).peak.alive if held.reason.why is Why.STREAMED}
     whole = 65536 * N * K * 2
     assert keys <= {whole * 2 // 8}
 

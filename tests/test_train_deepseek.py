@@ -12,6 +12,7 @@ from __future__ import annotations
 import pytest
 
 import einscale
+from einscale.hiders import HidingWork
 from einscale.models import parameter_counts
 from einscale.schedule import bubble_seconds
 from einscale.train import TrainReport
@@ -76,7 +77,7 @@ def test_tokens_travel_to_distinct_devices_of_at_most_four_nodes(step: TrainRepo
     back = moves[1]
     assert back.step.tensor.dtype == "bf16"
     assert back.bytes / (SEQUENCE * 2 * 7168) == pytest.approx(copies, rel=1e-3)
-    assert all(p.hidden_by.endswith("of another microbatch") for p in moves)
+    assert all(p.hidden_by.work is HidingWork.OTHER_MICROBATCH for p in moves)
 
 
 def test_gradients_of_experts_are_reduced_over_the_replicas_that_share_them(step: TrainReport) -> None:

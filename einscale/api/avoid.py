@@ -6,7 +6,9 @@ from msgspec.structs import replace
 
 from einscale.alternatives import Avoidance
 from einscale.api.plan import PlanResult, answer
+from einscale.api.resolve import Asked
 from einscale.collectives import FREE, Collective
+from einscale.errors import PlanError
 from einscale.layout import Layout, Tensor
 from einscale.notation import Spec, TensorSpec
 from einscale.plan import LocalEinsum
@@ -22,6 +24,14 @@ def avoidances(result: PlanResult) -> tuple[Avoidance, ...]:
     return tuple(change for change in changes if change is not None)
 
 
+def _answered(result: PlanResult, changed: Asked) -> PlanResult | None:
+    """The answer to a changed question; None where it has none, such as a dim divided further than it is long."""
+    try:
+        return answer(changed, result.priced.network, result.objective, result.max_flops)
+    except PlanError:
+        return None
+
+
 def _operand_change(result: PlanResult, name: str) -> Avoidance | None:
     """The question with one operand laid out as the work reads it."""
     names = [tensor.name for tensor in result.plan.inputs]
@@ -35,7 +45,9 @@ def _operand_change(result: PlanResult, name: str) -> Avoidance | None:
     )
     layouts = tuple(read if number == position else layout for number, layout in enumerate(result.asked.layouts))
     changed = replace(result.asked, spec=replace(spec, operands=operands), layouts=layouts)
-    other = answer(changed, result.priced.network, result.objective, result.max_flops)
+    other = _answered(result, changed)
+    if other is None:
+        return None
     tensor = result.plan.inputs[position]
     text = read.text(tensor.indices) or "a scalar"
     return Avoidance(name, f"give {name} as `{text}`", other.spec, other.priced)
@@ -62,7 +74,9 @@ def _result_change(result: PlanResult) -> Avoidance | None:
     )
     spec = result.asked.spec.with_output(made.dims, made.unreduced, made.reduction)
     changed = replace(result.asked, spec=spec, question=question)
-    other = answer(changed, result.priced.network, result.objective, result.max_flops)
+    other = _answered(result, changed)
+    if other is None:
+        return None
     text = made.text(plan.output.indices) or "a scalar"
     return Avoidance(plan.output.name, f"want {plan.output.name} as `{text}`", other.spec, other.priced)
 

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from einscale.api.resolve import Asked, resolve, wanted_choices
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import PlanError, SizeError, UsageError, did_you_mean
-from einscale.hardware import DEFAULT_SYSTEM, System, flop_rate, load_system
+from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.layout import Layout
 from einscale.mesh import Mesh, make_mesh
 from einscale.notation import parse_spec
 from einscale.plan import Plan
+from einscale.planner.budget import Budget
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
-from einscale.priced import LowerBounds, PricedPlan, PricedStep, compute_dtype, lower_bounds, price_plan
+from einscale.priced import LowerBounds, PricedPlan, PricedStep, lower_bounds, price_plan
 from einscale.topology import Network, bind
 
 if TYPE_CHECKING:
@@ -285,9 +287,11 @@ def _planned(
     asked: Asked, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...]
 ) -> PlannedEinsum:
     """The cheapest plan over every layout that the wanted one leaves open."""
-    rate = flop_rate(network.system.chip, compute_dtype(asked.tensors)) if objective == "time" else None
     best: PlannedEinsum | None = None
-    for wanted in wanted_choices(asked):
+    exact, note = True, ""
+    choices = list(wanted_choices(asked))
+    budget = Budget(max(1, len(choices)))
+    for wanted in choices:
         planned = plan_einsum(
             asked.tensors,
             layouts,
@@ -298,13 +302,14 @@ def _planned(
             network=network,
             objective=objective,
             max_flops=max_flops,
-            flop_rate=rate,
+            effort=budget.effort,
         )
+        exact, note = exact and planned.exact, note or planned.note
         if best is None or _cost(planned, objective) < _cost(best, objective):
             best = planned
     if best is None:
         raise PlanError("the output leaves no layout to choose from")
-    return best
+    return replace(best, exact=exact, note=note)
 
 
 def _cost(planned: PlannedEinsum, objective: str) -> tuple[float, int, int]:

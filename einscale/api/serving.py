@@ -19,9 +19,9 @@ from einscale.api.request import (
 )
 from einscale.efficiency import Execution
 from einscale.errors import UsageError, did_you_mean
-from einscale.hardware import System
+from einscale.hardware import System, rooflines
 from einscale.infer import Instance, StepReport, ahead_instance, default_serving_strategy, fed_caches, make_instance
-from einscale.infer.instance import COMPILED
+from einscale.cost import COMPILED
 from einscale.layout import shards
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
@@ -42,10 +42,13 @@ DEFAULT_GUESSES, DEFAULT_ACCEPTANCE = 4, 0.8
 PADDING = 512
 """Vocabularies that differ by fewer tokens are one, padded differently: 151936 and 152064 of Qwen2.5's sizes."""
 
-EXECUTIONS: dict[str, Execution | None] = {
+ROOFLINE = "roofline"
+"""Local work by the roofline of the chip, whatever is known of its kernels."""
+
+EXECUTIONS = {
     "compiled": COMPILED,
     "eager": Execution(launch="eager", elementwise="eager"),
-    "roofline": None,
+    ROOFLINE: Execution(launch="compiled", elementwise="eager"),
 }
 """How local work runs: captured once and replayed with maps fused, kernel by kernel, or as fast as nothing can beat."""
 
@@ -86,7 +89,7 @@ class Serving(Struct, frozen=True):
         return make_instance(
             self.model,
             self.mesh,
-            self.system,
+            rooflines(self.system) if self.execution == ROOFLINE else self.system,
             self.strategy,
             precision=self.precision,
             page=self.page,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from einscale.api.infer import answer
 from einscale.api.infer_result import InferResult
 from einscale.api.serving import Apart, Asked, Serving
+from einscale.changes import Change, Option, arguments_of, options_of
 from einscale.dtypes import bits_of
 from einscale.errors import EinscaleError
 from einscale.infer import Planner, requests_fit
@@ -25,8 +26,8 @@ CHUNKS = (8192, 4096, 2048, 1024, 512)
 QUANTISED = ("w8a8-fp8", "int8", "int4")
 """Presets with narrower weights that are tried."""
 
-FEWER = "--batch"
-"""What asks for fewer requests."""
+Changed = tuple[tuple[Change, ...], Asked]
+"""Changes, and the request with them."""
 
 MODEL = "model"
 """Mesh axis that every device is put along, where the mesh has none of that name."""
@@ -42,12 +43,17 @@ class ServingAdvice(Struct, frozen=True):
     """One change, or two together, and what requests cost with it.
 
     Args:
-        words: the change, as one would ask for it.
+        changes: what is set to another value.
         result: the answer with it.
     """
 
-    words: str
+    changes: tuple[Change, ...]
     result: InferResult
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """The changes as arguments of `infer`."""
+        return arguments_of(self.changes)
 
 
 def advise(result: InferResult) -> tuple[ServingAdvice, ...]:
@@ -62,40 +68,45 @@ def advise(result: InferResult) -> tuple[ServingAdvice, ...]:
         return ()
     asked = replace(result.asked, points=None)
     found = _nearest(_changes(asked, result))
-    fewer = all(advice.words.startswith(FEWER) for advice in found)
-    if all(advice.words.startswith(FEWER) or advice.result.devices > result.devices for advice in found):
-        for words, changed in (change for group in _precisions(asked) for change in group):
+    fewer = all(_fewer(advice) for advice in found)
+    if all(_fewer(advice) or advice.result.devices > result.devices for advice in found):
+        for changes, changed in (change for group in _precisions(asked) for change in group):
             for more in _nearest([_chunks(changed)]):
-                found.append(ServingAdvice(f"{words} {more.words}", more.result))
+                found.append(ServingAdvice((*changes, *more.changes), more.result))
     if fewer:
-        for words, changed in [
+        for changes, changed in [
             *(change for group in _precisions(asked) for change in group),
             *list(_chunks(asked))[-1:],
         ]:
             for more in _nearest(_more(changed, fewer=not found)):
-                found.append(ServingAdvice(f"{words} {more.words}", more.result))
-        found = list({advice.words: advice for advice in found}.values())
-    simplest = sorted(found, key=lambda advice: (advice.words.count("--") > 1, _rank(advice)))[:MOST]
+                found.append(ServingAdvice((*changes, *more.changes), more.result))
+        found = list({advice.changes: advice for advice in found}.values())
+    simplest = sorted(found, key=lambda advice: (len(advice.changes) > 1, _rank(advice)))[:MOST]
     return tuple(sorted(simplest, key=_rank))
 
 
-def _rank(advice: ServingAdvice) -> tuple[int, int, float, int]:
-    """Fewer devices first, then one change before two, then tokens/s for each, then words."""
-    result, changes = advice.result, advice.words.count("--")
-    return result.devices, changes, -result.tokens_per_second_per_device, len(advice.words)
+def _fewer(advice: ServingAdvice) -> bool:
+    """Whether it asks for fewer requests and for nothing else."""
+    return options_of(advice.changes) == {Option.BATCH}
 
 
-def _nearest(groups: Iterable[Iterator[tuple[str, Asked]]]) -> list[ServingAdvice]:
+def _rank(advice: ServingAdvice) -> tuple[int, int, float]:
+    """Fewer devices first, then one change before two, then tokens/s for each."""
+    result = advice.result
+    return result.devices, len(advice.changes), -result.tokens_per_second_per_device
+
+
+def _nearest(groups: Iterable[Iterator[Changed]]) -> list[ServingAdvice]:
     """Of each group of changes, nearest first, the first with which it fits."""
     found = []
     for group in groups:
-        for words, asked in group:
+        for changes, asked in group:
             try:
                 changed = answer(asked) if _may_fit(asked) else None
             except EinscaleError:
                 continue
             if changed is not None and changed.fits:
-                found.append(ServingAdvice(words, changed))
+                found.append(ServingAdvice(changes, changed))
                 break
     return found
 
@@ -114,14 +125,14 @@ def _may_fit(asked: Asked) -> bool:
     )
 
 
-def _changes(asked: Asked, result: InferResult) -> Iterator[Iterator[tuple[str, Asked]]]:
+def _changes(asked: Asked, result: InferResult) -> Iterator[Iterator[Changed]]:
     """Groups of single changes, each from the nearest on; not all of them are possible."""
     yield _batches(asked, result)
     yield from _precisions(asked)
     yield from _more(asked, fewer=False)
 
 
-def _more(asked: Asked, *, fewer: bool) -> Iterator[Iterator[tuple[str, Asked]]]:
+def _more(asked: Asked, *, fewer: bool) -> Iterator[Iterator[Changed]]:
     """Groups of changes that may come on top of others."""
     if fewer:
         yield _batches(asked, None)
@@ -138,7 +149,7 @@ def _more(asked: Asked, *, fewer: bool) -> Iterator[Iterator[tuple[str, Asked]]]
             yield _prefill_meshes(asked, asked.apart, axis)
 
 
-def _batches(asked: Asked, result: InferResult | None) -> Iterator[tuple[str, Asked]]:
+def _batches(asked: Asked, result: InferResult | None) -> Iterator[Changed]:
     """Smaller batches: the largest that fits where it is known, else half of it and so on."""
     tried = []
     if result is not None and asked.speculation is None and asked.apart is None:
@@ -149,29 +160,29 @@ def _batches(asked: Asked, result: InferResult | None) -> Iterator[tuple[str, As
         batch //= 2
     for size in tried:
         if 0 < size < asked.batch:
-            yield f"{FEWER} {size}", replace(asked, batch=size)
+            yield (Change(Option.BATCH, size),), replace(asked, batch=size)
 
 
-def _chunks(asked: Asked) -> Iterator[tuple[str, Asked]]:
+def _chunks(asked: Asked) -> Iterator[Changed]:
     """Prompts read in smaller pieces."""
     now = asked.chunk or asked.prompt
     for size in CHUNKS:
         if size < now:
-            yield f"--chunk {size}", replace(asked, chunk=size)
+            yield (Change(Option.CHUNK, size),), replace(asked, chunk=size)
 
 
-def _precisions(asked: Asked) -> Iterator[Iterator[tuple[str, Asked]]]:
+def _precisions(asked: Asked) -> Iterator[Iterator[Changed]]:
     """A narrower cache; narrower weights, and with them a narrower cache."""
     for group in narrower(asked.serving.precision):
         yield (_typed(asked, precision) for precision in group)
 
 
-def _typed(asked: Asked, precision: Precision) -> tuple[str, Asked]:
+def _typed(asked: Asked, precision: Precision) -> Changed:
     """The same request in other types."""
     serving, apart = replace(asked.serving, precision=precision), asked.apart
     if apart is not None:
         apart = replace(apart, serving=replace(apart.serving, precision=precision))
-    return f"--precision {precision}", replace(asked, serving=serving, apart=apart)
+    return (Change(Option.PRECISION, precision),), replace(asked, serving=serving, apart=apart)
 
 
 def narrower(now: Precision) -> tuple[tuple[Precision, ...], ...]:
@@ -222,14 +233,14 @@ def _grown(mesh: Mesh, name: str, times: int) -> Mesh:
     return Mesh(tuple(replace(axis, size=axis.size * times) if axis.name == name else axis for axis in mesh.axes))
 
 
-def _meshes(asked: Asked, axis: str) -> Iterator[tuple[str, Asked]]:
+def _meshes(asked: Asked, axis: str) -> Iterator[Changed]:
     """Twice the devices along an axis, four times, and so on."""
     for doubling in range(1, DOUBLINGS + 1):
         mesh = _grown(asked.serving.mesh, axis, 2**doubling)
         yield _on_mesh(asked, mesh)
 
 
-def _along_model(asked: Asked) -> Iterator[tuple[str, Asked]]:
+def _along_model(asked: Asked) -> Iterator[Changed]:
     """The same devices all along `model`, twice as many, and so on."""
     for doubling in range(DOUBLINGS + 1):
         size = asked.serving.mesh.devices * 2**doubling
@@ -237,30 +248,31 @@ def _along_model(asked: Asked) -> Iterator[tuple[str, Asked]]:
             yield _on_mesh(asked, Mesh((MeshAxis(MODEL, size),)))
 
 
-def _on_mesh(asked: Asked, mesh: Mesh) -> tuple[str, Asked]:
+def _on_mesh(asked: Asked, mesh: Mesh) -> Changed:
     """The same requests on another mesh, or as few more as its data-parallel devices need to have one each."""
-    changed, words = replace(asked, serving=_on(asked.serving, mesh)), f"--mesh {mesh}"
+    changed, change = replace(asked, serving=_on(asked.serving, mesh)), Change(Option.MESH, mesh)
     try:
         ways = changed.serving.instance().ways
     except EinscaleError:
-        return words, changed
+        return (change,), changed
     if asked.batch < ways:
-        return f"{words} {FEWER} {ways}", replace(changed, batch=ways)
-    return words, changed
+        return (change, Change(Option.BATCH, ways)), replace(changed, batch=ways)
+    return (change,), changed
 
 
-def _prefill_meshes(asked: Asked, apart: Apart, axis: str) -> Iterator[tuple[str, Asked]]:
+def _prefill_meshes(asked: Asked, apart: Apart, axis: str) -> Iterator[Changed]:
     """Twice the devices of a prefill instance along an axis, four times, and so on."""
     for doubling in range(1, DOUBLINGS + 1):
         mesh = _grown(apart.serving.mesh, axis, 2**doubling)
-        yield f"--disaggregate {mesh}", replace(asked, apart=replace(apart, serving=_on(apart.serving, mesh)))
+        changed = replace(asked, apart=replace(apart, serving=_on(apart.serving, mesh)))
+        yield (Change(Option.DISAGGREGATE, mesh),), changed
 
 
-def _prefill_batches(asked: Asked, apart: Apart) -> Iterator[tuple[str, Asked]]:
+def _prefill_batches(asked: Asked, apart: Apart) -> Iterator[Changed]:
     """Fewer prompts read at a time."""
     batch = (apart.batch or 1) // 2
     while batch:
-        yield f"--prefill-batch {batch}", replace(asked, apart=replace(apart, batch=batch))
+        yield (Change(Option.PREFILL_BATCH, batch),), replace(asked, apart=replace(apart, batch=batch))
         batch //= 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ from einscale.api.request import (
     fixed_size,
     suited_strategy,
 )
-from einscale.errors import UsageError
+from einscale.errors import UsageError, did_you_mean
 from einscale.hardware import System
 from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh, make_mesh
@@ -29,8 +29,9 @@ from einscale.precision import Precision, parse_precision
 from einscale.program.loss import FUSED
 from einscale.stages import pipe_axis
 from einscale.strategy import Strategy, replicas
-from einscale.train import Advice, Offload, TrainReport, advise, reserved_memory, reserves, train_report
+from einscale.train import Advice, Offload, TrainReport, TrainSetup, advise, reserved_memory, reserves, train_report
 from einscale.train.request import make_setup
+from einscale.train.values import StageMemory
 from einscale.units import check_size, format_seconds
 
 
@@ -46,6 +47,16 @@ class TrainResult(Struct, frozen=True):
     report: TrainReport
     price_per_hour: float | None = None
     training_tokens: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time of a step."""
+        return self.report.step_seconds
+
+    @property
+    def memory(self) -> StageMemory:
+        """Bytes on each device of the stage that needs most."""
+        return self.report.fullest.memory
 
     @property
     def fits(self) -> bool:
@@ -128,43 +139,40 @@ class TrainResult(Struct, frozen=True):
         return f"TrainResult({setup.model.name}, {setup.mesh} on {setup.network.system.name}, {what}, {fits})"
 
 
-def train_step(
-    model: str | Model,
-    *,
-    mesh: Mesh | str | Mapping[str, int] = "data=1",
-    strategy: str | Strategy | None = None,
-    hardware: str | Path | System | None = None,
-    batch: int | None = None,
-    sequence: int | None = None,
-    microbatch: int | None = None,
-    schedule: str | None = None,
-    chunks: int | None = None,
-    first_layers: int | None = None,
-    last_layers: int | None = None,
-    precision: str | Precision = "bf16",
-    optimizer: str = "adamw",
-    zero: int | None = None,
-    recompute: str | Iterable[str] | None = None,
-    overlap: str | Iterable[str] | None = None,
-    offload_optimizer: bool = False,
-    offload_activations: float = 0.0,
-    attention: str = "causal",
-    overhead: int = FRAMEWORK,
-    loss: str = FUSED,
-    capacity: float = 1.0,
-    price_per_hour: float | None = None,
-    tokens: int | None = None,
-    sizes: Mapping[str, int] | None = None,
-    shard: str | Mapping[str, str | Iterable[str] | None] | None = None,
-) -> TrainResult:
-    """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
+class TrainOptions(TypedDict, total=False):
+    """Keyword arguments of a training step, as `TrainRequest` documents them."""
 
-    >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
-    >>> answer.fits, answer.report.setup.microbatches, 0.2 < answer.report.mfu < 0.7
-    (True, 8, True)
+    mesh: Mesh | str | Mapping[str, int]
+    strategy: str | Strategy | None
+    hardware: str | Path | System | None
+    batch: int | None
+    sequence: int | None
+    microbatch: int | None
+    schedule: str | None
+    chunks: int | None
+    first_layers: int | None
+    last_layers: int | None
+    precision: str | Precision
+    optimizer: str
+    zero: int | None
+    recompute: str | Iterable[str] | None
+    overlap: str | Iterable[str] | None
+    offload_optimizer: bool
+    offload_activations: float
+    attention: str
+    overhead: int
+    loss: str
+    capacity: float
+    price_per_hour: float | None
+    tokens: int | None
+    sizes: Mapping[str, int] | None
+    shard: str | Mapping[str, str | Iterable[str] | None] | None
+
+
+class TrainRequest(Struct, frozen=True, kw_only=True):
+    """What is asked about the training of a model: one request for `train_step`, `layer`, `compare`, `price_many`.
 
     Args:
-        model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
         mesh: its axes, major to minor: `"pipe=4,data=8,model=8"`, a mapping of names to sizes, or a `Mesh`.
         strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
         hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
@@ -190,49 +198,113 @@ def train_step(
         tokens: of the whole training run: days and money follow.
         sizes: axis -> size, for axes that a program of your own leaves open.
         shard: compute rules of your own, before those of `strategy`.
+    """
+
+    mesh: Mesh | str | Mapping[str, int] = "data=1"
+    strategy: str | Strategy | None = None
+    hardware: str | Path | System | None = None
+    batch: int | None = None
+    sequence: int | None = None
+    microbatch: int | None = None
+    schedule: str | None = None
+    chunks: int | None = None
+    first_layers: int | None = None
+    last_layers: int | None = None
+    precision: str | Precision = "bf16"
+    optimizer: str = "adamw"
+    zero: int | None = None
+    recompute: str | Iterable[str] | None = None
+    overlap: str | Iterable[str] | None = None
+    offload_optimizer: bool = False
+    offload_activations: float = 0.0
+    attention: str = "causal"
+    overhead: int = FRAMEWORK
+    loss: str = FUSED
+    capacity: float = 1.0
+    price_per_hour: float | None = None
+    tokens: int | None = None
+    sizes: Mapping[str, int] | None = None
+    shard: str | Mapping[str, str | Iterable[str] | None] | None = None
+
+
+def train_request(options: Mapping[str, Any]) -> TrainRequest:
+    """A request from keyword arguments.
+
+    Raises:
+        UsageError: a name that no argument has, with the near miss.
+    """
+    known = TrainRequest.__struct_fields__
+    for name in options:
+        if name not in known:
+            raise UsageError(f"a training step has no argument `{name}`", hint=did_you_mean(name, known, "it has"))
+    return TrainRequest(**options)
+
+
+def train_step(model: str | Model, **options: Unpack[TrainOptions]) -> TrainResult:
+    """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
+
+    >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
+    >>> answer.fits, answer.report.setup.microbatches, 0.2 < answer.report.mfu < 0.7
+    (True, 8, True)
+
+    Args:
+        model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
+        options: of the step, as `TrainRequest` documents them: `mesh`, `strategy`, `hardware`, `batch`, `sequence`, ...
 
     Raises:
         EinscaleError: an argument cannot be understood, or a request cannot be met; the message names the nearest
             values that could.
     """
-    devices = make_mesh(mesh)
+    asked = train_request(options)
+    setup, notes = train_setup(model, asked)
+    price = check_price(asked.price_per_hour)
+    trained = None if asked.tokens is None else check_size(asked.tokens, "tokens")
+    return TrainResult(train_report(setup, notes), price, trained)
+
+
+def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tuple[str, ...]]:
+    """A request, everything resolved, and what was chosen where nothing was given.
+
+    Raises:
+        EinscaleError: an argument cannot be understood, or the request cannot be met.
+    """
+    devices = make_mesh(asked.mesh)
     notes: list[str] = []
-    loaded = chosen_model(model, sizes)
-    chosen = _chosen(strategy, shard, loaded, devices, zero)
-    if strategy is None and not shard and zero is None and pipe_axis(devices) and replicas(chosen):
+    loaded = chosen_model(model, asked.sizes)
+    strategy, zero = asked.strategy, asked.zero
+    chosen = _chosen(strategy, asked.shard, loaded, devices, zero)
+    if strategy is None and not asked.shard and zero is None and pipe_axis(devices) and replicas(chosen):
         zero = 1
         notes.append("zero: 1, as pipelines do (none was given)")
-    if strategy is None and not shard and devices.devices > 1:
+    if strategy is None and not asked.shard and devices.devices > 1:
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
-    length = chosen_sequence(loaded, sequence, notes)
-    given = fixed_size(loaded, "b", "batch", batch) or batch
+    length = chosen_sequence(loaded, asked.sequence, notes)
+    given = fixed_size(loaded, "b", "batch", asked.batch) or asked.batch
     setup = make_setup(
         loaded,
         chosen,
         devices,
-        chosen_system(hardware),
+        chosen_system(asked.hardware),
         batch=None if given is None else check_batch(given),
         sequence=length,
-        precision=parse_precision(precision),
-        microbatch=None if microbatch is None else check_size(microbatch, "microbatch"),
-        schedule=None if schedule is None else check_text(schedule, "a schedule", "1f1b"),
-        chunks=None if chunks is None else check_size(chunks, "chunks"),
-        first=first_layers,
-        last=last_layers,
-        optimizer=optimizer,
+        precision=parse_precision(asked.precision),
+        microbatch=None if asked.microbatch is None else check_size(asked.microbatch, "microbatch"),
+        schedule=None if asked.schedule is None else check_text(asked.schedule, "a schedule", "1f1b"),
+        chunks=None if asked.chunks is None else check_size(asked.chunks, "chunks"),
+        first=asked.first_layers,
+        last=asked.last_layers,
+        optimizer=asked.optimizer,
         zero=zero,
-        recompute=_words(recompute, "recompute"),
-        overlap=_words(overlap, "overlap"),
-        offload=_offload(offload_optimizer, offload_activations),
-        attention=check_text(attention, "the count of attention", "causal"),
-        overhead=check_overhead(overhead),
-        loss=check_text(loss, "a form of the loss", FUSED),
-        capacity=capacity,
+        recompute=_words(asked.recompute, "recompute"),
+        overlap=_words(asked.overlap, "overlap"),
+        offload=_offload(asked.offload_optimizer, asked.offload_activations),
+        attention=check_text(asked.attention, "the count of attention", "causal"),
+        overhead=check_overhead(asked.overhead),
+        loss=check_text(asked.loss, "a form of the loss", FUSED),
+        capacity=asked.capacity,
         notes=notes,
     )
-    price = check_price(price_per_hour)
-    trained = None if tokens is None else check_size(tokens, "tokens")
-    return TrainResult(train_report(setup, (*notes, *loaded.notes)), price, trained)
+    return setup, (*notes, *loaded.notes)
 
 
 def _chosen(

@@ -258,6 +258,7 @@ def _tokens(text: str) -> int:
 def _no(answer: InferResult, advice: tuple[ServingAdvice, ...], units: str) -> str:
     """What does not fit, by how much, what is to blame, and what would fit."""
     from einscale.report.infer import blamed, verdicts
+    from einscale.report.words import changes_words
     from einscale.units import format_bytes, format_seconds
 
     lines: list[str] = []
@@ -271,5 +272,5 @@ def _no(answer: InferResult, advice: tuple[ServingAdvice, ...], units: str) -> s
         token = f", a token {format_seconds(found.seconds_per_token)}" if found.seconds_per_token else ""
         devices = f" on {found.devices} devices" if found.devices != answer.devices else ""
         first = format_seconds(found.first_token_seconds)
-        lines.append(f"    {one.words}: {needed}{devices}, first token {first}{token}")
+        lines.append(f"    {changes_words(one.changes)}: {needed}{devices}, first token {first}{token}")
     return "\n".join(lines) + "\n"

@@ -42,6 +42,8 @@ def layer(
 
     emit(destination, lambda: answer.to_dict(free=free), report)
     if strict and answer.report.unexpected:
-        found = "\n".join(f"  {text}" for text in answer.report.unexpected)
+        from einscale.report.words import unexpected_words
+
+        found = "\n".join(f"  {unexpected_words(one)}" for one in answer.report.unexpected)
         write(sys.stderr, f"{answer.report.strategy.name} does not expect:\n{found}\n")
         raise typer.Exit(1)

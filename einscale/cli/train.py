@@ -223,6 +223,7 @@ def train(
 def _no(report: TrainReport, advice: tuple[Advice, ...], units: str) -> str:
     """What does not fit, by how much, what is to blame, and what would fit."""
     from einscale.report.train import blamed, verdict
+    from einscale.report.words import changes_words
     from einscale.units import format_bytes, format_seconds
 
     lines = [verdict(report, units), "  largest", *(f"    {words}" for words in blamed(report, units))]
@@ -230,7 +231,7 @@ def _no(report: TrainReport, advice: tuple[Advice, ...], units: str) -> str:
         lines.append("  no changes were found with which it fits: it wants more devices, or another strategy")
     lines += ["  it would fit with"] if advice else []
     lines += [
-        f"    {one.words}: {format_bytes(one.report.fullest.memory.needed, units)},"
+        f"    {changes_words(one.changes)}: {format_bytes(one.report.fullest.memory.needed, units)},"
         f" step {format_seconds(one.report.step_seconds)} instead of {format_seconds(report.step_seconds)}"
         for one in advice
     ]

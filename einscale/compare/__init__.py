@@ -98,7 +98,7 @@ def difference(first: Side, other: Side, *, sized: bool = False) -> Difference:
 
 def grouped(terms: Iterable[Term]) -> tuple[Term, ...]:
     """Terms that say the same of several tensors or statements taken together, the largest first; their sum stays."""
-    groups: dict[tuple[str, ...], Term] = {}
+    groups: dict[tuple[object, ...], Term] = {}
     for term in terms:
         key = (term.about, term.layer, term.phase, term.what, term.first, term.other)
         held = groups.get(key)
@@ -116,7 +116,7 @@ def grouped(terms: Iterable[Term]) -> tuple[Term, ...]:
 
 def grouped_memory(terms: Iterable[MemoryTerm]) -> tuple[MemoryTerm, ...]:
     """Memory terms of one part and layer whose tensors are divided alike, taken together, the largest first."""
-    groups: dict[tuple[str, ...], MemoryTerm] = {}
+    groups: dict[tuple[object, ...], MemoryTerm] = {}
     for term in terms:
         key = (term.part, term.layer, term.first, term.other)
         held = groups.get(key)

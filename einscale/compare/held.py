@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from einscale.compare.terms import View
-from einscale.compare.values import GATHERED, GRADIENTS, OPTIMIZER, PARAMETERS, WORKING, MemoryTerm
+from einscale.compare.values import GATHERED, GRADIENTS, OPTIMIZER, PARAMETERS, WORKING, AtPeak, MemoryTerm, Rests
 from einscale.layer import KindReport, LayerReport
 from einscale.memory import Held
 
@@ -29,11 +29,11 @@ def _tensors(part: str, kind: KindReport) -> dict[str, Held]:
     return {held.tensor.name: held for held in (kind.parameters if part == PARAMETERS else kind.saved)}
 
 
-def _rests(held: Held | None, side: View) -> str:
-    """How a tensor is divided, in words: only the dims that are."""
+def _rests(held: Held | None, side: View) -> Rests | None:
+    """How a tensor is divided: only the dims that are."""
     if held is None:
-        return ""
-    return side.division(zip(held.tensor.indices, held.layout.dims, strict=True)) or "whole"
+        return None
+    return Rests(side.divided(zip(held.tensor.indices, held.layout.dims, strict=True)))
 
 
 def whole_terms(mine: KindReport, theirs: KindReport) -> Iterable[MemoryTerm]:
@@ -44,7 +44,7 @@ def whole_terms(mine: KindReport, theirs: KindReport) -> Iterable[MemoryTerm]:
         (GATHERED, mine.gathered_bytes, theirs.gathered_bytes),
     )
     for part, one, other in counts:
-        yield MemoryTerm(part, mine.kind, (), "", "", other * theirs.repeat - one * mine.repeat)
+        yield MemoryTerm(part, mine.kind, (), None, None, other * theirs.repeat - one * mine.repeat)
 
 
 def working_term(first: LayerReport, other: LayerReport) -> Iterable[MemoryTerm]:
@@ -57,6 +57,6 @@ def _hungriest(report: LayerReport) -> KindReport:
     return max(report.kinds, key=lambda kind: kind.working_bytes)
 
 
-def _peak(report: LayerReport) -> str:
+def _peak(report: LayerReport) -> AtPeak | None:
     kind = _hungriest(report)
-    return f"at {kind.peak.statement} of {kind.kind}" if kind.peak.statement else ""
+    return AtPeak(kind.peak.statement, kind.kind) if kind.peak.statement else None

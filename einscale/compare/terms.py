@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.causes import Cause
 from einscale.collectives import FREE
-from einscale.compare.values import COLLECTIVE, COMPUTE, Term
+from einscale.compare.values import COLLECTIVE, COMPUTE, Divided, Moves, Term, WorkDivision
 from einscale.cost import NOTHING, PricedStatement, Totals
 from einscale.layer import KindReport, LayerReport, role_names
 from einscale.layout import shards
@@ -34,10 +35,7 @@ class Move(Struct, frozen=True):
     axes: tuple[str, ...]
     bytes: int
     seconds: float
-    cause: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} over {','.join(self.axes)}"
+    cause: Cause | None
 
 
 class View(Struct, frozen=True):
@@ -58,9 +56,9 @@ class View(Struct, frozen=True):
             names.append(roles.get(whole, whole) + axis[len(whole) :] + size)
         return tuple(names)
 
-    def division(self, dims: Iterable[tuple[str, tuple[str, ...]]]) -> str:
-        """The indices that are divided, in slash notation."""
-        return " ".join("/".join((index, *self.written(axes))) for index, axes in dims if axes)
+    def divided(self, dims: Iterable[tuple[str, tuple[str, ...]]]) -> Divided:
+        """The indices that are divided, mesh axes as the roles they play."""
+        return tuple((index, self.written(axes)) for index, axes in dims if axes)
 
 
 def minus(one: Totals, other: Totals) -> Totals:
@@ -88,8 +86,8 @@ def collective_terms(first: View, other: View) -> Iterable[Term]:
             sections=(section,),
             names=(name,),
             what=moved_class(planned.program, name),
-            first=_named(before),
-            other=_named(after),
+            first=_alike(before),
+            other=_alike(after),
             first_cause=_main_cause(before),
             other_cause=_main_cause(after),
             change=replace(
@@ -138,16 +136,17 @@ def _price(move: Move) -> tuple[str, tuple[str, ...], int, float]:
     return move.kind, move.axes, move.bytes, move.seconds
 
 
-def _named(moves: Sequence[Move]) -> str:
-    """Moves in words, those that are alike counted."""
-    counts: dict[str, int] = {}
+def _alike(moves: Sequence[Move]) -> tuple[Moves, ...]:
+    """Moves, those that are alike counted."""
+    counts: dict[tuple[str, tuple[str, ...]], int] = {}
     for move in moves:
-        counts[str(move)] = counts.get(str(move), 0) + 1
-    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
+        key = move.kind, move.axes
+        counts[key] = counts.get(key, 0) + 1
+    return tuple(Moves(kind, axes, count) for (kind, axes), count in counts.items())
 
 
-def _main_cause(moves: Sequence[Move]) -> str:
-    return max(moves, key=lambda move: move.seconds).cause if moves else ""
+def _main_cause(moves: Sequence[Move]) -> Cause | None:
+    return max(moves, key=lambda move: move.seconds).cause if moves else None
 
 
 def compute_terms(first: View, other: View) -> Iterable[Term]:
@@ -169,10 +168,10 @@ def compute_terms(first: View, other: View) -> Iterable[Term]:
             sections=(row.planned.statement.section,),
             names=(row.planned.statement.output,),
             what="einsum" if row.planned.statement.op == "einsum" else "map",
-            first=_divided(before, first) if before else "",
-            other=_divided(after, other) if after else "",
-            first_cause="",
-            other_cause="",
+            first=_divided(before, first) if before else (),
+            other=_divided(after, other) if after else (),
+            first_cause=None,
+            other_cause=None,
             change=change,
         )
 
@@ -187,8 +186,8 @@ def _local(row: PricedStatement) -> Totals:
     return replace(NOTHING, flops=row.flops, traffic=row.traffic, compute_seconds=float(row.local.seconds))
 
 
-def _divided(row: PricedStatement, side: View) -> str:
-    """How a statement's work is divided, and what of it is not useful, in words.
+def _divided(row: PricedStatement, side: View) -> WorkDivision:
+    """How a statement's work is divided, and what of it is not useful.
 
     The mesh axes that divide its iteration space; over the others the work is repeated, or done on partial sums.
     """
@@ -205,15 +204,13 @@ def _divided(row: PricedStatement, side: View) -> str:
     ways = int(shards(dividing, mesh.degrees))
     owed = _whole((axis for layout in work.layouts for axis in layout.unreduced), mesh)
     parts = int(shards([axis for axis in owed if axis not in dividing], mesh.degrees))
-    words = [f"{ways} ways ({side.division(space.items())})" if ways > 1 else "whole"]
-    if mesh.devices > ways * parts:
-        words.append(f"repeated {mesh.devices // (ways * parts)} times")
-    if parts > 1:
-        words.append(f"in {parts} partial sums")
-    padding = _padding(space, side.kind.planned)
-    if padding > 0:
-        words.append(f"{100 * padding:.2g} % padding")
-    return ", ".join(words)
+    return WorkDivision(
+        ways=ways,
+        divided=side.divided(space.items()) if ways > 1 else (),
+        repeated=mesh.devices // (ways * parts),
+        partial_sums=parts,
+        padding=_padding(space, side.kind.planned),
+    )
 
 
 def _whole(axes: Iterable[str], mesh: Mesh) -> tuple[str, ...]:
@@ -223,7 +220,7 @@ def _whole(axes: Iterable[str], mesh: Mesh) -> tuple[str, ...]:
 
 def _padding(space: Mapping[str, tuple[str, ...]], planned: PlannedProgram) -> float:
     """What padding adds to an iteration space, as a share of what is wanted of it."""
-    sizes, degrees = planned.sizes, planned.mesh.degrees
+    sizes, degrees = planned.sizes, planned.degrees
     ways = {index: int(shards(axes, degrees)) for index, axes in space.items()}
     grown = (ceil_div(sizes[index], count) * count / sizes[index] for index, count in ways.items())
     return float(product(grown)) - 1

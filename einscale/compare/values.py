@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from einscale.causes import Cause
 from einscale.cost import Totals
 from einscale.layer import LayerReport
 
@@ -28,6 +29,42 @@ class Side(Struct, frozen=True):
     report: LayerReport
 
 
+Divided = tuple[tuple[str, tuple[str, ...]], ...]
+"""Indices that are divided, and the mesh axes that divide each, as the roles they play."""
+
+
+class Moves(Struct, frozen=True):
+    """Collectives that are alike.
+
+    Args:
+        kind: of the collective.
+        axes: what it runs over: roles, with their devices where the meshes differ.
+        count: how many.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int = 1
+
+
+class WorkDivision(Struct, frozen=True):
+    """How the local work of a statement is divided.
+
+    Args:
+        ways: devices that its iteration space is divided over.
+        divided: by which axes.
+        repeated: how often the same work is done.
+        partial_sums: how many devices hold a part of the sum each.
+        padding: what padding adds, as a share of what is wanted.
+    """
+
+    ways: int
+    divided: Divided
+    repeated: int = 1
+    partial_sums: int = 1
+    padding: float = 0.0
+
+
 class Term(Struct, frozen=True):
     """One difference between the first side and another.
 
@@ -38,7 +75,7 @@ class Term(Struct, frozen=True):
         sections: sections of the layer it belongs to, "" for none.
         names: the tensors that move, or the results of the statements.
         what: class of the tensors (`parameters`, `gradients`, `activations`, ...), or `einsum` or `map`.
-        first: what the first side does, in words; "" for nothing.
+        first: what the first side does: its collectives, or how it divides the work; nothing where it is empty.
         other: what the other side does.
         first_cause: why the first side's largest collective of the term runs.
         other_cause: the same of the other side.
@@ -51,11 +88,24 @@ class Term(Struct, frozen=True):
     sections: tuple[str, ...]
     names: tuple[str, ...]
     what: str
-    first: str
-    other: str
-    first_cause: str
-    other_cause: str
+    first: tuple[Moves, ...] | WorkDivision
+    other: tuple[Moves, ...] | WorkDivision
+    first_cause: Cause | None
+    other_cause: Cause | None
     change: Totals
+
+
+class Rests(Struct, frozen=True):
+    """How a tensor is divided while it rests; `divided` is empty where it is whole."""
+
+    divided: Divided
+
+
+class AtPeak(Struct, frozen=True):
+    """The statement at which a layer holds most."""
+
+    statement: str
+    layer: str
 
 
 class MemoryTerm(Struct, frozen=True):
@@ -65,7 +115,7 @@ class MemoryTerm(Struct, frozen=True):
         part: one of `MEMORY_PARTS`.
         layer: kind of layer.
         names: tensors that rest otherwise, or are held by one side only; none where a part is counted as a whole.
-        first: how the first side holds them, in words; "" for not at all.
+        first: how the first side holds them, or when; None for not at all, and where it does not say.
         other: how the other side does.
         bytes: the other side less the first, for every layer of the kind.
     """
@@ -73,8 +123,8 @@ class MemoryTerm(Struct, frozen=True):
     part: str
     layer: str
     names: tuple[str, ...]
-    first: str
-    other: str
+    first: Rests | AtPeak | None
+    other: Rests | AtPeak | None
     bytes: int
 
 
@@ -137,3 +187,9 @@ class Comparison(Struct, frozen=True):
     def fitting(self) -> tuple[str, ...]:
         """Labels of the sides that fit in the memory of a chip."""
         return tuple(side.label for side in self.sides if side.report.memory.fits)
+
+    @property
+    def fastest_fitting(self) -> str:
+        """Label of the fastest side that fits; "" where none does."""
+        fitting = [side for side in self.sides if side.report.memory.fits]
+        return min(fitting, key=lambda side: side.report.totals.seconds).label if fitting else ""

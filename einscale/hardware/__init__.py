@@ -24,6 +24,7 @@ from einscale.hardware.values import (
     hosts,
     ideal,
     peak,
+    rooflines,
     sustained,
 )
 
@@ -57,5 +58,6 @@ __all__ = [
     "load_system",
     "not_stated",
     "peak",
+    "rooflines",
     "sustained",
 ]

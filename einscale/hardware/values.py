@@ -338,6 +338,20 @@ def ideal(system: System) -> System:
 
 
 @lru_cache(maxsize=256)
+def rooflines(system: System) -> System:
+    """The same system without what is known of its kernels: local work by its roofline, links at their own figures.
+
+    What no run is faster than, as far as attainable figures do not stand in place of the datasheet's.
+
+    >>> from einscale.hardware import load_system
+    >>> rooflines(load_system("h100")).chip.kernels is None
+    True
+    """
+    levels = tuple(replace(level, sustained=None) for level in system.levels)
+    return replace(system, chip=replace(system.chip, kernels=None), levels=levels)
+
+
+@lru_cache(maxsize=256)
 def sustained(system: System) -> System:
     """The same system at the bandwidth that collectives reach, on levels that state a share and no measured figure.
 

@@ -123,5 +123,5 @@ def device_cache_bytes(
         for value in fed_caches(planned.program) if planned else ():
             assert planned is not None
             sizes = {**planned.sizes, "b": batch, KEYS: tokens_kept(planned.program, tokens, page)}
-            total += int(local_bytes(value.tensor, planned.resting[value.name], sizes, planned.mesh.degrees)) * count
+            total += int(local_bytes(value.tensor, planned.resting[value.name], sizes, planned.degrees)) * count
     return total

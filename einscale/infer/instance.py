@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from einscale.cost import COMPILED
 from einscale.efficiency import Execution
 from einscale.errors import SizeError, StrategyError, UsageError
 from einscale.hardware import System
@@ -15,9 +16,6 @@ from einscale.stages import held_layers, in_stages, pipe_axis
 from einscale.strategy import Strategy, load_strategy
 from einscale.topology import bind
 from einscale.units import check_size
-
-COMPILED = Execution(launch="compiled", elementwise="fused")
-"""A step that is captured once (CUDA graphs, XLA), neighbouring maps fused: how serving engines run."""
 
 DEFAULTS = {
     (): "dp",
@@ -54,7 +52,7 @@ def make_instance(
     precision: Precision | str = "bf16",
     page: int = PAGE,
     memory_share: float = 1.0,
-    execution: Execution | None = COMPILED,
+    execution: Execution = COMPILED,
     overhead: int = 0,
 ) -> Instance:
     """An instance, once its parts are checked against each other.
@@ -67,8 +65,8 @@ def make_instance(
         precision: element types, or a preset's name; the cache has a type of its own, `kv_cache`.
         page: tokens in a page of the cache; 1 for a cache without pages.
         memory_share: share of the chip's memory that may be used, in (0, 1].
-        execution: how local work is run; by default as serving engines do, which capture a step once and replay it;
-            None for the roofline.
+        execution: how local work is run; by default as serving engines do, which capture a step once and replay it
+            (CUDA graphs, XLA), neighbouring maps fused.
         overhead: bytes of each device that a runtime takes beside tensors.
 
     >>> from einscale.hardware import load_system

@@ -45,7 +45,7 @@ def tied_bytes(planned: PlannedProgram) -> int:
     """Bytes on one device of parameters a program reads that live in another: the embedding's table, in the head."""
     table = planned.program.table
     return sum(
-        int(local_bytes(table[name].tensor, planned.resting[name], planned.sizes, planned.mesh.degrees))
+        int(local_bytes(table[name].tensor, planned.resting[name], planned.sizes, planned.degrees))
         for name in planned.program.tied
     )
 

@@ -12,6 +12,7 @@ from einscale.cost import PricedStatement, price_program
 from einscale.errors import StrategyError
 from einscale.infer.instance import stage_layers
 from einscale.infer.values import AxisTime, Instance, KindStep, Spent, StepReport
+from einscale.kernels import kernels_of
 from einscale.layout import local_bytes, shards
 from einscale.mesh import split_name
 from einscale.models import LayerKind
@@ -157,14 +158,12 @@ class Planner:
 
     def _kind(self, layer: LayerKind, planned: PlannedProgram) -> KindStep:
         instance = self.instance
-        execution = instance.execution if instance.system.chip.kernels is not None else None
-        rows = price_program(planned, self.network, instance.precision, causal=True, execution=execution)
-        groups = list(kernels(rows, planned, measured=execution is not None))
+        rows = price_program(planned, self.network, instance.precision, instance.execution, causal=True)
         spent = Spent()
-        for group in groups:
-            spent = spent.plus(kernel_spent(group, planned))
+        for kernel in kernels_of(planned.structure, instance.precision, instance.execution):
+            spent = spent.plus(kernel_spent([rows[number] for number in kernel.members], planned))
         spent = replace(spent, network=axis_times(rows, self.network))
-        launched = sum(row.local.kernels for row in rows) if execution is not None else len(groups)
+        launched = sum(row.local.kernels for row in rows)
         return KindStep(layer.kind, layer.repeat, planned, rows, spent, launched)
 
     def _hop(self, kinds: Iterable[KindStep]) -> float:
@@ -186,31 +185,7 @@ class Planner:
 def stream_bytes(planned: PlannedProgram) -> int:
     """Bytes on one device of a layer's first result, what the next layer reads."""
     value = planned.program.table[planned.program.outputs[0]]
-    return int(local_bytes(value.tensor, planned.resting[value.name], planned.sizes, planned.mesh.degrees))
-
-
-def kernels(
-    rows: Iterable[PricedStatement], planned: PlannedProgram, *, measured: bool = False
-) -> Iterable[list[PricedStatement]]:
-    """Statements that run as one kernel.
-
-    Args:
-        rows: priced statements, in order.
-        planned: the program they belong to.
-        measured: they are timed by what kernels reach, which joins neighbouring maps: the first statement of each
-            kernel counts it. By the roofline those of a fused group are one, every other is by itself.
-    """
-    fuse = planned.strategy.policy.fuse
-    run: list[PricedStatement] = []
-    for row in rows:
-        group = row.planned.statement.group
-        alone = not group or group not in fuse or not run or group != run[-1].planned.statement.group
-        if run and (row.local.kernels if measured else alone):
-            yield run
-            run = []
-        run.append(row)
-    if run:
-        yield run
+    return int(local_bytes(value.tensor, planned.resting[value.name], planned.sizes, planned.degrees))
 
 
 def kernel_spent(rows: list[PricedStatement], planned: PlannedProgram) -> Spent:
@@ -240,10 +215,10 @@ def traffic_parts(rows: list[PricedStatement], planned: PlannedProgram) -> tuple
     written = sum(row.traffic for row in rows if row.planned.statement.op in CACHING)
     rows = [row for row in rows if row.planned.statement.op not in CACHING]
     every = sum(row.traffic - row.local.converted for row in rows)
-    inside = never_written(planned)
+    inside = never_written(planned.structure)
     table = planned.program.table
     touched = {
-        tensor.name: int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees))
+        tensor.name: int(local_bytes(tensor, layout, planned.sizes, planned.degrees))
         for row in rows
         for tensor, layout in (*work_reads(row.planned.work), *work_results(row.planned.work))
         if tensor.name not in inside

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.cost import PricedStatement, Totals, total
+from einscale.cost import COMPILED, PricedStatement, Totals, total
 from einscale.efficiency import Execution
 from einscale.hardware import System, flop_rate, sustained
 from einscale.mesh import Mesh
@@ -44,7 +44,7 @@ class Instance(Struct, frozen=True):
     pipe: str = ""
     page: int = PAGE
     memory_share: float = 1.0
-    execution: Execution | None = None
+    execution: Execution = COMPILED
     overhead: int = 0
 
     @property
@@ -60,8 +60,6 @@ class Instance(Struct, frozen=True):
     @property
     def timed_by(self) -> Network:
         """The network at the bandwidth that collectives reach, where kernels are timed by what they reach."""
-        if self.execution is None:
-            return self.network
         return replace(self.network, system=sustained(self.network.system))
 
     @property
@@ -336,6 +334,20 @@ class PrefillReport(Struct, frozen=True):
         """Prompt tokens a second."""
         return self.batch * self.prompt / self.seconds
 
+    @property
+    def tokens_per_second_per_device(self) -> float:
+        """Prompt tokens a second, one device's share."""
+        return self.tokens_per_second / self.instance.devices
+
+    @property
+    def flops_utilization(self) -> float | None:
+        """FLOPs over those the datasheet promises in that time; None where prompts are read in chunks."""
+        if self.chunks > 1:
+            return None
+        instance = self.instance
+        rate = flop_rate(instance.system.ideal().chip, instance.precision.compute)
+        return self.last.flops * self.microbatches / (instance.stages * self.seconds * rate)
+
 
 class DecodeReport(Struct, frozen=True):
     """Tokens generated one after the other, one of every sequence in each step.
@@ -383,6 +395,11 @@ class DecodeReport(Struct, frozen=True):
     def tokens_per_second_per_device(self) -> float:
         """The same for each device."""
         return self.tokens_per_second / self.instance.devices
+
+    @property
+    def weights_seconds(self) -> float:
+        """Time in which a device reads the weights it holds once, at its datasheet's bandwidth."""
+        return self.memory.weights / self.instance.system.chip.memory_bandwidth.datasheet
 
     @property
     def flops_utilization(self) -> float:
@@ -461,3 +478,8 @@ class SweepRow(Struct, frozen=True):
     tokens_per_second_per_device: float
     memory: ServingMemory
     pareto: bool = False
+
+    @property
+    def tokens_per_second_per_user(self) -> float:
+        """Tokens a second of one sequence."""
+        return 1 / self.seconds_per_token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -52,6 +53,7 @@ ALIASES = {
 """Other names of presets."""
 
 
+@cache
 def list_models() -> tuple[str, ...]:
     """Names of the presets.
 
@@ -132,6 +134,7 @@ def _with_sizes(program: Program, sizes: Mapping[str, int]) -> Program:
     return replace(program, sizes=tuple(fixed.items()))
 
 
+@lru_cache(maxsize=128)
 def _load_preset(name: str, dtype: str | None) -> Model:
     preset = parse_json(read_text(str(PRESETS / f"{name}.json")), name)
     config, defaults, notes = read_config(preset["config"], name, "", dtype)

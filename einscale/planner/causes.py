@@ -1,21 +1,45 @@
-"""Why each collective of a planned einsum runs, in words: which tensor, index, axis and rule."""
+"""Why each collective of a planned einsum runs: which tensor, index, axis and rule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, MASK, REDUCE_SCATTER, SLICE, Collective
+from einscale.causes import CauseRule, EinsumCause
+from einscale.collectives import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    MASK,
+    PERMUTE,
+    REDUCE_SCATTER,
+    SLICE,
+    Collective,
+)
 from einscale.planner.question import Placement, Question
 from einscale.reshard.moves import digits_in
 
+_OPERAND = {
+    SLICE: CauseRule.OPERAND_SLICED,
+    MASK: CauseRule.OPERAND_MASKED,
+    ALL_GATHER: CauseRule.OPERAND_GATHERED,
+    ALL_REDUCE: CauseRule.OPERAND_REDUCED,
+    REDUCE_SCATTER: CauseRule.OPERAND_SCATTERED,
+    ALL_TO_ALL: CauseRule.OPERAND_DIM,
+    PERMUTE: CauseRule.OPERAND_DEVICES,
+}
 
-def listed(words: Iterable[str]) -> str:
-    """`x`, `y` and `z`."""
-    quoted = [f"`{word}`" for word in words]
-    return " and ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else "".join(quoted)
+_RESULT = {
+    SLICE: CauseRule.RESULT_SLICED,
+    MASK: CauseRule.RESULT_MASKED,
+    ALL_GATHER: CauseRule.RESULT_GATHERED,
+    ALL_REDUCE: CauseRule.RESULT_REDUCED,
+    REDUCE_SCATTER: CauseRule.RESULT_SCATTERED,
+    ALL_TO_ALL: CauseRule.RESULT_DIM,
+    PERMUTE: CauseRule.RESULT_DEVICES,
+}
 
 
-def _changed(step: Collective) -> tuple[list[str], list[str]]:
+def _changed(step: Collective) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Indices that lose axes in a step, and indices that gain some."""
     lost, gained = [], []
     for index, one, other in zip(step.tensor.indices, step.before.dims, step.after.dims, strict=True):
@@ -23,43 +47,31 @@ def _changed(step: Collective) -> tuple[list[str], list[str]]:
             lost.append(index)
         if one != other and set(other) - set(one):
             gained.append(index)
-    return lost, gained
+    return tuple(lost), tuple(gained)
 
 
-def operand_cause(step: Collective, question: Question, placement: Placement) -> str:
+def operand_cause(step: Collective, question: Question, placement: Placement) -> EinsumCause:
     """Why an operand moves before the einsum."""
-    name, over = step.tensor.name, listed(step.axes)
     lost, gained = _changed(step)
     moved = set(question.digits.expand(step.axes))
-    used = [index for index, dim in zip(question.names, placement, strict=True) if moved & set(dim)]
-    instead = f"the einsum divides {listed(used)} over {over}" if used else f"the einsum does not divide over {over}"
-    contracted = {question.names[k] for k in question.contracted}
-    if step.kind == SLICE:
-        return (
-            f"operand {name} is the same on all of {over} and {instead}: each device keeps its part of {listed(gained)}"
-        )
-    if step.kind == MASK:
-        return f"operand {name} is the same on all of {over}: one device keeps it, the others take zeros"
-    if step.kind == ALL_GATHER:
-        which = listed(lost)
-        all_contracted = set(lost) <= contracted
-        role = "contracted index" if all_contracted else "index"
-        whole = [i for i, dim in zip(step.tensor.indices, step.after.dims, strict=True) if i in lost and not dim]
-        runs = f"with {which} whole" if whole == lost else f"without dividing {which} over {over}"
-        rule = "FSDP-style gather" if all_contracted and whole == lost else "the operand is gathered"
-        return f"operand {name} has {role} {which} divided over {over} but the einsum runs {runs}: {rule}"
-    if step.kind in (REDUCE_SCATTER, ALL_REDUCE):
-        rest = f", and {instead}" if step.kind == REDUCE_SCATTER else ""
-        owed = step.before.reduction
-        return f"operand {name} owes a {owed} over {over}, which is settled before the einsum{rest}"
-    if step.kind == ALL_TO_ALL:
-        return f"operand {name} has {listed(lost)} divided over {over} but {instead}: the same axes change index"
-    return f"operand {name} is divided over other axes, or in another order, than the einsum divides over ({over})"
+    divides = tuple(index for index, dim in zip(question.names, placement, strict=True) if moved & set(dim))
+    whole = tuple(i for i, dim in zip(step.tensor.indices, step.after.dims, strict=True) if i in lost and not dim)
+    return EinsumCause(
+        rule=_OPERAND[step.kind],
+        tensor=step.tensor.name,
+        axes=step.axes,
+        indices=lost,
+        gained=gained,
+        reduction=step.before.reduction if step.before.unreduced else "",
+        divides=divides,
+        contracted=set(lost) <= {question.names[k] for k in question.contracted},
+        whole=whole == lost,
+    )
 
 
 def result_cause(
     step: Collective, question: Question, placement: Placement, owed: int, summed_first: Mapping[str, tuple[str, ...]]
-) -> str:
+) -> EinsumCause:
     """Why the result moves after the einsum.
 
     Args:
@@ -69,36 +81,20 @@ def result_cause(
         owed: digits over which the result owes a sum.
         summed_first: index of one operand alone -> the mesh axes that divided it where it was summed.
     """
-    name, over = step.tensor.name, listed(step.axes)
     lost, gained = _changed(step)
+    rule = _RESULT[step.kind]
+    if rule not in (CauseRule.RESULT_REDUCED, CauseRule.RESULT_SCATTERED):
+        return EinsumCause(rule, step.tensor.name, step.axes, lost, gained)
     moved = set(question.digits.expand(step.axes))
-    if step.kind == SLICE:
-        which = listed(gained)
-        return f"{name} is the same on all of {over} and wanted with {which} divided over it: each keeps its part"
-    if step.kind == MASK:
-        return f"{name} may owe a sum over {over}: one device keeps the value, the others take zeros"
-    if step.kind in (REDUCE_SCATTER, ALL_REDUCE):
-        summed = [question.names[k] for k in question.contracted if moved & set(placement[k])]
-        kept = moved & set(digits_in(owed)) - {digit for dim in placement for digit in dim}
-        verb = "is" if len(summed) == 1 else "are"
-        reason = f"{listed(summed)} {verb} contracted and divided over {over}" if summed else ""
-        if kept:
-            alone = [i for i, axes in summed_first.items() if moved & set(question.digits.expand(axes))]
-            verb = "is" if len(alone) == 1 else "are"
-            arrived = f"an operand arrives owing a {step.before.reduction} over {over}, kept through the einsum"
-            if alone:
-                arrived = f"{listed(alone)} {verb} summed and divided over {over}"
-            reason = f"{reason}; {arrived}" if reason else arrived
-        ending = (
-            "and every device wants the whole"
-            if step.kind == ALL_REDUCE
-            else f"each device keeps its part of {listed(gained)}"
-        )
-        partial = "sums must be added" if step.before.reduction == "sum" else "results must be combined"
-        return f"{reason}: the partial {partial}, {ending}"
-    if step.kind == ALL_GATHER:
-        return f"the einsum leaves {name} with {listed(lost)} divided over {over} and it is wanted whole there"
-    if step.kind == ALL_TO_ALL:
-        left, wanted = listed(lost), listed(gained)
-        return f"the einsum leaves {name} with {left} divided over {over}, wanted with {wanted} divided over it"
-    return f"the einsum leaves {name} divided over other axes, or in another order, than wanted ({over})"
+    kept = moved & set(digits_in(owed)) - {digit for dim in placement for digit in dim}
+    alone = [i for i, axes in summed_first.items() if kept and moved & set(question.digits.expand(axes))]
+    return EinsumCause(
+        rule=rule,
+        tensor=step.tensor.name,
+        axes=step.axes,
+        indices=tuple(question.names[k] for k in question.contracted if moved & set(placement[k])),
+        gained=gained,
+        reduction=step.before.reduction,
+        alone=tuple(alone),
+        arrives=bool(kept),
+    )

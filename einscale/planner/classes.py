@@ -49,6 +49,14 @@ def moved_class(program: Program, name: str) -> str:
     `parameters`, `gradients` (of parameters), `optimizer` (its state), `kv_cache`, `statistics` (of a map), `shared`
     (made of parameters alone, such as the positions of a sequence) or `activations`.
     """
+    known = program.kept.setdefault(moved_class, {})
+    if name not in known:
+        known[name] = _moved_class(program, name)
+    found: str = known[name]
+    return found
+
+
+def _moved_class(program: Program, name: str) -> str:
     value = program.table.get(name)
     if value is None:
         return "statistics"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 from einscale.planner.objective import Objective
 from einscale.planner.question import Question, union
@@ -99,11 +100,11 @@ def classes_of(question: Question, atoms: Atoms, allowed: int) -> list[Class]:
     return sorted(amounts.items(), reverse=True)
 
 
-def most_shards(question: Question, allowed: int) -> int:
-    """Largest number of parts that the allowed digits can divide the iteration space into."""
+def most_shards(question: Question, rooms: Counts) -> int:
+    """Largest number of parts that the mesh can divide the iteration space into, shard counts dividing the rooms."""
     result = 1
-    for radix, amount in classes_of(question, single_digits(question), allowed):
-        result *= radix ** min(amount, _usable(radix, question.rooms))
+    for radix, amount in classes_of(question, single_digits(question), (1 << len(question.radices)) - 1):
+        result *= radix ** min(amount, _usable(radix, rooms))
     return result
 
 
@@ -118,11 +119,11 @@ def _usable(size: int, rooms: Counts) -> int:
     return usable
 
 
-def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[Counts]:
-    """Every way to give the indices numbers of shards of a product of at least `needed`, the largest products first.
+def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> tuple[list[Counts], bool]:
+    """Every way to give the indices numbers of shards of a product of at least `needed`, and whether that is all.
 
     Args:
-        classes: the atoms to be given.
+        classes: the atoms to be given; those of one size are handed out together, the most first.
         needed: least product.
         rooms: per index what its count must divide.
     """
@@ -132,7 +133,8 @@ def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[
     for size, amount in amounts:
         most *= size**amount
     if most < needed:
-        return
+        return [], True
+    every = True
     for size, amount in amounts:
         spare = most // needed
         least = amount
@@ -143,9 +145,9 @@ def count_vectors(classes: list[Class], needed: int, rooms: Counts) -> Iterator[
         for counts in partial:
             _spread(grown, counts, rooms, size, least, amount)
         partial = list(grown)
-    for counts in partial:
-        if product_of(counts) >= needed:
-            yield counts
+        if len(partial) > VECTORS:
+            partial, every = partial[:VECTORS], False
+    return [counts for counts in partial if product_of(counts) >= needed], every
 
 
 def _spread(result: dict[Counts, None], counts: Counts, rooms: Counts, radix: int, least: int, most: int) -> None:
@@ -159,7 +161,7 @@ def _spread(result: dict[Counts, None], counts: Counts, rooms: Counts, radix: in
         reach[k] = reach[k + 1] + powers
 
     def place(k: int, done: int, current: Counts) -> None:
-        if len(result) >= VECTORS:
+        if len(result) > VECTORS:
             return
         if k == len(counts):
             result[current] = None
@@ -171,6 +173,11 @@ def _spread(result: dict[Counts, None], counts: Counts, rooms: Counts, radix: in
             place(k + 1, done + power, (*current, counts[k] * radix**power))
 
     place(0, 0, ())
+
+
+def _nothing(counts: Counts) -> object:
+    """What a scalar's bounds depend on."""
+    return ()
 
 
 class Part:
@@ -192,6 +199,7 @@ class Part:
         "_far",
         "_floors",
         "_last",
+        "_pick",
         "_sizes",
         "_wanted",
         "contracted",
@@ -227,8 +235,9 @@ class Part:
         far = tuple(size_of(tuple(d for d in home if slow >> d & 1), radices) for home in homes)
         self._sizes = (every, far)
         self._due = (size_of(digits_in(due), radices), size_of(digits_in(due & slow), radices))
-        self._far: dict[Counts, float] = {}
-        self._floors: dict[tuple[Counts, float], int] = {}
+        self._far: dict[object, float] = {}
+        self._floors: dict[object, int] = {}
+        self._pick = itemgetter(*labels) if labels else _nothing
         self._last: tuple[Counts | None, float] = (None, 0.0)
         self._wanted = inside
 
@@ -254,25 +263,28 @@ class Part:
         return wanted, joint, due
 
     def units(self, counts: Counts, level: int) -> int:
-        """Units of V/P^2 that a device, or at level 1 a domain, must receive at least."""
+        """Units of V/P^2 that a device, or at level 1 a domain, must receive at least; none where nothing is known."""
+        if not self.volume:
+            return 0
         devices = self.devices[level]
         wanted, joint, due = self.measures(counts, level)
         return devices * (due - 1) if self.free else floor_units(devices, wanted, joint, due)
 
-    def _key(self, counts: Counts) -> Counts:
+    def _key(self, counts: Counts) -> object:
         """What of the counts this tensor's bounds depend on."""
-        key = tuple([counts[k] for k in self.labels])
         if self.contracted is None:
-            return key
+            return self._pick(counts)
         due = 1
         for k in self.contracted:
             due *= counts[k]
-        return (*key, due)
+        return self._pick(counts), due
 
     def floor(self, counts: Counts, far: Counts | None, objective: Objective) -> int:
         """Least cost of this tensor under given counts; `far` are the counts of slow digits among them."""
         across = 0.0 if far is None else self.across(far)
-        key = (self._key(counts), across)
+        key = self._key(counts)
+        if across:
+            key = (key, across)
         found = self._floors.get(key)
         if found is None:
             found = self._floors[key] = objective.floor(self.volume, self.units(counts, 0), across)
@@ -315,13 +327,14 @@ def ordered_vectors(
     """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at."""
     result: list[Vector] = []
     looked = 0
-    for vector in vectors(question, parts, atoms, banned, needed, most, objective):
+    cut: list[Counts] = []
+    for vector in vectors(question, parts, atoms, banned, needed, most, objective, cut):
         looked += 1
         if looked > VECTORS:
             break
         if vector is not None:
             result.append(vector)
-    return sorted(result, key=_bound), looked <= VECTORS
+    return sorted(result, key=_bound), looked <= VECTORS and not cut
 
 
 def few_vectors(
@@ -329,41 +342,59 @@ def few_vectors(
 ) -> list[Vector] | None:
     """Count vectors that can be cheaper than `most`, the least bound first; None if not soon seen to be few."""
     result: list[Vector] = []
-    for looked, vector in enumerate(vectors(question, parts, atoms, banned, needed, most, objective)):
+    cut: list[Counts] = []
+    for looked, vector in enumerate(vectors(question, parts, atoms, banned, needed, most, objective, cut)):
         if vector is not None:
             result.append(vector)
         if len(result) > FEW or looked > SOON:
             return None
-    return sorted(result, key=_bound)
+    return None if cut else sorted(result, key=_bound)
 
 
 def vectors(
-    question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
+    question: Question,
+    parts: list[Part],
+    atoms: Atoms,
+    banned: int,
+    needed: int,
+    most: int,
+    objective: Objective,
+    cut: list[Counts],
 ) -> Iterator[Vector | None]:
     """Count vectors that can be cheaper than `most`; None for each that is looked at and cannot.
 
     Where levels differ in speed the slow digits are handed out first: what crosses between domains is known then, and
-    most of their vectors need no second look.
+    most of their vectors need no second look. `cut` grows where there are too many vectors to list.
     """
+    parts = sorted(parts, key=_volume)  # what costs much is looked at first
     every = (1 << len(question.radices)) - 1 & ~banned
     slow = objective.crossing & every
     if not slow:
-        for counts in count_vectors(classes_of(question, atoms, every), needed, question.rooms):
+        found, complete = count_vectors(classes_of(question, atoms, every), needed, question.limits)
+        if not complete:
+            cut.append(())
+        for counts in found:
             yield _kept(counts, None, parts, most, objective)
         return
     inside = classes_of(question, atoms, every & ~slow)
     within = 1
     for size, amount in inside:
         within *= size**amount
-    for far in count_vectors(classes_of(question, atoms, slow), -(-needed // within), question.rooms):
+    beyond, complete = count_vectors(classes_of(question, atoms, slow), -(-needed // within), question.limits)
+    if not complete:
+        cut.append(())
+    for far in beyond:
         least = objective.least_work(product_of(far) * within)
         for part in parts:
             least += objective.floor(part.volume, 0, part.across(far))
         if least >= most:
             yield None
             continue
-        rooms = tuple([room // count for room, count in zip(question.rooms, far, strict=True)])
-        for near in count_vectors(inside, -(-needed // product_of(far)), rooms):
+        rooms = tuple([room // count for room, count in zip(question.limits, far, strict=True)])
+        nearer, complete = count_vectors(inside, -(-needed // product_of(far)), rooms)
+        if not complete:
+            cut.append(far)
+        for near in nearer:
             counts = tuple([a * b for a, b in zip(far, near, strict=True)])
             yield _kept(counts, far, parts, most, objective)
 
@@ -374,6 +405,10 @@ def product_of(counts: Counts) -> int:
     for count in counts:
         result *= count
     return result
+
+
+def _volume(part: Part) -> int:
+    return -part.volume
 
 
 def _bound(vector: Vector) -> tuple[int, Counts, Counts]:

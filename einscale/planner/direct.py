@@ -4,34 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, Collective, check_move
+from einscale.causes import Cause
+from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, SLICE, Collective, check_move
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh, split_name
+from einscale.planner.decisions import Searched
+from einscale.planner.planned import Decision
 from einscale.reshard import reshard
 
 
 def direct(
-    tensor: Tensor, before: Layout, after: Layout, sizes: Mapping[str, int], mesh: Mesh, cause: str
+    tensor: Tensor,
+    before: Layout,
+    after: Layout,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    cause: Cause | None,
+    decisions: list[Decision] | None = None,
 ) -> tuple[Collective, ...]:
     """Moves of a tensor between two layouts of a program under a strategy.
 
-    A gather, a reduction, a reduce-scatter (and a reduction of what else is owed), or a reduction and an all-to-all is
-    taken where it does the whole move, though a detour over mesh axes that hold the tensor whole may move fewer bytes:
-    that is what frameworks run, and one structure then holds for every size. Everything else is the cheapest path.
+    A slice, a gather, a reduction (and then a gather or an all-to-all), or a reduce-scatter (and a reduction of what
+    else is owed) is taken where it does the whole move, though a detour over mesh axes that hold the tensor whole may
+    move fewer bytes: that is what frameworks run, and one structure then holds for every size. Everything else is the
+    cheapest path, which sizes have a say in: `decisions` is told.
 
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
     >>> owing, resting = make_layout([()], ["data", "model"]), make_layout([("data",)])
-    >>> [str(m) for m in direct(Tensor("g", ("d",)), owing, resting, {"d": 64}, make_mesh("data=2,model=4"), "")]
+    >>> [str(m) for m in direct(Tensor("g", ("d",)), owing, resting, {"d": 64}, make_mesh("data=2,model=4"), None)]
     ['reduce-scatter(data) g: d {U:data,model} -> d/data {U:model}', 'all-reduce(model) g: d/data {U:model} -> d/data']
     """
     lost, gained = _difference(before, after), _difference(after, before)
     owed = tuple(axis for axis in before.unreduced if axis not in after.unreduced)
     rest = tuple(axis for axis in owed if axis not in gained)
     moves: list[tuple[str, tuple[str, ...], Layout]] = []
-    if lost and not gained and not owed:
-        moves = [(ALL_GATHER, lost, after)]
+    settled = Layout(before.dims, tuple(axis for axis in before.unreduced if axis not in owed), before.reduction)
+    settled = settled if settled.unreduced else settled.reduced()
+    if gained and not lost and not owed:
+        moves = [(SLICE, gained, after)]
+    elif lost and not gained:
+        moves = [(ALL_REDUCE, owed, settled)] if owed else []
+        moves += [(ALL_GATHER, lost, after)]
     elif owed and not lost and not gained:
         moves = [(ALL_REDUCE, owed, after)]
     elif owed and not lost and set(gained) <= set(owed):
@@ -40,10 +55,14 @@ def direct(
         moves = [(REDUCE_SCATTER, gained, scattered)]
         moves += [(ALL_REDUCE, rest, after)] if rest else []
     elif owed and set(lost) == set(gained) and not set(lost) & set(owed):
-        settled = Layout(before.dims, tuple(axis for axis in before.unreduced if axis not in owed), before.reduction)
-        moves = [(ALL_REDUCE, owed, settled if settled.unreduced else settled.reduced()), (ALL_TO_ALL, lost, after)]
+        moves = [(ALL_REDUCE, owed, settled), (ALL_TO_ALL, lost, after)]
     chain = _chain(tensor, before, moves, mesh, cause)
-    return chain or reshard(tensor, before, after, sizes, mesh, cause=cause)
+    if chain:
+        return chain
+    found = reshard(tensor, before, after, sizes, mesh, cause=cause)
+    if decisions is not None:
+        decisions.append(Searched(tensor, before, after, found))
+    return found
 
 
 def _difference(one: Layout, other: Layout) -> tuple[str, ...]:
@@ -53,7 +72,7 @@ def _difference(one: Layout, other: Layout) -> tuple[str, ...]:
 
 
 def _chain(
-    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: str
+    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: Cause | None
 ) -> tuple[Collective, ...]:
     """The moves as collectives, or nothing if one of them is none that a collective makes."""
     steps = []

@@ -39,6 +39,7 @@ def plan_einsum(
     objective: str = "bytes",
     max_flops: int | None = None,
     flop_rate: float | None = None,
+    effort: float = 1.0,
 ) -> PlannedEinsum:
     """Cheapest plan of one einsum.
 
@@ -67,9 +68,10 @@ def plan_einsum(
         mesh: the mesh.
         network: the mesh on its links; needed for the objective `time`.
         objective: `bytes`, then number of collectives; or `time`.
-        max_flops: cap on FLOPs per device. By default the least attainable for `bytes`, none for `time`. One operand
-            has nothing to trade, so no cap applies.
-        flop_rate: FLOP/s of a device for the objective `time`; by default the roofline of the network's chip.
+        max_flops: cap on FLOPs per device. By default the least attainable without padding for `bytes`, none for
+            `time`. One operand has nothing to trade, so no cap applies.
+        flop_rate: FLOP/s of a device for the objective `time`; by default that of the network's chip.
+        effort: share of the usual work that the search may do; it ends earlier where it has found the cheapest plan.
 
     Raises:
         PlanError: the question is malformed, or no placement keeps within `max_flops`.
@@ -81,7 +83,7 @@ def plan_einsum(
     if objective == "time" and network is None:
         raise UsageError("the objective `time` needs a network", expected="network=bind(mesh, system)")
     check_question(tensors, layouts, output, wanted, sizes, mesh)
-    terms = Terms(network if objective == "time" else None, flop_rate, max_flops)
+    terms = Terms(network if objective == "time" else None, flop_rate, max_flops, effort)
     given = tuple(sizes[index] for tensor in tensors for index in tensor.indices)
     key = (tensors, layouts, output, wanted, given, mesh, terms)
     found = _plans.get(key)

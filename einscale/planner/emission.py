@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from einscale.collectives import SLICE, Collective
+from einscale.collectives import FREE, SLICE, Collective
 from einscale.digits import Digits
 from einscale.layout import Layout, Tensor
 from einscale.plan import LocalEinsum, Plan, Step
@@ -64,11 +64,13 @@ def assemble(question: Question, prepared: tuple[Prepared, ...], placement: Plac
         target = operand.layout
         if (dims, pricing.kept[j]) != operand.source:
             target = named(dims, pricing.kept[j], digits, operand.layout.reduction)
-        moves = emit(operand.tensor, operand.layout, target, path.steps, digits, merged=pricing.objective.merged)
+        merged = FREE if operand.padded else pricing.objective.merged
+        moves = emit(operand.tensor, operand.layout, target, path.steps, digits, merged=merged)
         moves = tuple(replace(step, cause=operand_cause(step, question, placement)) for step in moves)
         steps += sliced_first(prepared[j], moves, digits)
         layouts.append(target)
-    made, final, after = result_moves(question, placement, pricing, prepared)
+    reduction = next((layout.reduction for layout in layouts if layout.unreduced), "sum")
+    made, final, after = result_moves(question, placement, pricing, prepared, reduction)
     tensors = tuple(operand.tensor for operand in question.operands)
     steps.append(LocalEinsum(tensors, tuple(layouts), question.output, made))
     given = tuple(p.given for p in prepared)
@@ -80,7 +82,7 @@ def result_moves(
     placement: Placement,
     pricing: Pricing,
     prepared: tuple[Prepared, ...],
-    reduction: str = "sum",
+    reduction: str,
 ) -> tuple[Layout, Layout, tuple[Collective, ...]]:
     """The layout the einsum leaves its result in, the layout it ends in, and the moves between."""
     digits = question.digits
@@ -90,7 +92,8 @@ def result_moves(
     if final.unreduced:
         final = replace(final, reduction=reduction)
     made = final if (dims, owed) == end else named(dims, owed, digits, reduction)
-    moves = emit(question.output, made, final, path.steps, digits, merged=pricing.objective.merged)
+    merged = FREE if question.out_padded else pricing.objective.merged
+    moves = emit(question.output, made, final, path.steps, digits, merged=merged)
     return (
         made,
         final,
@@ -106,18 +109,6 @@ def summed_first(prepared: tuple[Prepared, ...]) -> dict[str, tuple[str, ...]]:
         for index, dim in zip(one.given.indices, one.layout.dims, strict=True)
         if index not in one.tensor.indices
     }
-
-
-def assemble_one(question: Question, prepared: Prepared, placement: Placement, pricing: Pricing) -> Plan:
-    """The plan of a one-operand einsum: one local step, and moves of what it leaves."""
-    given, layout = prepared.given, prepared.layout
-    *before, _ = prepared.steps or (None,)
-    here = prepared.steps[-1].layouts[0] if prepared.steps else layout  # type: ignore[union-attr]
-    made, final, after = result_moves(question, placement, pricing, (prepared,), prepared.after.reduction)
-    local = LocalEinsum((given,), (here,), question.output, made)
-    own = Prepared(given, here, (local,), question.output, made)
-    steps = (*before, *sliced_first(own, after, question.digits))
-    return Plan((given,), (layout,), steps, question.output, final)
 
 
 def sliced_first(prepared: Prepared, moves: tuple[Collective, ...], digits: Digits) -> list[Step]:

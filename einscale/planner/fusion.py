@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from einscale.layout import Layout, Tensor, local_bytes
-from einscale.planner.planned import FORWARD, PlannedProgram, PlannedStatement
+from einscale.layout import Layout, Tensor
+from einscale.numeric import Number
+from einscale.planner.planned import FORWARD, PlannedProgram, PlannedStatement, Structure, of_structure
 from einscale.program.maps import fused_residuals
 from einscale.program.values import Program, Statement
 
@@ -29,9 +30,10 @@ def interior(program: Program, groups: Iterable[str]) -> frozenset[str]:
     return frozenset(inside)
 
 
-def never_written(planned: PlannedProgram) -> frozenset[str]:
+@of_structure
+def never_written(structure: Structure) -> frozenset[str]:
     """Values that stay inside a fused kernel, forward or backward."""
-    program, fuse = planned.program, set(planned.strategy.policy.fuse)
+    program, fuse = structure.program, set(structure.strategy.policy.fuse)
     inside = set(interior(program, fuse))
     for statement in program.statements:
         if statement.group in fuse and statement.phase != FORWARD:
@@ -41,20 +43,19 @@ def never_written(planned: PlannedProgram) -> frozenset[str]:
     return frozenset(inside)
 
 
-def residual_layouts(planned: PlannedProgram, statement: Statement) -> tuple[tuple[Tensor, Layout], ...]:
+def residual_layouts(structure: Structure, statement: Statement) -> tuple[tuple[Tensor, Layout], ...]:
     """What a fused kernel keeps of a forward statement for the backward pass, divided as the statement's result is."""
-    program = planned.program
+    program = structure.program
     made = program.table[statement.output]
-    dims = dict(zip(made.axes, planned.resting[statement.output].dims, strict=True))
+    dims = dict(zip(made.axes, structure.resting[statement.output].dims, strict=True))
     return tuple(
         (value.tensor, Layout(tuple(dims[axis] for axis in value.axes)))
         for value in fused_residuals(statement, program.table)
     )
 
 
-def kept_residuals(planned: PlannedProgram, row: PlannedStatement) -> tuple[int, ...]:
+def kept_residuals(planned: PlannedProgram, row: PlannedStatement) -> tuple[Number, ...]:
     """Bytes on one device of what a fused kernel keeps of a statement; none for statements of the backward rules."""
     if row.statement.phase not in (FORWARD, RECOMPUTE):
         return ()
-    pairs = residual_layouts(planned, row.statement)
-    return tuple(int(local_bytes(tensor, layout, planned.sizes, planned.mesh.degrees)) for tensor, layout in pairs)
+    return tuple(planned.held(tensor, layout) for tensor, layout in residual_layouts(planned.structure, row.statement))

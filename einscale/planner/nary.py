@@ -7,6 +7,7 @@ einsum reads it. The layouts of intermediates are thereby chosen well, but not p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import product as every
 
@@ -20,6 +21,8 @@ from einscale.layout import Layout, Tensor, local_shape
 from einscale.mesh import Mesh
 from einscale.numeric import product
 from einscale.plan import LocalEinsum, Plan, Step, plan_flops, plan_received
+from einscale.planner.budget import Budget
+from einscale.planner.canonical import canonical_order
 from einscale.planner.counts import most_shards
 from einscale.planner.pair import PlannedEinsum, Terms, plan_pair
 from einscale.planner.question import Question, Wanted
@@ -36,7 +39,13 @@ ALLOTMENTS = 12
 LARGEST = 4096
 """Meshes of more devices than this share out what is to spare in one piece."""
 
+PLANS = 40
+"""Plans of two operands that one of several takes, about."""
+
 NOTE = "the layouts of intermediate results are chosen among a few candidates, not proven best"
+
+CUT = "; the search stopped at its bound on work"
+"""Added where not every contraction tree and layout was looked at."""
 
 
 class Option(Struct, frozen=True):
@@ -69,21 +78,33 @@ def plan_many(
     Raises:
         PlanError: no tree keeps within the cap on FLOPs.
     """
-    einsum = Einsum(tuple(tensor.indices for tensor in tensors), output.indices)
-    trees = [contractions(path, tensors, output) for path in contraction_paths(einsum, sizes)]
-    needs = [least_flops(tree, tensors, layouts, sizes, mesh) for tree in trees]
-    order = sorted(range(len(trees)), key=lambda k: (sum(needs[k]), k))
-    least = sum(needs[order[0]])
+    order = canonical_order(tensors, layouts, output, wanted, sizes, digits_of(mesh, _named(layouts, wanted)))
+    operands = tuple(tensors[k] for k in order)
+    given = tuple(layouts[k] for k in order)
+    einsum = Einsum(tuple(tensor.indices for tensor in operands), output.indices)
+    trees = [contractions(path, operands, output) for path in contraction_paths(einsum, sizes)]
+    needs = [least_flops(tree, operands, given, sizes, mesh) for tree in trees]
+    ranked = sorted(range(len(trees)), key=lambda k: (sum(needs[k]), k))
+    least = sum(needs[ranked[0]])
     cap = terms.max_flops
-    best: Option | None = None
-    for k in order[:TREES]:
+    budget = Budget(PLANS, terms.effort)
+    jobs: list[tuple[int, tuple[int | None, ...]]] = []
+    for k in ranked[:TREES]:
         spare = None if cap is None else cap - sum(needs[k])
         if (spare is not None and spare < 0) or (cap is None and terms.network is None and sum(needs[k]) > least):
             break
-        for caps in _allotments(needs[k], spare, mesh.devices):
-            found = _planned(trees[k], tensors, layouts, wanted, sizes, mesh, terms, caps)
+        jobs += [(k, caps) for caps in _allotments(needs[k], spare, mesh.devices)]
+    best: Option | None = None
+    narrow: dict[tuple[int, tuple[int | None, ...]], float] = {}
+    for wide in (False, True):
+        for job in sorted(jobs, key=lambda job: narrow.get(job, 0.0)):
+            if budget.over and best is not None:
+                break
+            tree = _Tree(trees[job[0]], operands, given, wanted, sizes, mesh, terms, job[1], budget, wide)
+            found = tree.planned()
             if found is not None and (best is None or found.cost < best.cost):
                 best = found
+            narrow[job] = math.inf if found is None else found.cost
     if best is None:
         raise PlanError(
             f"no contraction tree keeps within {cap} FLOPs per device", hint=f"the least attainable is {least}"
@@ -92,11 +113,19 @@ def plan_many(
     return PlannedEinsum(
         plan,
         False,
-        NOTE,
+        NOTE + CUT if budget.over else NOTE,
         int(plan_received(plan, sizes, mesh)),
         int(plan_flops(plan, sizes, mesh.degrees)),
         None if terms.network is None else best.cost,
+        budget.spent,
     )
+
+
+def _named(layouts: tuple[Layout, ...], wanted: Wanted) -> tuple[str, ...]:
+    """Every mesh axis, or part of one, that a question names."""
+    names = [axis for layout in layouts for axis in layout.axes]
+    names += [axis for dim in wanted.dims if dim for axis in dim]
+    return (*names, *wanted.unreduced)
 
 
 def contractions(path: Path, tensors: tuple[Tensor, ...], output: Tensor) -> tuple[Contraction, ...]:
@@ -147,7 +176,7 @@ def least_flops(
         whole = tuple(Layout(((),) * len(tensor.indices)) for tensor in left)
         open_output = Wanted((None,) * len(step.output.indices))
         question = Question(tuple(left), whole, step.output, open_output, sizes, digits)
-        shards = most_shards(question, (1 << len(digits.radices)) - 1)
+        shards = most_shards(question, question.even[1])
         result.append(flops - (-einsum_flops(2, True, question.iterations) // shards))
     return result
 
@@ -176,46 +205,71 @@ def _allotments(needs: list[int], spare: int | None, devices: int) -> list[tuple
     return list(result)
 
 
-def _planned(
-    tree: tuple[Contraction, ...],
-    tensors: tuple[Tensor, ...],
-    layouts: tuple[Layout, ...],
-    wanted: Wanted,
-    sizes: Mapping[str, int],
-    mesh: Mesh,
-    terms: Terms,
-    caps: tuple[int | None, ...],
-) -> Option | None:
-    """The best plan of one tree under given caps; None where a cap cannot be kept."""
-    hand = list(tensors)
-    options = [[Option(layout, 0.0)] for layout in layouts]
-    try:
-        for number, step in enumerate(tree):
-            pair = (hand[step.first], hand[step.second])
-            choices = (options[step.first], options[step.second])
-            hand = [tensor for k, tensor in enumerate(hand) if k not in (step.first, step.second)] + [step.output]
-            rest = [option for k, option in enumerate(options) if k not in (step.first, step.second)]
-            ask = _Ask(pair, choices, step.output, sizes, mesh, replace(terms, max_flops=caps[number]))
-            if number == len(tree) - 1:
-                return min(ask.made(wanted), key=_cost)
-            made = ask.made(Wanted((None,) * len(step.output.indices)))
-            made += ask.made(Wanted((None,) * len(step.output.indices), (), True))
-            following = tree[number + 1]
-            last = len(hand) - 1
-            if last in (following.first, following.second):
-                other = following.second if following.first == last else following.first
-                goal = wanted if number + 2 == len(tree) else Wanted((None,) * len(following.output.indices))
-                later = replace(terms, max_flops=caps[number + 1])
-                for layout in _read_in(
-                    made, step.output, hand[other], rest[other], following.output, goal, sizes, mesh, later
-                ):
-                    made += ask.made(Wanted(layout.dims, layout.unreduced))
-            goal_layout = _as_wanted(step.output, tree[-1].output, wanted)
-            made += ask.made(Wanted(goal_layout.dims))
-            options = [*rest, _fewest(made, goal_layout)]
-    except PlanError:
-        return None
-    raise AssertionError("a tree ends with the output")
+class _Tree(Struct, frozen=True):
+    """A contraction tree with the operands at its leaves.
+
+    Args:
+        steps: the contractions.
+        tensors, layouts, wanted, sizes, mesh, terms: as of `plan_einsum`.
+        caps: on the FLOPs of every contraction.
+        budget: the work that is left.
+        wide: whether several layouts of an intermediate result are looked at, or only the cheapest.
+    """
+
+    steps: tuple[Contraction, ...]
+    tensors: tuple[Tensor, ...]
+    layouts: tuple[Layout, ...]
+    wanted: Wanted
+    sizes: Mapping[str, int]
+    mesh: Mesh
+    terms: Terms
+    caps: tuple[int | None, ...]
+    budget: Budget
+    wide: bool
+
+    def planned(self) -> Option | None:
+        """The best plan; None where a cap cannot be kept."""
+        hand = list(self.tensors)
+        options = [[Option(layout, 0.0)] for layout in self.layouts]
+        try:
+            for number, step in enumerate(self.steps):
+                pair = (hand[step.first], hand[step.second])
+                choices = (options[step.first], options[step.second])
+                ask = _Ask(pair, choices, step.output, self.sizes, self.mesh, self._terms(number), self.budget)
+                if number == len(self.steps) - 1:
+                    return min(ask.made(self.wanted), key=_cost)
+                rest = [k for k in range(len(hand)) if k not in (step.first, step.second)]
+                hand = [hand[k] for k in rest] + [step.output]
+                options = [options[k] for k in rest]
+                options.append(self._made(number, ask, hand, options))
+        except PlanError:
+            return None
+        raise AssertionError("a tree ends with the output")
+
+    def _terms(self, number: int) -> Terms:
+        return replace(self.terms, max_flops=self.caps[number])
+
+    def _made(self, number: int, ask: _Ask, hand: list[Tensor], rest: list[list[Option]]) -> list[Option]:
+        """Layouts of an intermediate result; `hand` are the tensors left with it, `rest` the others' layouts."""
+        output = ask.output
+        made = ask.made(Wanted((None,) * len(output.indices)))
+        made += ask.made(Wanted((None,) * len(output.indices), (), True))
+        if not self.wide:
+            return _fewest(made)[:1]
+        following = self.steps[number + 1]
+        last = len(hand) - 1
+        if last in (following.first, following.second):
+            other = following.second if following.first == last else following.first
+            goal = self.wanted if number + 2 == len(self.steps) else Wanted((None,) * len(following.output.indices))
+            terms = self._terms(number + 1)
+            read = _Read(
+                output, hand[other], rest[other], following.output, goal, self.sizes, self.mesh, terms, self.budget
+            )
+            for layout in read.layouts(made):
+                made += ask.made(Wanted(layout.dims, layout.unreduced))
+        goal_layout = _as_wanted(output, self.steps[-1].output, self.wanted)
+        made += ask.made(Wanted(goal_layout.dims))
+        return _fewest(made, goal_layout)
 
 
 def _cost(option: Option) -> float:
@@ -252,40 +306,52 @@ class _Ask(Struct, frozen=True):
     sizes: Mapping[str, int]
     mesh: Mesh
     terms: Terms
+    budget: Budget
 
     def made(self, wanted: Wanted) -> list[Option]:
-        """The result in the wanted layout, from every choice of the operands' layouts."""
+        """The result in the wanted layout, from every choice of the operands' layouts while there is work left."""
         result = []
         for first in self.choices[0]:
             for second in self.choices[1]:
-                found = plan_pair(
-                    self.pair, (first.layout, second.layout), self.output, wanted, self.sizes, self.mesh, self.terms
-                )
+                if result and self.budget.over:
+                    return result
+                terms = replace(self.terms, effort=self.budget.effort)
+                layouts = (first.layout, second.layout)
+                found = plan_pair(self.pair, layouts, self.output, wanted, self.sizes, self.mesh, terms)
+                self.budget.spend(found.work)
                 cost = float(found.received) if found.seconds is None else found.seconds
                 steps = (*first.steps, *second.steps, *found.plan.steps)
                 result.append(Option(found.plan.output_layout, first.cost + second.cost + cost, steps))
         return result
 
 
-def _read_in(
-    made: list[Option],
-    tensor: Tensor,
-    other: Tensor,
-    others: list[Option],
-    output: Tensor,
-    wanted: Wanted,
-    sizes: Mapping[str, int],
-    mesh: Mesh,
-    terms: Terms,
-) -> list[Layout]:
-    """The layouts in which the next einsum would read a tensor that comes in one of some layouts."""
-    result: dict[Layout, None] = {}
-    for option in _fewest(made):
-        layouts = (option.layout, others[0].layout)
-        found = plan_pair((tensor, other), layouts, output, wanted, sizes, mesh, terms)
-        for step in found.plan.steps:
-            if isinstance(step, LocalEinsum):
-                for operand, layout in zip(step.inputs, step.layouts, strict=True):
-                    if operand.name == tensor.name and layout != option.layout:
-                        result[layout] = None
-    return list(result)
+class _Read(Struct, frozen=True):
+    """An intermediate result, the other operand of the einsum that reads it next, and what that einsum makes."""
+
+    tensor: Tensor
+    other: Tensor
+    others: list[Option]
+    output: Tensor
+    wanted: Wanted
+    sizes: Mapping[str, int]
+    mesh: Mesh
+    terms: Terms
+    budget: Budget
+
+    def layouts(self, made: list[Option]) -> list[Layout]:
+        """The layouts in which the next einsum would read the result if it comes in one of some layouts."""
+        result: dict[Layout, None] = {}
+        for option in _fewest(made):
+            if self.budget.over:
+                break
+            layouts = (option.layout, self.others[0].layout)
+            terms = replace(self.terms, effort=self.budget.effort)
+            pair = (self.tensor, self.other)
+            found = plan_pair(pair, layouts, self.output, self.wanted, self.sizes, self.mesh, terms)
+            self.budget.spend(found.work)
+            for step in found.plan.steps:
+                if isinstance(step, LocalEinsum):
+                    for operand, layout in zip(step.inputs, step.layouts, strict=True):
+                        if operand.name == self.tensor.name and layout != option.layout:
+                            result[layout] = None
+        return list(result)

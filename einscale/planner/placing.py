@@ -39,7 +39,10 @@ SEEDS = 3
 """By time, so many first placements are priced whatever that takes."""
 
 FIRST = 0.15
-"""Share of the work allowed after which a search turns to whole axes."""
+"""Share of the work allowed after which a search by bytes turns to whole axes."""
+
+FEW_SHARE = 0.8
+"""Share of the work allowed up to which a search by time hands out single digits, if few vectors of counts are left."""
 
 
 def divisions(placement: Placement, question: Question) -> Divisions:
@@ -57,10 +60,11 @@ def divisions(placement: Placement, question: Question) -> Divisions:
 class Best:
     """The cheapest placement found, and whether the search ended by itself.
 
-    `allowance` is the share of the objective's bounds on work that may be spent.
+    `allowance` is the share of the objective's bounds on work that may be spent; `nodes` and `work` are what was spent of
+    it, and `aside` what guesses took beside it.
     """
 
-    __slots__ = ("allowance", "cost", "exact", "nodes", "placement", "pricing", "work")
+    __slots__ = ("allowance", "aside", "cost", "exact", "nodes", "placement", "pricing", "work")
 
     def __init__(self, allowance: float = 1.0) -> None:
         """Nothing yet."""
@@ -71,6 +75,7 @@ class Best:
         self.pricing: Pricing | None = None
         self.nodes = 0
         self.work = 0
+        self.aside = 0
 
 
 class Placer:
@@ -87,7 +92,7 @@ class Placer:
         most: parts of the iteration space worth a try, if that is more than `needed`.
     """
 
-    __slots__ = ("_made", "_share", "atoms", "avoid", "best", "most", "needed", "parts", "pricing", "question")
+    __slots__ = ("_made", "_opened", "_share", "atoms", "avoid", "best", "most", "needed", "parts", "pricing", "question")
 
     def __init__(
         self,
@@ -108,54 +113,83 @@ class Placer:
         self.pricing = Pricing(question, kept, objective)
         self.atoms: Atoms = ()
         self._share = 1.0
+        self._opened = (0, 0)
         self._made: dict[Atoms, tuple[list[Vector], bool]] = {}
         self.parts = parts_of(question, kept, objective.crossing)
 
-    def run(self, guess: Guess | None = None) -> None:
+    def start(self, share: float) -> None:
+        """Try first placements; by time also those of whole axes, with a share of the work allowed."""
+        best, pricing = self.best, self.pricing
+        self._opened = (best.nodes, best.work)
+        first = dict.fromkeys(self._seeds())
+        ordered = sorted(first, key=lambda placement: (pricing.bounds(placement)[0], self._points(placement)))
+        none_yet = best.pricing is None
+        for k, placement in enumerate(ordered):
+            self.consider(placement, free=k < SEEDS or (none_yet and pricing.objective.fine))
+        if pricing.objective.fine:
+            return
+        self._uncharged()
+        whole = self._whole()
+        if len(whole) < len(self.question.radices):
+            self._search(whole, share)
+        self._uncharged()
+
+    def finish(self, guess: Guess | None = None) -> None:
         """Improve on the best placement until none can be cheaper, or the work allowed is done.
 
         By bytes single digits are handed out. By time bounds are weaker, and that is done only where few vectors of
-        counts are left by the placements that follow the given layouts; else `guess` has its say, and parts of axes
-        are handed out.
+        counts are left by the first placements; else `guess` has its say, and parts of axes are handed out.
         """
         best, pricing = self.best, self.pricing
-        first = dict.fromkeys(self._seeds())
-        ordered = sorted(first, key=lambda placement: pricing.bounds(placement)[0])
-        for k, placement in enumerate(ordered):
-            self.consider(placement, free=pricing.objective.fine or k < SEEDS)
+        self._opened = (0, 0)
         parts = single_digits(self.question)
-        if pricing.objective.fine:
-            done = self._stages(parts)
-        else:
-            done = self._few(parts)
-            if not done:
-                guessed = guess() if guess is not None else None
-                if guessed is not None:
-                    self.consider(guessed, free=True)
-                small = len(parts) <= ATOMS
-                atoms = parts if small else coarse_atoms(self.question, pricing.objective.crossing, ATOMS)
-                done = self._stages(atoms) and small
+        done = self._by_bytes(parts) if pricing.objective.fine else self._by_time(parts, guess)
         best.exact = best.exact and done and pricing.exact
         best.work += pricing.work
         pricing.work = 0
 
-    def _stages(self, parts: Atoms) -> bool:
-        """Hand out given atoms.
+    def _uncharged(self) -> None:
+        """Leave out of account what was looked at so far: first guesses are dear by time, and must not end a search."""
+        best = self.best
+        best.aside += self.pricing.work + best.nodes - self._opened[0]
+        best.nodes = self._opened[0]
+        self.pricing.work = 0
 
-        By bytes most questions are answered within a fraction of the work allowed. The others, and those by time, go
-        on with whole axes, which are few, before the rest of the work is spent on parts.
+    def _points(self, placement: Placement) -> int:
+        """Points of the iteration space on one device."""
+        question = self.question
+        return question.points(tuple([size_of(dim, question.radices) for dim in placement]))
+
+    def _by_bytes(self, parts: Atoms) -> bool:
+        """Hand out single digits; whether the search ended by itself.
+
+        Most questions are answered within a fraction of the work allowed. The others go on with whole axes, which are
+        few, before the rest of the work is spent on parts.
         """
+        if self._search(parts, FIRST):
+            return True
+        whole = self._whole()
+        if len(whole) < len(parts):
+            self._search(whole, 2 * FIRST)
+        return self._search(parts, 1.0)
+
+    def _by_time(self, parts: Atoms, guess: Guess | None) -> bool:
+        """Hand out single digits where few vectors of counts are left, else a few parts of axes."""
         before = self.best.cost
-        fine = self.pricing.objective.fine
-        done = fine and self._search(parts, FIRST)
-        if not done:
-            whole = coarse_atoms(self.question, self.pricing.objective.crossing, 0)
-            if len(whole) < len(parts):
-                self._search(whole, 2 * FIRST)
-            if self._settled(before):
-                return False
-            done = self._search(parts, 1.0)
-        return done
+        if self._few(parts):
+            return True
+        guessed = guess() if guess is not None and self.allowed() else None
+        if guessed is not None:
+            self.consider(guessed, free=True)
+        small = len(parts) <= ATOMS
+        atoms = parts if small else coarse_atoms(self.question, self.pricing.objective.crossing, ATOMS)
+        if self._settled(before) and not small:
+            return False
+        return self._search(atoms, 1.0) and small
+
+    def _whole(self) -> Atoms:
+        """Whole axes, or the runs that the given layouts cut them into."""
+        return coarse_atoms(self.question, self.pricing.objective.crossing, 0)
 
     def _settled(self, before: int) -> bool:
         """Whether the rest of the work allowed is spared: little can be gained, and what was done gained nothing."""
@@ -174,7 +208,7 @@ class Placer:
         if found is None:
             return False
         self._made[atoms] = (found, True)
-        return self._search(atoms, 1.0)
+        return self._search(atoms, FEW_SHARE)
 
     def _search(self, atoms: Atoms, share: float) -> bool:
         """Every placement of given atoms, cut by bounds, with a share of the work allowed; whether it was enough."""
@@ -207,7 +241,8 @@ class Placer:
         """Whether more may be looked at."""
         objective, best = self.pricing.objective, self.best
         share = self._share * best.allowance
-        return best.nodes <= objective.nodes * share and best.work + self.pricing.work <= objective.tried * share
+        nodes, work = best.nodes - self._opened[0], best.work + self.pricing.work - self._opened[1]
+        return nodes <= objective.nodes * share and work <= objective.tried * share
 
     def consider(self, placement: Placement, *, free: bool = False) -> None:
         """Price a placement exactly and keep it if it is the cheapest; `free` of the bounds on work."""
@@ -229,32 +264,33 @@ class Placer:
         ]
         lists.append([(k, dim) for k, dim in zip(question.out_labels, question.target, strict=True) if dim is not None])
         result = []
-        for order in permutations(range(len(lists))):
-            chosen: list[tuple[int, ...]] = [()] * len(question.names)
-            used = self.pricing.banned
-            for t in order:
-                for k, dim in lists[t]:
-                    fit = self._fit(chosen[k], dim, used, k)
-                    used |= mask_of(fit)
-                    chosen[k] = fit
-            for shards in dict.fromkeys((self.needed, max(self.needed, self.most))):
-                placement = self._filled(chosen, used, shards)
-                if placement is not None:
-                    result.append(placement)
+        for rooms in dict.fromkeys((question.even[1], question.limits)):
+            for order in permutations(range(len(lists))):
+                chosen: list[tuple[int, ...]] = [()] * len(question.names)
+                used = self.pricing.banned
+                for t in order:
+                    for k, dim in lists[t]:
+                        fit = self._fit(chosen[k], dim, used, rooms[k])
+                        used |= mask_of(fit)
+                        chosen[k] = fit
+                for shards in dict.fromkeys((self.needed, max(self.needed, self.most))):
+                    placement = self._filled(chosen, used, shards, rooms)
+                    if placement is not None:
+                        result.append(placement)
         return result
 
-    def _fit(self, have: tuple[int, ...], dim: tuple[int, ...], used: int, k: int) -> tuple[int, ...]:
+    def _fit(self, have: tuple[int, ...], dim: tuple[int, ...], used: int, room: int) -> tuple[int, ...]:
         """`have`, continued as `dim` goes on, as far as its digits are unused and fit the index."""
         if dim[: len(have)] != have:
             return have
         for digit in dim[len(have) :]:
             count = size_of(have, self.question.radices) * self.question.radices[digit]
-            if used >> digit & 1 or self.question.rooms[k] % count:
+            if used >> digit & 1 or room % count:
                 break
             have = (*have, digit)
         return have
 
-    def _filled(self, chosen: list[tuple[int, ...]], used: int, shards: int) -> Placement | None:
+    def _filled(self, chosen: list[tuple[int, ...]], used: int, shards: int, rooms: Counts) -> Placement | None:
         """Hand out idle digits where they cost least until there are enough shards; None if that cannot be."""
         question = self.question
         chosen = list(chosen)
@@ -268,7 +304,7 @@ class Placer:
             if used >> digit & 1:
                 continue
             options = []
-            for k, room in enumerate(question.rooms):
+            for k, room in enumerate(rooms):
                 if room % (counts[k] * radix) == 0:
                     options.append((self.floor((*counts[:k], counts[k] * radix, *counts[k + 1 :])), k))
             if options:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
+from typing import TYPE_CHECKING
 
+from einscale.causes import Cause, CauseRule
 from einscale.digits import digits_of
 from einscale.einsum import Einsum
 from einscale.errors import LayoutError, PlanError, SizeError, did_you_mean
@@ -13,6 +16,9 @@ from einscale.plan import LocalEinsum, Step
 from einscale.planner.emission import Prepared
 from einscale.planner.question import Wanted
 from einscale.reshard import reshard
+
+if TYPE_CHECKING:
+    from einscale.topology import Network
 
 
 def check_question(
@@ -59,36 +65,53 @@ def check_question(
 
 
 def prepare(
-    tensor: Tensor, layout: Layout, lonely: tuple[str, ...], sizes: Mapping[str, int], mesh: Mesh, taken: set[str]
+    tensor: Tensor,
+    layout: Layout,
+    lonely: tuple[str, ...],
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    name: str,
+    network: Network | None = None,
 ) -> Prepared:
     """Take the diagonal of repeated indices (their dims whole) and sum the lonely ones locally.
 
-    A sum over a divided index leaves the operand owing it over that index's axes.
+    A sum over a divided index leaves the operand owing it over that index's axes. What moves does so in the fewest
+    bytes, or, on a network, in the least time.
     """
-    repeated = {index for index in tensor.indices if tensor.indices.count(index) > 1}
-    if not repeated and not lonely:
+    if not needs_preparing(tensor, lonely):
         return Prepared(tensor, layout, (), tensor, layout)
+    repeated = {index for index in tensor.indices if tensor.indices.count(index) > 1}
     steps: list[Step] = []
+
+    def move(before: Layout, after: Layout, cause: Cause) -> Layout:
+        objective = "bytes" if network is None else "time"
+        steps.extend(
+            reshard(tensor, before, after, sizes, mesh, network=network, objective=objective, cause=cause)
+        )
+        return after
+
     here = layout
     if any(dim for index, dim in zip(tensor.indices, layout.dims, strict=True) if index in repeated):
         whole = tuple(() if i in repeated else dim for i, dim in zip(tensor.indices, layout.dims, strict=True))
-        here = Layout(whole, layout.unreduced, layout.reduction)
-        cause = f"operand {tensor.name} repeats an index: its diagonal is taken with those dims whole"
-        steps += reshard(tensor, layout, here, sizes, mesh, cause=cause)
+        cause = Cause(CauseRule.DIAGONAL, tensor.name)
+        here = move(here, Layout(whole, layout.unreduced, layout.reduction), cause)
     if lonely and here.unreduced and here.reduction != "sum":
-        settled = here.reduced()
-        cause = f"operand {tensor.name} owes a {here.reduction}, which must be settled before it is summed"
-        steps += reshard(tensor, here, settled, sizes, mesh, cause=cause)
-        here = settled
+        cause = Cause(CauseRule.SETTLED, tensor.name, here.unreduced, reduction=here.reduction)
+        here = move(here, here.reduced(), cause)
     kept = tuple(index for index in dict.fromkeys(tensor.indices) if index not in lonely)
     dims = dict(zip(tensor.indices, here.dims, strict=True))
     owed = here.unreduced + tuple(axis for index in lonely for axis in dims[index])
     digits = digits_of(mesh, layout.axes)
     owes = tuple(sorted(digits.mesh_names(digits.expand(owed))))
-    left = Tensor(_fresh(f"{tensor.name}_{'sum' if lonely else 'diagonal'}", taken), kept, tensor.dtype)
+    left = Tensor(name, kept, tensor.dtype, tuple((i, count) for i, count in tensor.chosen if i in kept))
     after = Layout(tuple(dims[index] for index in kept), owes, here.reduction if owes else "sum")
     steps.append(LocalEinsum((tensor,), (here,), left, after))
     return Prepared(tensor, layout, tuple(steps), left, after)
+
+
+def needs_preparing(tensor: Tensor, lonely: tuple[str, ...]) -> bool:
+    """Whether an operand repeats an index or has one to be summed on its own."""
+    return bool(lonely) or len(set(tensor.indices)) < len(tensor.indices)
 
 
 def _fresh(name: str, taken: set[str]) -> str:
@@ -99,13 +122,30 @@ def _fresh(name: str, taken: set[str]) -> str:
     return name
 
 
-def prepared_all(
-    tensors: tuple[Tensor, ...], layouts: tuple[Layout, ...], output: Tensor, sizes: Mapping[str, int], mesh: Mesh
-) -> tuple[Prepared, ...]:
-    """`prepare` for every operand."""
+def prepared_ways(
+    tensors: tuple[Tensor, ...],
+    layouts: tuple[Layout, ...],
+    output: Tensor,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    network: Network | None = None,
+) -> list[tuple[Prepared, ...]]:
+    """Ways to deal with lonely and repeated indices: of each operand on its own first, or in the einsum itself.
+
+    On its own, a sum makes an operand smaller before it moves. In the einsum itself the index may be divided over any
+    axes, and what is summed is read once. One operand leaves the two no different: it is only summed in the einsum.
+    """
+    given = tuple(Prepared(t, layout, (), t, layout) for t, layout in zip(tensors, layouts, strict=True))
+    if len(tensors) == 1:
+        return [given]
     lonely = Einsum(tuple(tensor.indices for tensor in tensors), output.indices).lonely
     taken = {tensor.name for tensor in tensors} | {output.name}
-    return tuple(
-        prepare(tensor, layout, alone, sizes, mesh, taken)
-        for tensor, layout, alone in zip(tensors, layouts, lonely, strict=True)
-    )
+    options = []
+    for as_given, alone in zip(given, lonely, strict=True):
+        tensor = as_given.given
+        if not needs_preparing(tensor, alone):
+            options.append([as_given])
+            continue
+        name = _fresh(f"{tensor.name}_{'sum' if alone else 'diagonal'}", taken)
+        options.append([prepare(tensor, as_given.layout, alone, sizes, mesh, name, network), as_given])
+    return list(product(*options))

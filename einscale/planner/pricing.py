@@ -6,7 +6,7 @@ A cost is one int: the objective's units times `UNIT`, plus the number of collec
 from __future__ import annotations
 
 from einscale.planner.objective import Objective
-from einscale.planner.question import Placement, Question, union
+from einscale.planner.question import Measured, Placement, Question, union
 from einscale.reshard.moves import Dims, State, mask_of, size_of
 from einscale.reshard.search import NEVER, NOWHERE, UNIT, Path
 
@@ -52,8 +52,9 @@ class Pricing:
         found = self._operands.get((j, dims))
         if found is None or (not found.steps and found.cost < most):
             operand = self.question.operands[j]
-            room = tuple(self.question.rooms[k] for k in operand.labels)
-            found = self._path(operand.source, (dims, self.kept[j]), room, operand.volume, most)
+            room = self.question.operand_room(operand)
+            measured = (operand.shape, operand.padded, operand.volume)
+            found = self._path(operand.source, (dims, self.kept[j]), room, measured, most)
             self._operands[j, dims] = found
         return found
 
@@ -65,17 +66,18 @@ class Pricing:
             found = None
             for target in output_targets(question, dims, owed):
                 limit = most if found is None else min(most, found[0].cost)
-                path = self._path((dims, owed), target, question.output_room, question.out_volume, limit)
+                measured = (question.out_shape, question.out_padded, question.out_volume)
+                path = self._path((dims, owed), target, question.output_room, measured, limit)
                 if found is None or path.cost < found[0].cost:
                     found = (path, target)
             assert found is not None
             self._outputs[dims, owed] = found
         return found
 
-    def _path(self, source: State, target: State, room: tuple[int, ...], volume: int, most: int) -> Path:
+    def _path(self, source: State, target: State, room: tuple[int, ...], measured: Measured, most: int) -> Path:
         if source == target:
             return NOWHERE
-        path = self.objective.path(source, target, room, volume, most)
+        path = self.objective.path(source, target, room, measured, most)
         self.work += path.work
         self.exact = self.exact and path.exact
         return path

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from einscale.collectives import ALL_GATHER, ALL_TO_ALL, FREE, REDUCE_SCATTER, Collective, received_total
+from einscale.collectives import ALL_GATHER, ALL_TO_ALL, REDUCE_SCATTER, Collective
 from einscale.errors import LayoutError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh, join_parts, part_order, split_name, without_covered
 from einscale.plan import LocalEinsum, LocalMap
 from einscale.planner.classes import root_of, store_class, stream_axes
+from einscale.planner.decisions import Divided, Fetched, Fixed, Rested, least_moved
 from einscale.planner.deferral import still_owing
 from einscale.planner.direct import direct
 from einscale.planner.free import plan_statement_freely
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram, PlannedStatement
+from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, Decision, PlannedProgram, PlannedStatement, Structure
 from einscale.planner.statement import axis_names, local_map, sent_once
-from einscale.planner.words import gather_cause, result_cause, statistic_cause
+from einscale.planner.strategy_causes import gather_cause, result_cause, statistic_cause
 from einscale.program.maps import (
     reduced_axes,
     rule,
@@ -32,7 +33,7 @@ from einscale.program.maps import (
     whole_axes,
 )
 from einscale.program.values import Program, Statement, Value
-from einscale.strategy import Strategy, bind_strategy, place, stored_layout
+from einscale.strategy import Rule, Strategy, bind_strategy, place, stored_layout
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -110,6 +111,7 @@ class _Planner:
         self.sizes = sizes
         self.pinned = pinned
         self.network = network
+        self.decisions: list[Decision] = []
         self.free: dict[str, dict[str, tuple[str, ...]]] = {}
         self.table = program.table
         self.composites = dict(program.composites)
@@ -131,20 +133,33 @@ class _Planner:
     def run(self) -> PlannedProgram:
         """Plan every statement in order."""
         planned = tuple(self.plan(statement) for statement in self.program.statements)
-        return replace(self.at_rest(), statements=planned)
+        rest = self.at_rest()
+        structure = replace(rest.structure, statements=planned, requires=tuple(dict.fromkeys(self.decisions)))
+        return replace(rest, structure=structure)
 
     def at_rest(self) -> PlannedProgram:
         """The program with where values and optimizer states rest, and no statement planned."""
         optimizer = {value.name: self.optimizer_rest(value) for value in self.program.parameters}
-        return PlannedProgram(self.program, self.strategy, self.mesh, self.sizes, (), self.resting, optimizer)
+        requires = tuple(dict.fromkeys(self.decisions))
+        structure = Structure(self.program, self.strategy, (), self.resting, optimizer, requires)
+        return PlannedProgram(structure, self.mesh, self.sizes)
 
     def optimizer_rest(self, value: Value) -> Layout:
         """Layout the optimizer state of a parameter rests in: its own store rules, else where the parameter rests."""
         if "optimizer" not in dict(self.strategy.store):
             return self.resting[value.name]
         placement = self.placed(value.axes, self.scopes.get(value.name, ()))
-        rules = self.strategy.store_rules("optimizer")
-        return stored_layout(value.axes, placement, rules, self.sizes, self.mesh, self.composites)
+        return self.stored(value.axes, placement, self.strategy.store_rules("optimizer"))
+
+    def stored(
+        self, axes: tuple[str, ...], placement: Mapping[str, tuple[str, ...]], rules: tuple[Rule, ...]
+    ) -> Layout:
+        """Layout a tensor rests in by store rules."""
+        found = stored_layout(axes, placement, rules, self.sizes, self.mesh, self.composites)
+        if rules:
+            placed = tuple((axis, placement[axis]) for axis in axes)
+            self.decisions.append(Rested(axes, placed, rules, tuple(self.composites.items()), found))
+        return found
 
     def scopes_of(self, statement: Statement) -> tuple[str, ...]:
         """What scoped rules may call a statement: its group, and its section unless a group has that name."""
@@ -173,7 +188,10 @@ class _Planner:
         key = (tuple(indices), scopes)
         if key not in self.placements:
             rules = self.strategy.compute
-            self.placements[key] = place(indices, rules, self.sizes, self.mesh, self.composites, scopes)
+            found = place(indices, rules, self.sizes, self.mesh, self.composites, scopes)
+            composites = tuple(self.composites.items())
+            self.decisions.append(Divided(tuple(indices), rules, composites, scopes, tuple(found.items())))
+            self.placements[key] = found
         return self.placements[key]
 
     def rest(self, value: Value) -> Layout:
@@ -188,7 +206,7 @@ class _Planner:
         called = root.name if root.axes == value.axes else value.name
         placement = self.placed(value.axes, self.scopes.get(called, ()))
         rules = self.strategy.store_rules(kind) if kind else ()
-        return stored_layout(value.axes, placement, rules, self.sizes, self.mesh, self.composites)
+        return self.stored(value.axes, placement, rules)
 
     def class_of(self, value: Value) -> str:
         """Class of a value in the store tables, "" if none speaks of it."""
@@ -243,6 +261,7 @@ class _Planner:
         """Placement the free planner chooses for an einsum, from where its operands rest to where its result does."""
         name = statement.output
         if name not in self.free:
+            self.decisions.append(Fixed(tuple(self.sizes.items()), self.mesh))
             best = plan_statement_freely(statement, self.table, self.resting, self.sizes, self.mesh, self.network)
             chosen: dict[str, tuple[str, ...]] = {}
             for step in best.plan.steps:
@@ -337,7 +356,7 @@ class _Planner:
             owing = Layout(tuple(placement[name] for name in axes), self.owing(over), reduction)
             scopes = self.scopes_of(statement)
             cause = statistic_cause(statement, axis, over, reduction, self.strategy, self.composites, scopes)
-            moves += direct(tensor, owing, owing.reduced(), self.sizes, self.mesh, cause)
+            moves += direct(tensor, owing, owing.reduced(), self.sizes, self.mesh, cause, self.decisions)
         return tuple(moves)
 
     def tensor(self, name: str) -> Tensor:
@@ -367,15 +386,13 @@ class _Planner:
             kind = self.class_of(value)
             scopes = {*self.scopes_of(statement), *self.scopes.get(root_of(value, self.program).name, ())}
             cause = gather_cause(statement, value, kind, between, labels, self.strategy, self.composites, scopes)
-            way = direct(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause)
+            way = direct(self.tensor(name), layout, wanted, self.sizes, self.mesh, cause, self.decisions)
             ways.append(self.sent_once(statement, name, way))
         at_hand.append(wanted)
-        return min(ways, key=self.burden)
-
-    def burden(self, steps: tuple[Collective, ...]) -> tuple[int, int]:
-        """What the best of several ways has least: bytes the mesh receives, then moves that send any."""
-        moving = [step for step in steps if step.kind not in FREE]
-        return sum(int(received_total(step, self.sizes, self.mesh)) for step in moving), len(moving)
+        chosen = least_moved(ways, self.sizes, self.mesh) if len(ways) > 1 else 0
+        if len(ways) > 1:
+            self.decisions.append(Fetched(tuple(ways), chosen))
+        return ways[chosen]
 
     def bring_to_rest(
         self,
@@ -402,7 +419,7 @@ class _Planner:
         kind, between = self.class_of(value), (natural, resting)
         scopes = {*self.scopes_of(statement), *self.scopes.get(root_of(value, self.program).name, ())}
         cause = result_cause(value, kind, between, labels, placement, self.strategy, self.composites, scopes)
-        steps = direct(self.tensor(name), natural, resting, self.sizes, self.mesh, cause)
+        steps = direct(self.tensor(name), natural, resting, self.sizes, self.mesh, cause, self.decisions)
         return self.sent_once(statement, name, steps)
 
     def sent_once(self, statement: Statement, name: str, steps: tuple[Collective, ...]) -> tuple[Collective, ...]:

@@ -30,7 +30,8 @@ def sent_as(planned: PlannedProgram, precision: Precision) -> PlannedProgram:
     >>> precision = parse_precision("bf16,communication=bf16")
     >>> program = typed(backward(parse_program(source)), precision)
     >>> planned = plan_program(program, load_strategy("dp"), parse_mesh("data=8"), {"b": 8, "d": 64, "f": 64})
-    >>> [f"{one.collectives[0].tensor}" for one in (planned, sent_as(planned, precision))]
+    >>> rows = planned.statements, sent_as(planned, precision).statements
+    >>> [str(row.collectives[0].tensor) for statements in rows for row in statements if row.collectives]
     ['d_w: fp32[d f]', 'd_w: bf16[d f]']
     """
     if not (precision.communication or precision.dispatch):
@@ -49,4 +50,4 @@ def sent_as(planned: PlannedProgram, precision: Precision) -> PlannedProgram:
         replace(row, before=tuple(map(sent, row.before)), after=tuple(map(sent, row.after)))
         for row in planned.statements
     )
-    return replace(planned, statements=statements)
+    return replace(planned, structure=replace(planned.structure, statements=statements))

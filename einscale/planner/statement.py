@@ -65,6 +65,6 @@ def sent_once(step: Collective, value: Value, program: Program) -> Collective:
         routing = routing_of(value.name, axis, program) if before != after else None
         if routing is not None and not routing.padded:
             limited = (routing.groups, routing.top_groups) if routing.groups > 1 else ()
-            words = f"{step.cause}; a device with several of a token's {routing.top} experts is sent one row"
-            return replace(step, cause=words, distinct=routing.top, limited=limited)
+            cause = replace(step.cause, copies=routing.top) if step.cause else None
+            return replace(step, cause=cause, distinct=routing.top, limited=limited)
     return step

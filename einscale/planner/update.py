@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from einscale.causes import CauseRule, ProgramCause
 from einscale.collectives import Collective
 from einscale.layout import Layout, Tensor
 from einscale.numeric import product
 from einscale.plan import LocalMap
 from einscale.planner.classes import moved_class
+from einscale.planner.decisions import Fixed
 from einscale.planner.direct import direct
-from einscale.planner.planned import PlannedProgram, PlannedStatement, accumulator_layouts
+from einscale.planner.planned import Decision, PlannedProgram, PlannedStatement, accumulator_layouts
 from einscale.program.maps import option_axes
 from einscale.program.optimizers import FLOPS, NEWTON_SCHULZ, orthogonal_flops
 from einscale.program.values import Program, Statement, Value
@@ -73,6 +75,7 @@ class _Update:
     def __init__(self, planned: PlannedProgram, update: Program, accumulators: Mapping[str, Layout | None]) -> None:
         self.planned = planned
         self.program = update
+        self.decisions: list[Decision] = list(planned.structure.requires)
         self.table = update.table
         self.resting = {value.name: self.rest(value, accumulators) for value in update.values}
 
@@ -89,7 +92,11 @@ class _Update:
     def run(self) -> PlannedProgram:
         """Plan every kernel."""
         statements = tuple(self.plan(statement) for statement in self.program.statements)
-        return replace(self.planned, program=self.program, statements=statements, resting=self.resting)
+        requires = tuple(dict.fromkeys(self.decisions))
+        structure = replace(
+            self.planned.structure, program=self.program, statements=statements, resting=self.resting, requires=requires
+        )
+        return replace(self.planned, structure=structure)
 
     def plan(self, statement: Statement) -> PlannedStatement:
         """One kernel: operands to the layout of the states, new weights back to where the parameter rests."""
@@ -133,23 +140,37 @@ class _Update:
             return ()
         planned = self.planned
         return direct(
-            self.tensor(name), before, after, planned.sizes, planned.mesh, self.cause(name, before, after, statement)
+            self.tensor(name),
+            before,
+            after,
+            planned.sizes,
+            planned.mesh,
+            self.cause(name, before, after, statement),
+            self.decisions,
         )
 
-    def cause(self, name: str, before: Layout, after: Layout, statement: Statement) -> str:
-        """Why a value moves, in words."""
+    def cause(self, name: str, before: Layout, after: Layout, statement: Statement) -> ProgramCause:
+        """Why a value moves."""
         value = self.table[name]
         kind = moved_class(self.program, name)
-        over = ", ".join(dict.fromkeys(axis for axis in (*before.axes, *after.axes)))
-        where = after.text(value.axes)
+        rule, axes = CauseRule.TO_STATES, tuple(dict.fromkeys((*before.axes, *after.axes)))
         if kind == "gradients":
-            owed = f"owes its sum over {', '.join(before.unreduced)}" if before.unreduced else "rests divided otherwise"
-            return f"the accumulated gradient of {value.of} {owed}; {statement.op} runs where its states rest: {where}"
-        if value.kind == "updated":
-            return f"{statement.op} updates a part of {value.of} on each device of {over}; it rests as {where}"
-        if statement.op == NEWTON_SCHULZ:
-            return f"{value.of} is made orthogonal as a whole matrix: its momentum is wanted as {where}"
-        return f"{statement.op} runs where the states of {value.of} rest: {name} is wanted as {where}"
+            rule, axes = CauseRule.GRADIENT_TO_STATES, before.unreduced
+        elif value.kind == "updated":
+            rule = CauseRule.UPDATED_TO_REST
+        elif statement.op == NEWTON_SCHULZ:
+            rule = CauseRule.WHOLE_MATRIX
+        return ProgramCause(
+            rule=rule,
+            tensor=name,
+            axes=axes,
+            kind=value.kind,
+            of=value.of or "",
+            op=statement.op,
+            output=statement.output,
+            layout=after,
+            labels=value.axes,
+        )
 
     def factors(
         self,
@@ -168,8 +189,8 @@ class _Update:
             axes = tuple(axis for axis in gradient.axes if axis not in gone)
             tensor = Tensor(f"squares of {gradient.name} by {what}", axes, "fp32")
             owing = Layout(tuple(placement[axis] for axis in axes), over)
-            cause = f"{statement.op} sums {gradient.name} over axes that are divided over {', '.join(over)}"
-            moves += direct(tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause)
+            cause = ProgramCause(CauseRule.SQUARES, gradient.name, over, gone, op=statement.op, output=statement.output)
+            moves += direct(tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause, self.decisions)
         return tuple(moves)
 
     def work(
@@ -196,6 +217,8 @@ class _Update:
         """FLOPs an element of the first operand."""
         if statement.op != NEWTON_SCHULZ:
             return FLOPS[statement.op]
+        sizes = self.planned.sizes
+        self.decisions.append(Fixed(tuple((axis, sizes[axis]) for axis in (*rows, *columns))))
         m, n = (int(product(self.planned.sizes[axis] for axis in axes)) for axes in (rows, columns))
         total = orthogonal_flops(m, n)
         if total % (m * n) == 0:

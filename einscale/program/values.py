@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -95,7 +96,7 @@ class Statement(Struct, frozen=True):
         return dict(self.options).get(name, default)
 
 
-class Program(Struct, frozen=True):
+class Program(Struct, frozen=True, dict=True):
     """Statements in order, the values they read and make, and what goes in and out.
 
     Args:
@@ -122,12 +123,17 @@ class Program(Struct, frozen=True):
     tied: tuple[str, ...] = ()
     repeat: int = 1
 
-    @property
+    @cached_property
     def table(self) -> dict[str, Value]:
         """Value name -> value."""
         return {value.name: value for value in self.values}
 
-    @property
+    @cached_property
+    def kept(self) -> dict[object, dict[object, Any]]:
+        """What has been worked out of it, by the function that did."""
+        return {}
+
+    @cached_property
     def parameters(self) -> tuple[Value, ...]:
         """The parameters, in order."""
         return tuple(value for value in self.values if value.kind == "parameter")

@@ -6,7 +6,7 @@ from typing import Any
 
 from einscale.report.document import head
 from einscale.report.table import Column, Report, Row, Table
-from einscale.topology.alone import SHARDED, SIZES, Alone, price_alone
+from einscale.topology.alone import SHARDED, Alone, over_sizes
 from einscale.units import format_bytes, format_seconds
 
 ALGORITHMS = (
@@ -50,8 +50,7 @@ def collective_report(alone: Alone, units: str = "iec") -> Report:
 
 def _heading(alone: Alone, units: str) -> tuple[str, ...]:
     mesh, system = alone.network.mesh, alone.network.system
-    groups = mesh.devices // alone.devices
-    at_once = f"{groups} groups at once, each of" if groups > 1 else "one group of"
+    at_once = f"{alone.groups} groups at once, each of" if alone.groups > 1 else "one group of"
     levels = ", ".join(f"{term.level} ({term.pattern})" for term in alone.formula.terms)
     before = f"V/{alone.devices} = " if alone.kind in SHARDED else "V = "
     own = "" if alone.kind in SHARDED else ", a sum of its own,"
@@ -99,18 +98,13 @@ def _algorithms(alone: Alone) -> Table:
 
 def _sweep(alone: Alone) -> Table:
     rows = []
-    for row in sweep(alone):
+    for row in over_sizes(alone):
         priced = row.algorithms[0]
         fastest = row.fastest or priced
-        rates = (row.whole / priced.seconds, row.received / priced.seconds)
+        rates = (row.whole_bytes_per_second, row.received_bytes_per_second)
         cells = (row.whole, row.received, priced.seconds, priced.latency_share, *rates, fastest.name, fastest.seconds)
         rows.append(Row(cells))
     return Table("sizes", "over sizes", SWEEP, tuple(rows))
-
-
-def sweep(alone: Alone) -> tuple[Alone, ...]:
-    """The same collective on arrays of 1 KiB to 16 GiB."""
-    return tuple(price_alone(alone.kind, whole, alone.axes, alone.network) for whole in SIZES)
 
 
 def collective_document(alone: Alone) -> dict[str, Any]:
@@ -134,7 +128,7 @@ def collective_document(alone: Alone) -> dict[str, Any]:
             "provenance": alone.formula.provenance,
         },
         "devices": alone.devices,
-        "groups": mesh.devices // alone.devices,
+        "groups": alone.groups,
         "held_bytes": alone.held,
         "after_bytes": alone.after,
         "received_bytes": alone.received,
@@ -159,7 +153,7 @@ def collective_document(alone: Alone) -> dict[str, Any]:
             }
             for way in alone.algorithms
         ],
-        "sizes": [_size(row) for row in sweep(alone)],
+        "sizes": [_size(row) for row in over_sizes(alone)],
     }
 
 

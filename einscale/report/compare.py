@@ -10,6 +10,8 @@ from einscale.compare import COLLECTIVE, Best, Comparison, Difference, MemoryTer
 from einscale.cost import Totals
 from einscale.layer import KindReport
 from einscale.models import parameter_counts
+from einscale.report.causes import cause_words
+from einscale.report.compare_words import doing_words, holding_words
 from einscale.report.table import Column, Report, Row, Table
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
@@ -192,8 +194,8 @@ def _term_row(difference: Difference, term: Term) -> Row:
     return Row(
         (
             f"{term.layer} {term.phase}: {what} {', '.join(term.names)}",
-            term.first or NOTHING,
-            term.other or NOTHING,
+            doing_words(term.first) or NOTHING,
+            doing_words(term.other) or NOTHING,
             change.flops,
             change.received,
             change.seconds,
@@ -206,9 +208,10 @@ def _term_row(difference: Difference, term: Term) -> Row:
 def _cause(difference: Difference, term: Term) -> str:
     """Why: the cause of each side's collectives; of local work that spends the same FLOPs, what else changes."""
     if term.about == COLLECTIVE:
-        causes = [(difference.first, term.first_cause), (difference.other, term.other_cause)]
-        if term.first_cause == term.other_cause:
-            return term.first_cause
+        first, other = cause_words(term.first_cause), cause_words(term.other_cause)
+        causes = [(difference.first, first), (difference.other, other)]
+        if first == other:
+            return first
         return "\n".join(f"{label}: {cause}" for label, cause in causes if cause)
     if not term.change.flops and term.change.traffic:
         more = "more" if term.change.traffic > 0 else "less"
@@ -237,7 +240,8 @@ def _memory_name(term: MemoryTerm) -> str:
 
 
 def _ways(term: MemoryTerm) -> tuple[str, str]:
-    return (term.first or NOTHING, term.other or NOTHING) if term.names else (term.first, term.other)
+    first, other = holding_words(term.first), holding_words(term.other)
+    return (first or NOTHING, other or NOTHING) if term.names else (first, other)
 
 
 def _summary(comparison: Comparison, units: str) -> tuple[str, ...]:
@@ -303,12 +307,11 @@ def _fitting(comparison: Comparison, units: str) -> str:
     fitting = [side for side in comparison.sides if side.report.memory.fits]
     if not fitting:
         return f"none fits in {capacity}"
-    fastest = min(fitting, key=lambda side: side.report.totals.seconds)
     if len(fitting) == len(comparison.sides):
         return f"{'both' if len(fitting) == 2 else 'all'} fit in {capacity}"
     names = ", ".join(side.label for side in fitting)
     return f"of these only {names} {'fit' if len(fitting) > 1 else 'fits'} in {capacity}" + (
-        f"; {fastest.label} is the fastest that does" if len(fitting) > 1 else ""
+        f"; {comparison.fastest_fitting} is the fastest that does" if len(fitting) > 1 else ""
     )
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.compare import Comparison, Difference, Side
+from einscale.report.causes import cause_document, cause_words
+from einscale.report.compare_words import doing_words, holding_words
 from einscale.report.document import head
 from einscale.report.layer_document import memory_document, totals_document
+from einscale.report.words import unexpected_words
 
 
 def compare_document(comparison: Comparison) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def _side_document(side: Side) -> dict[str, Any]:
         ],
         "totals": totals_document(report.totals),
         "memory": memory_document(memory),
-        "unexpected": list(report.unexpected),
+        "unexpected": [unexpected_words(one) for one in report.unexpected],
     }
 
 
@@ -90,10 +93,12 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
                 "sections": [section for section in term.sections if section],
                 "names": list(term.names),
                 "what": term.what,
-                "first": term.first or None,
-                "other": term.other or None,
-                "first_cause": term.first_cause or None,
-                "other_cause": term.other_cause or None,
+                "first": doing_words(term.first) or None,
+                "other": doing_words(term.other) or None,
+                "first_cause": cause_words(term.first_cause) or None,
+                "other_cause": cause_words(term.other_cause) or None,
+                "first_why": cause_document(term.first_cause),
+                "other_why": cause_document(term.other_cause),
                 **totals_document(term.change),
             }
             for term in difference.terms
@@ -104,8 +109,8 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
                 "part": term.part,
                 "layer": term.layer,
                 "names": list(term.names),
-                "first": term.first or None,
-                "other": term.other or None,
+                "first": holding_words(term.first) or None,
+                "other": holding_words(term.other) or None,
                 "bytes": term.bytes,
             }
             for term in difference.memory_terms

@@ -11,7 +11,6 @@ from einscale.report.infer_parts import (
     cache_words,
     execution_words,
     peak_words,
-    prefill_flops_share,
     time_table,
     weights_words,
 )
@@ -237,8 +236,7 @@ def _phases_table(prefill: PrefillReport | None, decode: DecodeReport | None, al
     if prefill is not None:
         rate = prefill.tokens_per_second
         parts = (prefill.first.seconds, prefill.last.seconds) if prefill.chunks > 1 else (None, None)
-        flops = prefill_flops_share(prefill)
-        each = rate / prefill.instance.devices
+        flops, each = prefill.flops_utilization, prefill.tokens_per_second_per_device
         rows.append(Row(("prefill", prefill.prompt, prefill.seconds, *parts, rate, each, flops, None)))
     if decode is not None:
         cells = (

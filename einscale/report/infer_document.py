@@ -19,8 +19,9 @@ from einscale.infer import (
 )
 from einscale.models import Model, parameter_counts
 from einscale.precision import FIELDS, Precision
-from einscale.report.document import head
+from einscale.report.document import changes_document, head
 from einscale.report.layer_document import collective_document, totals_document
+from einscale.report.words import changes_words
 
 if TYPE_CHECKING:
     from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
@@ -149,7 +150,7 @@ def _conventions(instance: Instance) -> dict[str, Any]:
         "units": {"flops": "FLOP", "bytes": "byte", "seconds": "second"},
         "scope": "per device; request, rates, cache, sweep and advice: all devices together",
         "queueing": "none: a batch arrives together and is answered together",
-        "times": "roofline" if instance.execution is None or instance.system.chip.kernels is None else "kernels",
+        "times": "roofline" if instance.system.chip.kernels is None else "kernels",
         "peak_flops_per_second": rate.datasheet,
         "peak_dtype": rate.dtype,
         "memory_bytes_per_second": instance.system.chip.memory_bandwidth.datasheet,
@@ -261,7 +262,7 @@ def _kind(kind: KindStep) -> dict[str, Any]:
                 "hbm_bytes": row.traffic,
                 "seconds": row.local.seconds,
                 "bound": row.local.bound,
-                "collectives": [collective_document(priced) for priced in row.collectives],
+                "collectives": [collective_document(priced, kind.planned) for priced in row.collectives],
             }
             for row in kind.rows
         ],
@@ -318,7 +319,8 @@ def _point(row: SweepRow) -> dict[str, Any]:
 def _advice(one: ServingAdvice) -> dict[str, Any]:
     result = one.result
     return {
-        "change": one.words,
+        "change": changes_words(one.changes),
+        "options": changes_document(one.changes),
         "devices": result.devices,
         "first_token_seconds": result.first_token_seconds,
         "seconds_per_token": result.seconds_per_token,

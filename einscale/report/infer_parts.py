@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from einscale.hardware import flop_rate
 from einscale.hardware import peak as peak_rate
 from einscale.infer import AxisTime, DecodeReport, Instance, PrefillReport, Spent
 from einscale.report.table import Cell, Column, Row, Table
@@ -79,19 +78,6 @@ def _row(name: str, seconds: list[float], spents: list[Spent], words: str, role:
     return Row((*cells, words), 0 if role in ("subtotal", "total") else 1, role)
 
 
-def prefill_flops_share(report: PrefillReport) -> float | None:
-    """FLOPs of a prefill over those the datasheet promises in its time; None where prompts are read in chunks.
-
-    Args:
-        report: the prefill.
-    """
-    if report.chunks > 1:
-        return None
-    instance = report.instance
-    rate = flop_rate(instance.system.ideal().chip, instance.precision.compute)
-    return report.last.flops * report.microbatches / (instance.stages * report.seconds * rate)
-
-
 def weights_words(instance: Instance) -> str:
     """Types that weights rest in."""
     precision = instance.precision
@@ -120,11 +106,10 @@ def peak_words(instance: Instance) -> str:
 def execution_words(instance: Instance) -> str:
     """Where the times come from."""
     system, execution = instance.system.name, instance.execution
-    if execution is None or instance.system.chip.kernels is None:
-        unknown = "" if execution is None else ", whose kernels nobody measured"
+    if instance.system.chip.kernels is None:
         return (
-            f"times: modelled, not measured: rooflines of {system}{unknown}, attainable rates where a source states"
-            " them, otherwise datasheet"
+            f"times: modelled, not measured: rooflines of {system}, no figures of its kernels, attainable rates where a"
+            " source states them, otherwise datasheet"
         )
     captured = (
         "a step is captured once and replayed" if execution.launch == "compiled" else "the host starts each kernel"

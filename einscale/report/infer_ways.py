@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from einscale.infer import DisaggregatedReport, SpeculativeReport, cost_per_million_tokens
 from einscale.report.table import Cell, Column, Row, Table
+from einscale.report.words import changes_words
 
 if TYPE_CHECKING:
     from einscale.api.infer_result import InferResult
@@ -117,7 +118,7 @@ def sweep_table(result: InferResult) -> Table:
             point.seconds_per_token,
             point.tokens_per_second,
             point.tokens_per_second_per_device,
-            1 / point.seconds_per_token,
+            point.tokens_per_second_per_user,
         ]
         cells += [] if price is None else [cost_per_million_tokens(price, devices, point.tokens_per_second)]
         cells += [point.memory.needed, "yes" if point.memory.fits else "no", "*" if point.pareto else ""]
@@ -141,7 +142,7 @@ def advice_table(result: InferResult, advice: tuple[ServingAdvice, ...]) -> Tabl
     rows = tuple(
         Row(
             (
-                one.words,
+                changes_words(one.changes),
                 one.result.devices,
                 one.result.first_token_seconds,
                 one.result.seconds_per_token or None,

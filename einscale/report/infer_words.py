@@ -25,7 +25,7 @@ from einscale.layout import Layout, local_bytes
 from einscale.models import LayerKind
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.program.shapes import known_sizes
-from einscale.report.infer_parts import prefill_flops_share
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
 from einscale.topology import explain_step
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
@@ -107,7 +107,7 @@ def prefill_lines(report: PrefillReport, units: str) -> list[Line]:
             f"batch x prompt / time = {report.batch} x {report.prompt} / {time}",
         ),
     ]
-    share = prefill_flops_share(report)
+    share = report.flops_utilization
     if share is not None:
         lines.append(("of peak FLOP/s", f"{100 * share:.3g} %", _flops_words(report.last, report.seconds, report)))
     return [*lines, *_collective_lines(report.last, report.instance, units)]
@@ -127,7 +127,6 @@ def decode_lines(report: DecodeReport, units: str, *, alone: bool = False) -> li
         f"; the mean of {report.output} steps, the first {format_seconds(report.first_seconds)} after {report.context}"
         f" tokens, the last {format_seconds(report.last_seconds)}"
     )
-    once = report.memory.weights / bandwidth
     lines = [
         (
             f"a token{' without the draft' * alone}",
@@ -136,7 +135,7 @@ def decode_lines(report: DecodeReport, units: str, *, alone: bool = False) -> li
         ),
         (
             "weights read once",
-            format_seconds(once),
+            format_seconds(report.weights_seconds),
             f"{format_bytes(report.memory.weights, units)} a device holds / {bandwidth / 1e9:g} GB/s by its datasheet",
         ),
         ("output tokens/s", format_si(report.tokens_per_second), f"batch / a token = {report.batch} / {step}"),
@@ -346,6 +345,6 @@ def _collective_lines(step: StepReport, instance: Instance, units: str) -> list[
         move = priced.step
         name = f"{move.kind} {move.tensor.name} over {','.join(move.axes)}, {kind.kind}"
         formula = f"{explain_step(move, kind.planned.sizes, instance.timed_by)}\n"
-        formula += f"{format_bytes(priced.bytes, units)} received, x {kind.repeat}; {move.cause}"
+        formula += f"{format_bytes(priced.bytes, units)} received, x {kind.repeat}; {cause_words(move.cause)}"
         lines.append((name, format_seconds(priced.seconds), formula))
     return lines

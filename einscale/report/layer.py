@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from einscale.collectives import FREE
-from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.cost import PricedCollective, PricedStatement, Totals, bound_ratio
 from einscale.gains import Gain
 from einscale.layer import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
 from einscale.plan import work_results
 from einscale.planner.planned import PlannedProgram
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Report, Row, Table, format_ratio
+from einscale.report.words import reason_words, unexpected_words
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
 COLUMNS = (
@@ -122,7 +124,7 @@ def statement_rows(priced: PricedStatement, planned: PlannedProgram, detail: boo
     """
     early = len(priced.planned.before)
     for collective in priced.collectives[:early]:
-        yield from _collective_rows(collective, detail)
+        yield from _collective_rows(collective, planned, detail)
     result, layout = work_results(priced.planned.work)[0]
     yield Row(
         (
@@ -139,7 +141,7 @@ def statement_rows(priced: PricedStatement, planned: PlannedProgram, detail: boo
         1,
     )
     for collective in priced.collectives[early:]:
-        yield from _collective_rows(collective, detail)
+        yield from _collective_rows(collective, planned, detail)
 
 
 def _described(priced: PricedStatement, fuse: Collection[str]) -> str:
@@ -155,10 +157,10 @@ def _operands(priced: PricedStatement) -> str:
 
 
 def _shape(tensor: Tensor, layout: Layout, planned: PlannedProgram) -> str:
-    return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.mesh.degrees))
+    return "x".join(str(n) for n in local_shape(layout, tensor.indices, planned.sizes, planned.degrees))
 
 
-def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
+def _collective_rows(priced: PricedCollective, planned: PlannedProgram, detail: bool) -> Iterable[Row]:
     step = priced.step
     if step.kind in FREE and not detail:
         return
@@ -172,7 +174,7 @@ def _collective_rows(priced: PricedCollective, detail: bool) -> Iterable[Row]:
             priced.bytes,
             priced.exposed_seconds,
             "network",
-            f"{format_ratio(priced.bound_ratio)} x bound{_streamed(priced)}: {step.cause}",
+            f"{format_ratio(bound_ratio(priced, planned))} x bound{_streamed(priced)}: {cause_words(step.cause)}",
         ),
         2,
         "collective",
@@ -193,7 +195,7 @@ def _held_table(kind: KindReport) -> Table:
         Column("reason", "kept for", wrap=True),
     )
     rows = [Row((held.text, "parameter", held.bytes, "the layer")) for held in kind.parameters]
-    rows += [Row((held.text, "saved", held.bytes, held.reason)) for held in kind.saved]
+    rows += [Row((held.text, "saved", held.bytes, reason_words(held.reason))) for held in kind.saved]
     return Table(f"{kind.kind}_held", f"{kind.kind}: held by one layer", columns, tuple(rows), "held")
 
 
@@ -258,7 +260,7 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
     worst = ", ".join(f"{100 * share:.2g} % of {kind} {name}" for share, kind, name in shares[:WORST])
     more = f", and {len(shares) - WORST} more" if len(shares) > WORST else ""
     padding = [f"padding: {worst}{more}"] if shares else []
-    unexpected = [f"not expected by {report.strategy.name}: {text}" for text in report.unexpected]
+    unexpected = [f"not expected by {report.strategy.name}: {unexpected_words(one)}" for one in report.unexpected]
     return (
         model,
         f"memory per device: {', '.join(parts)}",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from einscale.cost import PricedCollective, PricedStatement, Totals
+from einscale.cost import PricedCollective, PricedStatement, Totals, bound_bytes
 from einscale.gains import Gain
 from einscale.layer import KindReport, LayerReport, MemoryReport
 from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.models import parameter_counts
 from einscale.plan import work_results
+from einscale.report.causes import cause_document, cause_words
+from einscale.report.words import reason_words, unexpected_words
 
 
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -
         "kinds": [_kind(kind, report.phases) for kind in report.kinds],
         "totals": totals_document(report.totals),
         "memory": memory_document(report.memory),
-        "unexpected": list(report.unexpected),
+        "unexpected": [unexpected_words(one) for one in report.unexpected],
         **free,
     }
 
@@ -121,7 +123,7 @@ def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
             for tensor, read in zip(work.inputs, work.layouts, strict=True)
         ],
         "layout": layout.text(result.indices),
-        "local_shape": list(local_shape(layout, result.indices, planned.sizes, planned.mesh.degrees)),
+        "local_shape": list(local_shape(layout, result.indices, planned.sizes, planned.degrees)),
         "phase": statement.phase,
         "section": statement.section,
         "group": statement.group,
@@ -129,11 +131,11 @@ def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
         "hbm_bytes": row.traffic,
         "seconds": row.local.seconds,
         "bound": row.local.bound,
-        "collectives": [collective_document(priced) for priced in row.collectives],
+        "collectives": [collective_document(priced, planned) for priced in row.collectives],
     }
 
 
-def collective_document(priced: PricedCollective) -> dict[str, Any]:
+def collective_document(priced: PricedCollective, planned: PlannedProgram) -> dict[str, Any]:
     """One collective of a statement."""
     step = priced.step
     return {
@@ -144,12 +146,13 @@ def collective_document(priced: PricedCollective) -> dict[str, Any]:
         "before": step.before.text(step.tensor.indices),
         "after": step.after.text(step.tensor.indices),
         "received_bytes": priced.bytes,
-        "bound_bytes": priced.bound_bytes,
+        "bound_bytes": bound_bytes(priced, planned),
         "seconds": priced.seconds,
         "exposed_seconds": priced.exposed_seconds,
         "streamed": step.streamed,
         "distinct": step.distinct,
-        "cause": step.cause,
+        "cause": cause_words(step.cause),
+        "why": cause_document(step.cause),
     }
 
 
@@ -159,5 +162,5 @@ def _held(held: Held) -> dict[str, Any]:
         "dtype": held.tensor.dtype,
         "layout": held.layout.text(held.tensor.indices, held.tensor.chosen),
         "bytes": held.bytes,
-        "reason": held.reason,
+        "reason": reason_words(held.reason),
     }

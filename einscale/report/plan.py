@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from einscale.alternatives import Alternative, Avoidance
+from einscale.bounds import BoundName
 from einscale.collectives import Collective
-from einscale.explain import StepWords, explain_plan, move_text, step_title, work_text
 from einscale.mesh import split_name
 from einscale.priced import LowerBounds, PricedPlan, PricedStep
+from einscale.report.causes import cause_words
+from einscale.report.plan_steps import StepWords, explain_plan, move_text, placement_words, step_title, work_text
 from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_flops, format_seconds
 
@@ -45,6 +47,17 @@ AVOID = (
     Column("ratio", "x this", "ratio"),
     Column("spec", "spec", detail=True),
 )
+
+
+BOUNDS = {
+    BoundName.PLACEMENT: (
+        "what must arrive to go from where the tensors are to where this plan computes, however it is done"
+    ),
+    BoundName.LAYOUT_FREE: (
+        "what any division of this einsum over these devices must move if each does an equal share of the work"
+    ),
+}
+"""What each bound is, and under which assumption."""
 
 
 class PlanView(Struct, frozen=True):
@@ -122,7 +135,7 @@ def _step_row(number: int, step: PricedStep) -> Row:
             step.bound_ratio if step.received else None,
             step.bound,
             move_text(work),
-            f"because {work.cause}" if work.cause else "",
+            f"because {cause_words(work.cause)}" if work.cause else "",
         )
         return Row(cells, 0, "collective")
     return Row((f"{number}. {step_title(work)}", step.flops, None, step.seconds, None, step.bound, work_text(work), ""))
@@ -144,7 +157,8 @@ def _way_row(priced: PricedPlan, view: PlanView, way: Alternative) -> Row:
     other = way.priced
     steps = "; ".join(step_title(step) for step in other.plan.steps)
     ratio = _ratio(priced, other, view.objective)
-    return Row((str(way), other.flops, other.bytes_received, other.memory.peak, other.seconds, ratio, steps))
+    cells = (other.flops, other.bytes_received, other.memory.peak, other.seconds, ratio, steps)
+    return Row((placement_words(dict(way.placement)), *cells))
 
 
 def _avoid_row(priced: PricedPlan, view: PlanView, avoidance: Avoidance) -> Row:
@@ -196,7 +210,7 @@ def conventions(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ..
     return (
         f"every figure is per device, padding included; 1 FLOP = half a multiply-add (2mnk); {size}",
         "received: bytes that arrive over the network; x bound: against the least that must for that change of layout",
-        *(f"{bound.name} bound: {bound.words}" for bound in view.bounds.all),
+        *(f"{bound.name} bound: {BOUNDS[bound.name]}" for bound in view.bounds.all),
         *_sub_axis_words(priced),
         f"times are modelled, not measured: attainable rates of {priced.network.system.name} where a source has them,"
         " otherwise datasheet",

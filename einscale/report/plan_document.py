@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from einscale.collectives import Collective
 from einscale.plan import LocalEinsum
 from einscale.priced import PricedPlan, PricedStep
+from einscale.report.causes import cause_document, cause_words
 from einscale.report.document import head
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _step(number: int, step: PricedStep) -> dict[str, Any]:
             "bytes_received": step.received,
             "bytes_received_total": step.received_total,
             "bound_bytes": step.bound_bytes,
-            "cause": work.cause,
+            "cause": cause_words(work.cause),
+            "why": cause_document(work.cause),
         }
     return {**common, "kind": "einsum", **_work(work), "hbm_bytes": step.traffic, "bytes_received": 0}
 
@@ -111,7 +113,7 @@ def explanation(
     priced: PricedPlan, alternatives: Sequence[Alternative], avoidances: Sequence[Avoidance]
 ) -> dict[str, Any]:
     """The reasons: formulas in words for each step, how to avoid what moves, other ways to divide the work."""
-    from einscale.explain import explain_plan
+    from einscale.report.plan_steps import explain_plan
 
     words = explain_plan(priced)
     return {

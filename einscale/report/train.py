@@ -10,18 +10,16 @@ from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
 from einscale.report.table import Cell, Column, Report, Row, Table
 from einscale.report.train_detail import detail_tables
+from einscale.report.train_parts import moment_words, part_name, part_words
 from einscale.report.train_words import explain_table
-from einscale.train import Advice, StageReport, StepPart, TrainReport, reserved_memory, reserves
+from einscale.report.words import changes_words, hiders_words
+from einscale.train import Advice, StageReport, StepPart, TrainReport
 from einscale.train.moves import Move, step_moves
+from einscale.train.parts import MemoryPart, TimeGroup, TimePart
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
-
-WAITING = ("bubble", "wait", "first and last layer")
-"""Parts of a step, as `StepPart` calls them, in which a device waits."""
-
-OFFLOAD = "offload"
 
 WORDS = {
     "routed": "tokens to experts, and back",
@@ -58,7 +56,7 @@ def train_tables(
     report = result.report
     moves = step_moves(report)
     tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
-    tables += [_memory_table(report), _alive_table(report, detail)]
+    tables += [_memory_table(result), _alive_table(report, detail)]
     tables += [_moves_table(report, moves)] if moves else []
     tables += detail_tables(report, moves) if detail else []
     tables += [explain_table(result, units)] if explain else []
@@ -95,7 +93,7 @@ def blamed(report: TrainReport, units: str) -> tuple[str, ...]:
     """
     sums: dict[tuple[str, str], int] = {}
     for one in report.fullest.alive:
-        share = 1 - report.setup.offload.activations if one.what == "saved" else 1
+        share = 1 - report.setup.offload.activations if one.what is MemoryPart.SAVED else 1
         sums[one.what, one.kind] = sums.get((one.what, one.kind), 0) + int(share * one.total)
     largest = sorted(sums.items(), key=lambda item: -item[1])[:BLAMED]
     return tuple(f"{_held_words(what)} of {kind}: {format_bytes(size, units)}" for (what, kind), size in largest)
@@ -168,11 +166,10 @@ def _step_table(result: TrainResult) -> Table:
         Column("capacity_bytes", "of", "bytes"),
         Column("fits", "fits"),
     )
-    rate = report.tokens_per_second
     cells = (
         report.step_seconds,
-        rate,
-        rate / report.setup.mesh.devices,
+        report.tokens_per_second,
+        report.tokens_per_second_per_device,
         report.mfu,
         report.hfu,
         report.joules,
@@ -217,39 +214,34 @@ def _time_table(report: TrainReport) -> Table:
         Column("hidden_seconds", "hidden", "seconds"),
         Column("note", "what it is, what hides the rest", wrap=True),
     )
-    waiting = [part for part in report.spent if part.what in WAITING]
-    moves = sorted((part for part in report.spent if _is_move(part)), key=lambda part: -part.seconds)
-    work = [part for part in report.spent if part not in waiting and part not in moves]
-    groups = (("local work", work), ("exposed collectives", moves), ("waiting", waiting))
     rows: list[Row] = []
-    for title, parts in groups:
+    for group in TimeGroup:
+        parts = [part for part in report.spent if part.what.group is group]
         if not parts:
             continue
+        if group is TimeGroup.COLLECTIVES:
+            parts.sort(key=lambda part: -part.seconds)
         rows += [_spent_row(part, report) for part in parts]
         seconds, hidden = sum(part.seconds for part in parts), sum(part.hidden for part in parts)
         share = seconds / report.step_seconds
-        rows.append(Row((title, "", seconds, share, hidden or None, ""), 0, "subtotal"))
+        rows.append(Row((group.value, "", seconds, share, hidden or None, ""), 0, "subtotal"))
     hidden = sum(part.hidden for part in report.spent)
     rows.append(Row(("the step", "", report.step_seconds, 1.0, hidden or None, ""), 0, "total"))
     where = f"stage {report.busiest.stage}, which works longest" if len(report.stages) > 1 else "each device"
     return Table("time", f"where the time goes, on {where}", columns, tuple(rows))
 
 
-def _is_move(part: StepPart) -> bool:
-    """Whether a part of the step is what is left of collectives."""
-    return bool(part.axis) and part.what not in WAITING and part.what != OFFLOAD
-
-
 def _spent_row(part: StepPart, report: TrainReport) -> Row:
-    note, role = part.note, ""
-    if part.what in ("forward", "backward"):
+    note, role = part_words(part, report.setup.optimizer), ""
+    if part.what in (TimePart.FORWARD, TimePart.BACKWARD):
         note = f"{_microbatches(report.setup.microbatches)} through the layers of the stage"
-    if _is_move(part):
+    if part.what.group is TimeGroup.COLLECTIVES:
         role = "collective"
-        _, hidden, behind = note.partition("hidden behind ")
-        note = f"{hidden}{behind}" if part.hidden else "" if note.endswith("once a step") else note
+        once = part.what in (TimePart.GRADIENTS_ONCE, TimePart.PARAMETERS_ONCE)
+        behind = f"hidden behind {hiders_words(part.hidden_by)}" if part.hidden_by else ""
+        note = behind if behind or once else note
     cells = (
-        WORDS.get(part.what, part.what),
+        WORDS.get(part.what, part_name(part.what)),
         part.axis,
         part.seconds,
         part.seconds / report.step_seconds,
@@ -280,7 +272,7 @@ def _stages_table(report: TrainReport) -> Table:
                 stage.backward_seconds,
                 stage.in_flight,
                 stage.busy_seconds,
-                max(0.0, report.passes_seconds - stage.busy_seconds) if len(report.stages) > 1 else None,
+                report.idle_seconds(stage) if len(report.stages) > 1 else None,
                 stage.memory.needed,
             )
         )
@@ -300,7 +292,7 @@ def stage_layers(stage: StageReport) -> str:
     return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in stage.layers)
 
 
-def _memory_table(report: TrainReport) -> Table:
+def _memory_table(result: TrainResult) -> Table:
     """What the fullest stage holds when it holds most."""
     columns = (
         Column("part", "held"),
@@ -308,6 +300,7 @@ def _memory_table(report: TrainReport) -> Table:
         Column("share", "of device", "share"),
         Column("what", "what it is", wrap=True),
     )
+    report = result.report
     stage, setup = report.fullest, report.setup
     memory, precision = stage.memory, setup.precision
     parts = (
@@ -326,14 +319,14 @@ def _memory_table(report: TrainReport) -> Table:
     chip = setup.network.system.chip.name
     rows.append(Row(("device", capacity, 1.0, chip), 0, "subtotal"))
     rows.append(Row(("left" if left >= 0 else "too much", abs(left), abs(left) / capacity, ""), 0, "subtotal"))
-    if reserves(report):
-        size = reserved_memory(report) + memory.overhead
+    if result.reserved is not None:
+        size = result.reserved
         words = "with what PyTorch's caching allocator keeps and cannot use again"
         rows.append(Row(("reserved", size, size / capacity, words), 0, "subtotal"))
     if memory.host:
         rows.append(Row(("on the host", memory.host, None, " and ".join(_offloaded(report))), 0, "subtotal"))
     where = f"stage {stage.stage}, which holds most" if len(report.stages) > 1 else "each device"
-    moment = f", at its peak: the {stage.moment}" if stage.moment else ""
+    moment = f", at its peak: the {moment_words(stage.moment)}" if stage.moment else ""
     return Table("memory", f"memory of {where}{moment}", columns, tuple(rows))
 
 
@@ -342,7 +335,7 @@ def _states_words(report: TrainReport) -> str:
     states: dict[str, dict[str, None]] = {}
     for kind, _ in report.fullest.layers:
         for held in report.layer(kind).optimizer:
-            name = held.reason.partition(" of ")[0].replace("_", " ")
+            name = held.reason.op.replace("_", " ")
             states.setdefault(name, {})[held.tensor.dtype] = None
     words = ", ".join(f"{name} {' or '.join(dtypes)}" for name, dtypes in states.items())
     return f"{report.setup.optimizer}: {words}" if words else report.setup.optimizer
@@ -428,7 +421,7 @@ def _advice_tables(report: TrainReport, advice: tuple[Advice, ...]) -> list[Tabl
     rows = tuple(
         Row(
             (
-                one.words,
+                changes_words(one.changes),
                 one.report.setup.mesh.devices,
                 one.report.step_seconds,
                 one.report.step_seconds / report.step_seconds,
@@ -469,10 +462,10 @@ def _conventions(report: TrainReport, units: str) -> tuple[str, ...]:
 def _times_words(report: TrainReport) -> str:
     """Where the times come from."""
     system, execution = report.setup.network.system.name, report.setup.execution
-    if execution is None:
+    if report.setup.network.system.chip.kernels is None:
         return (
-            f"times: modelled, not measured: rooflines of {system}, attainable rates where a source states them,"
-            " otherwise datasheet"
+            f"times: modelled, not measured: rooflines of {system}, no figures of its kernels, attainable rates where a"
+            " source states them, otherwise datasheet"
         )
     return (
         f"times: modelled, not measured: matrix products and kernels as {system} runs them (launched"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
+from einscale.report.train_parts import moment_words
+from einscale.report.words import hider_words
 from einscale.train import TrainReport
 from einscale.train.moves import Move
 
@@ -35,7 +38,9 @@ def _stage_memory_table(report: TrainReport) -> Table:
     for stage in report.stages:
         held = stage.memory
         parts = (held.parameters, held.gradients, held.optimizer, held.saved, held.gathered, held.working)
-        rows.append(Row((stage.stage, *parts, held.needed, f"peak: {stage.moment}" if stage.moment else "")))
+        rows.append(
+            Row((stage.stage, *parts, held.needed, f"peak: {moment_words(stage.moment)}" if stage.moment else ""))
+        )
     return Table("stage_memory", "memory of every stage, the runtime in what is needed", columns, tuple(rows))
 
 
@@ -57,7 +62,7 @@ def _layers_table(report: TrainReport) -> Table:
                 layer.forward_seconds,
                 layer.backward_seconds,
                 layer.recompute_seconds or None,
-                sum(held.bytes for held in layer.parameters),
+                layer.parameter_bytes,
                 layer.saved_bytes,
                 layer.working_bytes,
             )
@@ -95,7 +100,7 @@ def _every_move_table(moves: tuple[Move, ...]) -> Table:
             priced.bytes,
             priced.seconds,
             move.exposed_seconds,
-            priced.bound_ratio,
+            move.bound_ratio,
             _cause(move),
         )
         rows.append(Row(cells, 1, "collective"))
@@ -107,8 +112,8 @@ def _cause(move: Move) -> str:
     step = move.priced.step
     indices = step.tensor.indices
     layouts = f"{step.before.text(indices) or 'scalar'} -> {step.after.text(indices) or 'scalar'}"
-    lines = [f"{layouts}: {step.cause}" if step.before != step.after else step.cause]
+    because = cause_words(step.cause)
+    lines = [f"{layouts}: {because}" if step.before != step.after else because]
     if move.hidden_by:
-        share = 1 - (move.exposed_seconds or 0.0) / move.priced.seconds if move.priced.seconds else 0.0
-        lines.append(f"{100 * share:.3g} % hidden behind {move.hidden_by}")
+        lines.append(f"{100 * move.hidden_share:.3g} % hidden behind {hider_words(move.hidden_by)}")
     return "\n".join(line for line in lines if line)

@@ -8,8 +8,11 @@ from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
 from einscale.precision import FIELDS
-from einscale.report.document import head
+from einscale.report.causes import cause_document, cause_words
+from einscale.report.document import changes_document, head
 from einscale.report.layer_document import totals_document
+from einscale.report.train_parts import moment_words, part_name, part_note
+from einscale.report.words import changes_words, hider_words, reason_words
 from einscale.train import Advice, Alive, LayerCost, StageReport, StepPart, TrainReport
 from einscale.train.moves import Move, step_moves
 
@@ -35,7 +38,7 @@ def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None
         "params": {"total": counts.total, "active": counts.active, "embedding": counts.embedding},
         "step": _step(report),
         "run": _run(result),
-        "time": [_spent(part) for part in report.spent],
+        "time": [_spent(part, report) for part in report.spent],
         "stages": [_stage(stage, report) for stage in report.stages],
         "busiest_stage": report.busiest.stage,
         "fullest_stage": report.fullest.stage,
@@ -104,7 +107,7 @@ def _step(report: TrainReport) -> dict[str, Any]:
         "passes_seconds": report.passes_seconds,
         "tokens": report.setup.tokens,
         "tokens_per_second": report.tokens_per_second,
-        "tokens_per_second_per_device": report.tokens_per_second / report.setup.mesh.devices,
+        "tokens_per_second_per_device": report.tokens_per_second_per_device,
         "model_flops": report.model_flops,
         "hardware_flops": report.hardware_flops,
         "mfu": report.mfu,
@@ -125,13 +128,13 @@ def _run(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _spent(part: StepPart) -> dict[str, Any]:
+def _spent(part: StepPart, report: TrainReport) -> dict[str, Any]:
     return {
-        "part": part.what,
+        "part": part_name(part.what),
         "axis": part.axis,
         "seconds": part.seconds,
         "hidden_seconds": part.hidden,
-        "note": part.note,
+        "note": part_note(part, report.setup.optimizer),
     }
 
 
@@ -144,7 +147,7 @@ def _stage(stage: StageReport, report: TrainReport) -> dict[str, Any]:
         "forward_seconds": stage.forward_seconds,
         "backward_seconds": stage.backward_seconds,
         "busy_seconds": stage.busy_seconds,
-        "bubble_seconds": max(0.0, report.passes_seconds - stage.busy_seconds),
+        "bubble_seconds": report.idle_seconds(stage),
         "memory": {
             "parameters_bytes": memory.parameters,
             "gradients_bytes": memory.gradients,
@@ -156,7 +159,7 @@ def _stage(stage: StageReport, report: TrainReport) -> dict[str, Any]:
             "needed_bytes": memory.needed,
             "host_bytes": memory.host,
         },
-        "peak": stage.moment,
+        "peak": moment_words(stage.moment),
     }
 
 
@@ -170,7 +173,7 @@ def _alive(one: Alive) -> dict[str, Any]:
         "bytes": one.bytes,
         "copies": one.copies,
         "total_bytes": one.total,
-        "reason": one.reason,
+        "reason": reason_words(one.reason),
     }
 
 
@@ -188,12 +191,13 @@ def _move(move: Move) -> dict[str, Any]:
         "moves": move.what,
         "times": move.times,
         "received_bytes": move.priced.bytes,
-        "bound_bytes": move.priced.bound_bytes,
+        "bound_bytes": move.bound_bytes,
         "seconds": move.priced.seconds,
         "exposed_seconds": move.exposed_seconds,
-        "hidden_by": move.hidden_by,
+        "hidden_by": hider_words(move.hidden_by),
         "streamed": step.streamed,
-        "cause": step.cause,
+        "cause": cause_words(step.cause),
+        "why": cause_document(step.cause),
     }
 
 
@@ -204,7 +208,7 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
         "backward": totals_document(layer.totals("backward")),
         "recompute_seconds": layer.recompute_seconds,
         "weight_gradient_seconds": layer.weight_seconds,
-        "parameter_bytes": sum(held.bytes for held in layer.parameters),
+        "parameter_bytes": layer.parameter_bytes,
         "saved_bytes": layer.saved_bytes,
         "working_bytes": layer.working_bytes,
         "windows": [
@@ -215,7 +219,7 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
                 "moving_seconds": window.moving,
                 "exposed_seconds": window.exposed,
                 "first_layer_seconds": window.first,
-                "behind": window.behind,
+                "behind": hider_words(window.behind),
             }
             for window in layer.windows
         ],
@@ -224,7 +228,8 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
 
 def _advice(one: Advice) -> dict[str, Any]:
     return {
-        "change": one.words,
+        "change": changes_words(one.changes),
+        "options": changes_document(one.changes),
         "devices": one.report.setup.mesh.devices,
         "step_seconds": one.report.step_seconds,
         "needed_bytes": one.report.fullest.memory.needed,

@@ -8,48 +8,20 @@ from einscale.hardware import peak as peak_rate
 from einscale.models import model_flops
 from einscale.overlap import EFFICIENCY
 from einscale.planner.planned import BACKWARD, FORWARD
+from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
-from einscale.schedule import (
-    bubble_seconds,
-    find_schedule,
-    in_flight,
-    order,
-    outside_closed_form,
-    simulate,
-    timeline_text,
-)
+from einscale.report.train_parts import moment_words
+from einscale.report.words import hider_words
+from einscale.schedule import find_schedule, timeline_text
 from einscale.topology import explain_step
-from einscale.train import LayerCost, TrainReport
+from einscale.train import TrainReport
 from einscale.train.moves import STAGES, Move, step_moves
-from einscale.train.step import chunk_seconds
+from einscale.train.parts import MemoryPart
+from einscale.train.pipeline import pipeline_figures, sending_program, sent_times, step_timeline
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
-
-BUBBLES = {
-    "gpipe": "(p-1)(F+B)",
-    "1f1b": "(p-1)(F+B)",
-    "interleaved": "(p-1)(F+B)",
-    "zb-h1": "(p-1) max(F, B-W, F+B-2W)",
-    "zb-h2": "(p-1) max(F, B-W-F, F+B-3W)",
-    "zb-v": "a + (p-2) max(W, a), a = max(B-W, 2(B-2W))",
-    "dualpipe": "(p/2-1)(F + max(F, B-W) + max(0, B-2W)) - min(F, (p/2-1) max(0, B-W-F))",
-    "dualpipev": "(p-1)(F + max(F, B-W) + max(0, B-2W)) - min(F, (p-1) max(0, B-W-F))",
-}
-"""Closed forms as `schedule.bubble_seconds` has them, with B a whole backward pass and W its gradients of weights."""
-
-IN_FLIGHT = {
-    "gpipe": "m",
-    "1f1b": "min(m, p-i)",
-    "interleaved": "min(m v, 2(p-1-i) + (v-1)p + 1)",
-    "zb-h1": "min(m, p)",
-    "zb-h2": "min(m, 2p-1)",
-    "zb-v": "min(2m, m + min(m, i+1), 2p)",
-    "dualpipe": "min(m, p+1)",
-    "dualpipev": "min(2m, 2p+1)",
-}
-"""Chunks whose activations stage i keeps until their gradients of weights are made, as `schedule.in_flight` has it."""
 
 TIMELINE_DEVICES, TIMELINE_TASKS, TIMELINE_WIDTH = 8, 24, 74
 """Largest pipeline that is drawn, its microbatches times chunks, and how wide."""
@@ -170,46 +142,32 @@ def _money_lines(result: TrainResult) -> list[Line]:
 
 
 def _pipeline_lines(report: TrainReport) -> list[Line]:
-    setup = report.setup
+    setup, found = report.setup, pipeline_figures(report)
+    schedule = find_schedule(setup.schedule)
     p, m, v = setup.stages, setup.microbatches, setup.chunks
-    forward, backward, weight = chunk_seconds(setup, {layer.kind: layer for layer in report.layers})
-    means = [sum(times) / len(times) for times in (forward, backward, weight)]
-    send = report.sent.seconds if report.sent else 0.0
-    names = ("F", "B", "W") if any(weight) else ("F", "B")
-    times = ", ".join(f"{name} {format_seconds(time)}" for name, time in zip(names, means, strict=False))
+    means = (("F", found.forward), ("B", found.backward), ("W", found.weight))
+    times = ", ".join(f"{name} {format_seconds(time)}" for name, time in means if time)
     operands = f"p {p}, m {m}" + (f", v {v}" if v > 1 else "")
-    spent = sum(part.seconds for part in report.spent if part.what == "bubble")
-    why = outside_closed_form(setup.schedule, p, m, v, forward, backward, weight, send=send)
-    even = outside_closed_form(setup.schedule, p, m, v, *means)
     lines: list[Line] = []
-    if even is None:
-        bubble = bubble_seconds(setup.schedule, p, m, v, *means)
-        formula = f"{BUBBLES[setup.schedule]}, {operands}; a chunk takes on average {times}"
-        lines.append(("bubble, closed form", format_seconds(bubble), formula))
-    if why is not None:
-        lines.append(("bubble, simulated", format_seconds(spent), f"every pass in its order: {why}"))
+    if found.closed_bubble is not None:
+        formula = f"{schedule.bubble_text}, {operands}; a chunk takes on average {times}"
+        lines.append(("bubble, closed form", format_seconds(found.closed_bubble), formula))
+    if found.outside is not None:
+        formula = f"every pass in its order: {found.outside}"
+        lines.append(("bubble, simulated", format_seconds(found.bubble), formula))
     stage = report.fullest.stage
-    held = in_flight(setup.schedule, p, m, v, stage).until_weight
-    parts = v * find_schedule(setup.schedule).copies
-    each = f" = {held} chunks, of {parts} on a device" if parts > 1 else ""
-    formula = f"{IN_FLIGHT[setup.schedule]}, {operands}, i {stage}{each}"
+    each = f" = {found.held} chunks, of {found.parts} on a device" if found.parts > 1 else ""
+    formula = f"{schedule.in_flight_text}, {operands}, i {stage}{each}"
     lines.append((f"microbatches in flight on stage {stage}", format_si(report.fullest.in_flight), formula))
-    if report.sent is not None:
-        planned = next(layer.planned for layer in report.layers if _streams(layer, report))
-        move = next((one for one in step_moves(report) if one.what == STAGES), None)
-        count = f"; {move.times} times a step" if move else ""
+    planned, often = sending_program(report), sent_times(report)
+    if report.sent is not None and planned is not None:
+        count = f"; {often} times a step" if often else ""
         formula = f"{explain_step(report.sent.step, planned.sizes, setup.timed_by)}{count}, a part of the bubble"
         lines.append((f"hop of {report.sent.step.tensor.name}", format_seconds(report.sent.seconds), formula))
     if p <= TIMELINE_DEVICES and m * v <= TIMELINE_TASKS:
-        tasks = order(setup.schedule, p, m, v)
-        timeline = simulate(tasks, forward, backward, weight, send=send)
+        timeline = step_timeline(report)
         lines.append(("timeline", format_seconds(timeline.makespan), timeline_text(timeline, TIMELINE_WIDTH)))
     return lines
-
-
-def _streams(layer: LayerCost, report: TrainReport) -> bool:
-    """Whether a layer's program reads the stream that travels between stages."""
-    return report.sent is not None and report.sent.step.tensor.name in layer.planned.program.inputs
 
 
 def _memory_lines(report: TrainReport, units: str) -> list[Line]:
@@ -234,7 +192,7 @@ def _memory_lines(report: TrainReport, units: str) -> list[Line]:
     ]
     copies: dict[str, int] = {}
     for one in stage.alive:
-        if one.what == "saved":
+        if one.what is MemoryPart.SAVED:
             copies[one.kind] = max(copies.get(one.kind, 0), one.copies)
     if memory.saved:
         each = {kind: report.layer(kind).saved_bytes for kind in copies}
@@ -247,7 +205,9 @@ def _memory_lines(report: TrainReport, units: str) -> list[Line]:
     if memory.gathered:
         lines.append(("gathered", size(memory.gathered), "parameters of one layer fetched ahead, and those kept"))
     if memory.working:
-        lines.append(("working", size(memory.working), f"the {stage.moment}: what it reads and makes, not saved"))
+        lines.append(
+            ("working", size(memory.working), f"the {moment_words(stage.moment)}: what it reads and makes, not saved")
+        )
     together = [
         ("parameters", memory.parameters),
         ("gradients", memory.gradients),
@@ -268,7 +228,7 @@ def _overlap_lines(report: TrainReport) -> list[Line]:
             operands = (
                 f"{format_seconds(window.moving)} - {EFFICIENCY:g} x min({format_seconds(window.moving)},"
                 f" {format_seconds(window.seconds)} of work):"
-                f" what is left of moves behind {window.behind}"
+                f" what is left of moves behind {hider_words(window.behind)}"
             )
             first = f"; the first layer of a pass has {format_seconds(window.first)} more" if window.first else ""
             name = f"{window.kind} exposed, {kind} {window.phase}"
@@ -294,7 +254,9 @@ def _collective_lines(report: TrainReport, units: str) -> list[Line]:
         shared = formula.seconds > move.priced.seconds * (1 + 1e-9)
         latency = "; the latency is paid by the first of such moves in the layer" if shared else ""
         received = f"{format_bytes(move.priced.bytes, units)} received"
-        lines.append((name, format_seconds(move.priced.seconds), f"{formula}{latency}\n{received}; {step.cause}"))
+        lines.append(
+            (name, format_seconds(move.priced.seconds), f"{formula}{latency}\n{received}; {cause_words(step.cause)}")
+        )
     return lines
 
 

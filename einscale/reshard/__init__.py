@@ -7,7 +7,18 @@ from functools import lru_cache
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
-from einscale.collectives import ALL_GATHER, FREE, REDUCE_SCATTER, SLICE, Collective
+from einscale.causes import Cause, CauseRule
+from einscale.collectives import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    FREE,
+    MASK,
+    PERMUTE,
+    REDUCE_SCATTER,
+    SLICE,
+    Collective,
+)
 from einscale.digits import Digits, digits_of
 from einscale.dtypes import bytes_of
 from einscale.errors import LayoutError, UsageError, did_you_mean
@@ -35,7 +46,7 @@ def reshard(
     *,
     network: Network | None = None,
     objective: str = "bytes",
-    cause: str = "",
+    cause: Cause | None = None,
     split_axes: bool = True,
     share_replicas: bool = True,
 ) -> tuple[Collective, ...]:
@@ -134,7 +145,7 @@ def emit(
     after: Layout,
     steps: tuple[Move, ...],
     digits: Digits,
-    cause: str = "",
+    cause: Cause | None = None,
     *,
     merged: tuple[str, ...] = MERGED,
 ) -> tuple[Collective, ...]:
@@ -149,29 +160,26 @@ def emit(
             owes = tuple(sorted(digits.mesh_names(digits_in(owed))))
             there = Layout(tuple(digits.names(dim) for dim in dims), owes, reduction if owes else "sum")
         step = Collective(kind, tensor, digits.mesh_names(moved), here, there)
-        words = cause or explained(step)
-        result.append(Collective(kind, tensor, step.axes, here, there, words))
+        result.append(Collective(kind, tensor, step.axes, here, there, cause or explained(step)))
         here = there
     return tuple(result)
 
 
-def explained(step: Collective) -> str:
-    """Why a move of a reshard is made, in words."""
-    name, over = step.tensor.name, ", ".join(f"`{axis}`" for axis in step.axes)
-    indices = step.tensor.indices
-    changed = [
-        index for index, one, other in zip(indices, step.before.dims, step.after.dims, strict=True) if one != other
-    ]
-    which = ", ".join(f"`{index}`" for index in changed)
-    if step.kind in FREE:
-        how = f"{which} is wanted divided over {over}" if step.kind == SLICE else f"a sum over {over} may stay owed"
-        return f"{name} is held whole on every device of {over}, {how}: each keeps its part"
-    if step.kind == ALL_GATHER:
-        return f"{name} has {which} divided over {over} and it is wanted whole there"
-    if step.kind == REDUCE_SCATTER:
-        return f"{name} owes a sum over {over}; each device keeps a part of {which}"
-    if step.kind == "all-reduce":
-        return f"{name} owes a sum over {over} and is wanted whole there"
-    if step.kind == "all-to-all":
-        return f"{name} is divided over {over} in another dim than wanted ({which})"
-    return f"{name} has the shards of {which} on other devices than wanted ({over})"
+_CAUSES = {
+    SLICE: CauseRule.HELD_WHOLE,
+    MASK: CauseRule.OWED,
+    ALL_GATHER: CauseRule.WANTED_WHOLE,
+    REDUCE_SCATTER: CauseRule.SUM_IN_PARTS,
+    ALL_REDUCE: CauseRule.SUM_WHOLE,
+    ALL_TO_ALL: CauseRule.OTHER_DIM,
+    PERMUTE: CauseRule.OTHER_DEVICES,
+}
+
+
+def explained(step: Collective) -> Cause:
+    """Why a move of a reshard is made: what it does."""
+    pairs = zip(step.tensor.indices, step.before.dims, step.after.dims, strict=True)
+    changed = tuple(index for index, one, other in pairs if one != other)
+    divides = step.kind in (SLICE, REDUCE_SCATTER)
+    before, after = ((), changed) if divides else (changed, ())
+    return Cause(_CAUSES[step.kind], step.tensor.name, step.axes, before, after)

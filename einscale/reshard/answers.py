@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from einscale.reshard.glue import Small, grown, shrink
 from einscale.reshard.moves import State
 from einscale.reshard.search import NEVER, NOWHERE, Path, Problem, cheapest
+from einscale.reshard.shape import Shape
 
 REMEMBERED = 50_000
 """Answers kept; then all are forgotten."""
@@ -47,7 +48,7 @@ def answered(
     path, groups = _asked(source, target, radices, most, terms, make, apart, idle=False)
     looked = path.until(most)
     exact = path.exact or len(looked) < len(path.looked)
-    if idle and not path.met and path.cost < most:
+    if idle and not path.met:
         less = min(most, path.cost)
         other, other_groups = _asked(source, target, radices, less, terms, make, apart, idle=True)
         further = other.until(less)
@@ -93,12 +94,16 @@ def solve(
     most: int = NEVER,
     *,
     idle: bool = True,
+    shape: Shape | None = None,
 ) -> Path:
-    """Cheapest path in digits, remembered whatever the digits are called; see `cheapest` for `most`."""
+    """Cheapest path in digits, remembered whatever the digits are called; see `cheapest` for `most`.
+
+    In units of V/P^2; with the `shape` of a tensor whose shards are padded, in units of 1/P^2 byte.
+    """
     if source == target:
         return NOWHERE
 
     def problem(small: Small, groups: tuple[tuple[int, ...], ...]) -> Problem:
-        return Problem(small[0], small[1], small[2], room, devices)
+        return Problem(small[0], small[1], small[2], room, devices, shape)
 
-    return answered(source, target, radices, most, (room, devices), problem, idle=idle)
+    return answered(source, target, radices, most, (room, devices, shape), problem, idle=idle)

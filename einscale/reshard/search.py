@@ -10,6 +10,7 @@ from einscale.collectives import ALL_GATHER, ALL_REDUCE, FREE, MASK, PERMUTE, RE
 from einscale.digits import overlap
 from einscale.errors import UncountableError
 from einscale.reshard.moves import Dims, Goal, Move, State, digits_in, moves, size_of
+from einscale.reshard.shape import Shape
 
 COLLECTIVE = 1 << 12
 """What one more collective counts among paths that move the same bytes; a free move counts 1."""
@@ -77,13 +78,15 @@ class Problem:
     """One reshard: radices, rooms, source and target in digits; bytes in units of V/P^2 a device.
 
     With V the tensor's bytes and P the devices, every cost of every move is a whole number of such units, so prices
-    are exact ints that know no tensor.
+    are exact ints that know no tensor. Where a tensor's shards are padded, each layout otherwise, the unit is 1/P^2 byte
+    and the prices are those of the padded shards; the bounds are those of the tensor without padding.
 
     Args:
         source, target: (dims, owed).
         factors: per digit, the radices of the prime digits it stands for.
         room: per dim, what its shard count must divide.
         devices: all devices of the mesh; digits not among these stay idle.
+        shape: of a tensor whose shards are padded; None where every shard is its share.
     """
 
     most_tried = 3_500
@@ -91,12 +94,14 @@ class Problem:
 
     __slots__ = (
         "_fine",
+        "_held",
         "_target",
         "devices",
         "fine_radices",
         "goal",
         "radices",
         "replicas",
+        "shape",
         "source",
         "volume",
         "wanted",
@@ -109,12 +114,15 @@ class Problem:
         factors: tuple[tuple[int, ...], ...],
         room: tuple[int, ...],
         devices: int,
+        shape: Shape | None = None,
     ) -> None:
         """Number the prime digits."""
         self.source = source
         self.radices = tuple(prod(primes) for primes in factors)
         self.devices = devices
         self.volume = devices * devices
+        self.shape = shape
+        self._held: dict[Dims, int] = {}
         self.goal = Goal(target[0], target[1], self.radices, room)
         self.fine_radices = tuple(prime for primes in factors for prime in primes)
         starts = [0]
@@ -136,7 +144,17 @@ class Problem:
         """Units that a device must still receive, whatever the moves."""
         parts = size_of(digits_in(state[1] & ~self.goal.owed), self.radices)
         target = (self._target, self.goal.owed)
-        return least_units(self.fine(state[0]), target, parts, self.replicas, self.fine_radices, self.devices)
+        units = least_units(self.fine(state[0]), target, parts, self.replicas, self.fine_radices, self.devices)
+        return units if self.shape is None else units * self.shape.least
+
+    def held(self, dims: Dims) -> int:
+        """Units that a device holds in a layout; bytes of its padded shard where there is a shape."""
+        if self.shape is None:
+            return self.volume // shards_of(dims, self.radices)
+        found = self._held.get(dims)
+        if found is None:
+            found = self._held[dims] = self.shape.local([size_of(dim, self.radices) for dim in dims])
+        return found
 
     def price(self, move: Move, dims: Dims) -> int:
         """Cost of a move from given dims.
@@ -147,13 +165,13 @@ class Problem:
         kind, digits, (after, _) = move
         if kind in FREE:
             return 1
-        local = self.volume // shards_of(dims, self.radices)
+        local = self.held(dims) if self.shape is None else self.held(dims) * self.volume
         group = size_of(digits, self.radices)
         if kind == ALL_GATHER:
             units = local * (group - 1)
         elif kind == PERMUTE:
             same, of = overlap(self.fine(dims), self.fine(after), self.fine_radices, LIMIT_PRICED)
-            units = local - self.volume * same // of
+            units = local - local * shards_of(dims, self.radices) * same // of
         else:
             units = local * (group - 1) // group
             if kind == ALL_REDUCE:

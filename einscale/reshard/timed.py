@@ -24,6 +24,7 @@ from einscale.reshard.search import (
     least_units,
     shards_of,
 )
+from einscale.reshard.shape import Shape
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -111,9 +112,10 @@ class TimedProblem(Problem):
         links: Links,
         bytes_: int,
         groups: tuple[tuple[int, ...], ...],
+        shape: Shape | None = None,
     ) -> None:
         """Map the problem's digits to sets of the mesh's."""
-        super().__init__(source, target, factors, room, links.digits.mesh.devices)
+        super().__init__(source, target, factors, room, links.digits.mesh.devices, shape)
         self.links = links
         self.bytes_ = bytes_
         self._masks = tuple(mask_of(group) for group in groups)
@@ -146,7 +148,7 @@ class TimedProblem(Problem):
         for digit in moved:
             mask |= self._masks[digit]
         alpha, beta = self.links.coefficients(kind, mask)
-        local = self.bytes_ / shards_of(dims, self.radices)
+        local = self.bytes_ / shards_of(dims, self.radices) if self.shape is None else self.held(dims)
         return int((alpha + beta * local) * FEMTO) * UNIT + COLLECTIVE
 
 
@@ -208,38 +210,45 @@ def solve_timed(
     most: int = NEVER,
     *,
     idle: bool = True,
+    shape: Shape | None = None,
 ) -> Path:
-    """Fastest path in the digits of the mesh, remembered; see `cheapest` for `most`."""
+    """Fastest path in the digits of the mesh, remembered; see `cheapest` for `most`, `solve` for `shape`.
+
+    `bytes_` are those of the whole tensor, without padding where there is a shape.
+    """
     if source == target:
         return NOWHERE
 
     def problem(small: Small, groups: tuple[tuple[int, ...], ...]) -> Problem:
-        return TimedProblem(small[0], small[1], small[2], room, links, bytes_, groups)
+        return TimedProblem(small[0], small[1], small[2], room, links, bytes_, groups, shape)
 
     every = (1 << len(links.digits.radices)) - 1
-    terms = (room, bytes_, links.network)
+    terms = (room, bytes_, links.network, shape)
     path = answered(source, target, links.digits.radices, most, terms, problem, links.crossing or every, idle=idle)
     if path.exact:
         return path
-    lean = solve(source, target, links.digits.radices, room, links.devices, idle=idle)
+    lean = solve(source, target, links.digits.radices, room, links.devices, idle=idle, shape=shape)
     steps = fused_steps(lean.steps, MERGED)
-    cost = _cost_of(steps, source, bytes_, links)
+    cost = _cost_of(steps, source, bytes_, links, shape)
     looked = path.looked + lean.looked
     if cost < path.cost:
         return Path(cost, steps, exact=False, looked=looked)
     return Path(path.cost, path.steps, exact=False, met=path.met, looked=looked)
 
 
-def _cost_of(steps: tuple[Move, ...], source: State, bytes_: int, links: Links) -> int:
+def _cost_of(steps: tuple[Move, ...], source: State, bytes_: int, links: Links, shape: Shape | None) -> int:
     """What given moves cost by time."""
     total = 0
     dims = source[0]
+    radices = links.digits.radices
     for kind, moved, (after, _) in steps:
         if kind in FREE:
             total += 1
         else:
             alpha, beta = links.coefficients(kind, mask_of(moved))
-            local = bytes_ / shards_of(dims, links.digits.radices)
+            local = bytes_ / shards_of(dims, radices)
+            if shape is not None:
+                local = shape.local([size_of(dim, radices) for dim in dims])
             total += int((alpha + beta * local) * FEMTO) * UNIT + COLLECTIVE
         dims = after
     return total

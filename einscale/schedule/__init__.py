@@ -5,7 +5,6 @@ microbatches, `bubble_seconds` and `in_flight` the closed forms of the literatur
 """
 
 from einscale.schedule.catalogue import SCHEDULES as SCHEDULES
-from einscale.schedule.catalogue import Schedule as Schedule
 from einscale.schedule.catalogue import check_schedule as check_schedule
 from einscale.schedule.catalogue import find_schedule as find_schedule
 from einscale.schedule.catalogue import placement as placement
@@ -15,13 +14,19 @@ from einscale.schedule.closed import in_closed_form as in_closed_form
 from einscale.schedule.closed import in_flight as in_flight
 from einscale.schedule.closed import makespan_seconds as makespan_seconds
 from einscale.schedule.closed import outside_closed_form as outside_closed_form
+from einscale.schedule.held import AliveForm as AliveForm
 from einscale.schedule.held import Held as Held
-from einscale.schedule.held import InFlight as InFlight
+from einscale.schedule.held import alive_forms as alive_forms
+from einscale.schedule.held import most_alive as most_alive
 from einscale.schedule.held import peak_held as peak_held
 from einscale.schedule.layers import layers_per_chunk as layers_per_chunk
-from einscale.schedule.orders import Task as Task
 from einscale.schedule.orders import order as order
+from einscale.schedule.row import Schedule as Schedule
+from einscale.schedule.steady import PipelineTimes as PipelineTimes
+from einscale.schedule.steady import pipeline_times as pipeline_times
 from einscale.schedule.steady import run_schedule as run_schedule
+from einscale.schedule.tasks import InFlight as InFlight
+from einscale.schedule.tasks import Task as Task
 from einscale.schedule.text import timeline_text as timeline_text
 from einscale.schedule.timeline import CriticalTask as CriticalTask
 from einscale.schedule.timeline import Timeline as Timeline

@@ -1,98 +1,21 @@
-"""The schedules there are, the numbers each of them wants, and which device holds which part of the model."""
+"""The schedules there are, the numbers each of them wants, and which device holds which part of the model.
+
+A schedule is one value, a `Schedule` (see `row.py`): its order of tasks, bubble and activations in flight in closed
+form, each with its text, the numbers it refuses, and its names. To add one, write that value beside its like
+(`plain.py`, `zero_bubble.py`, `dualpipe.py`) or in a module of its own, whose values are then joined to `SCHEDULES`
+below: no other module knows a schedule by its name. The tests that go over `SCHEDULES` then hold its closed forms and
+its arrays against the event simulation.
+"""
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from einscale.errors import ScheduleError, did_you_mean
-from einscale.numeric import nearest_divisors, nearest_multiples
+from einscale.schedule.dualpipe import DUAL
+from einscale.schedule.plain import PLAIN
+from einscale.schedule.row import Schedule, counted
+from einscale.schedule.zero_bubble import ZERO_BUBBLE
 
-
-class Schedule(Struct, frozen=True):
-    """A pipeline schedule.
-
-    Args:
-        name: how it is called.
-        summary: one sentence.
-        source: where it was described.
-        splits_backward: some or all backward passes run as two tasks: gradients of inputs (B), and of weights (W).
-        chunks_fixed: chunks of the model a stage must hold, copies not counted; None where any number above 1 will do.
-        copies: how often the parameters are held: twice where microbatches travel both ways.
-        folded: the chunks go down the devices and back up again (a V), not round and round.
-        aliases: what it is called elsewhere.
-    """
-
-    name: str
-    summary: str
-    source: str
-    splits_backward: bool = False
-    chunks_fixed: int | None = 1
-    copies: int = 1
-    folded: bool = False
-    aliases: tuple[str, ...] = ()
-
-
-SCHEDULES = (
-    Schedule(
-        name="gpipe",
-        summary="all forward passes, then all backward passes, the last microbatch first",
-        source="Huang et al. 2019, arXiv 1811.06965, figure 2c",
-        aliases=("f-then-b", "all-forward-all-backward", "afab"),
-    ),
-    Schedule(
-        name="1f1b",
-        summary="a short warm-up, then one forward and one backward pass in turn",
-        source="Narayanan et al. 2021, arXiv 2104.04473, section 2.2.1 (PipeDream-Flush)",
-        aliases=("one-f-one-b", "pipedream-flush", "dapple"),
-    ),
-    Schedule(
-        name="interleaved",
-        summary="1f1b over several chunks a stage: the bubble shrinks by their number, hops and activations grow",
-        source="Narayanan et al. 2021, arXiv 2104.04473, section 2.2.2; the order of Megatron-Core",
-        chunks_fixed=None,
-        aliases=("interleaved-1f1b", "virtual-pipeline", "vpp"),
-    ),
-    Schedule(
-        name="zb-h1",
-        summary="1f1b whose gradients of weights wait until they fill the bubble; activations as in 1f1b's first stage",
-        source="Qi et al. 2024, arXiv 2401.10241, section 2.1",
-        splits_backward=True,
-        aliases=("zb1p", "zero-bubble", "zero-bubble-h1"),
-    ),
-    Schedule(
-        name="zb-h2",
-        summary="zb-h1 with a warm-up twice as long: nearly no bubble for nearly twice the activations",
-        source="Qi et al. 2024, arXiv 2401.10241, section 2.2",
-        splits_backward=True,
-        aliases=("zb2p", "zero-bubble-h2"),
-    ),
-    Schedule(
-        name="zb-v",
-        summary="two chunks a device, placed as a V: nearly no bubble for the activations of 1f1b's first stage",
-        source="Qi et al. 2024, arXiv 2401.10241, section 6",
-        splits_backward=True,
-        chunks_fixed=2,
-        folded=True,
-        aliases=("zbv-zero-bubble", "zero-bubble-v"),
-    ),
-    Schedule(
-        name="dualpipe",
-        summary="microbatches enter at both ends; a forward and a backward pass share a block and hide each other's "
-        "communication",
-        source="DeepSeek-AI 2024, arXiv 2412.19437, section 3.2.1",
-        splits_backward=True,
-        copies=2,
-    ),
-    Schedule(
-        name="dualpipev",
-        summary="one half of dualpipe, its two chunks a device placed as a V: one copy of the parameters",
-        source="Sea AI Lab 2025, DualPipe cut in half; the order of DeepSeek's DualPipeV",
-        splits_backward=True,
-        chunks_fixed=2,
-        folded=True,
-        aliases=("cut-in-half",),
-    ),
-)
+SCHEDULES: tuple[Schedule, ...] = (*PLAIN, *ZERO_BUBBLE, *DUAL)
 """Every schedule, plain ones first."""
 
 MOST = 10**6
@@ -160,14 +83,7 @@ def check_schedule(name: str, stages: int, microbatches: int, chunks: int = 1) -
     schedule = find_schedule(name)
     check_counts(stages=stages, microbatches=microbatches, chunks=chunks)
     _check_chunks(schedule, chunks)
-    if schedule.name == "interleaved" and microbatches % stages:
-        _refuse_groups(stages, microbatches)
-    if schedule.name == "dualpipe":
-        _check_dualpipe(stages, microbatches)
-    if schedule.name == "dualpipev" and microbatches < 2 * stages:
-        message = f"schedule `dualpipev` wants at least two microbatches a stage: {2 * stages}, not {microbatches}"
-        fewer = f", or at most {_count(microbatches // 2, 'stage')}" if microbatches > 1 else ""
-        raise ScheduleError(message, expected=f"{2 * stages} microbatches{fewer}")
+    schedule.refuse(stages, microbatches)
     return schedule
 
 
@@ -186,10 +102,6 @@ def check_counts(**counts: int) -> None:
             raise ScheduleError(f"the number of {what} is absurd: {value}", expected=f"at most {most}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _check_chunks(schedule: Schedule, chunks: int) -> None:
     fixed = schedule.chunks_fixed
     if fixed is None:
@@ -199,29 +111,8 @@ def _check_chunks(schedule: Schedule, chunks: int) -> None:
         return
     if chunks != fixed:
         other = "1f1b" if chunks == 1 else "interleaved"
-        message = f"schedule `{schedule.name}` holds {_count(fixed, 'chunk')} of the model a stage, not {chunks}"
-        raise ScheduleError(message, expected=f"{_count(fixed, 'chunk')}, or the schedule `{other}`")
-
-
-def _refuse_groups(stages: int, microbatches: int) -> None:
-    near = " or ".join(str(count) for count in nearest_multiples(microbatches, stages))
-    others = " or ".join(str(divisor) for divisor in nearest_divisors(microbatches, stages) if divisor > 1)
-    message = f"schedule `interleaved` takes microbatches in groups of {stages} stages, not {microbatches}"
-    raise ScheduleError(message, expected=f"{near} microbatches" + (f", or {others} stages" if others else ""))
-
-
-def _check_dualpipe(stages: int, microbatches: int) -> None:
-    if stages % 2:
-        near = " or ".join(str(count) for count in (stages - 1, stages + 1) if count)
-        raise ScheduleError(f"schedule `dualpipe` wants an even number of stages, not {stages}", expected=near)
-    if microbatches < 2 * stages:
-        message = f"schedule `dualpipe` wants at least two microbatches a stage: {2 * stages}, not {microbatches}"
-        fewer = f", or at most {microbatches // 4 * 2} stages" if microbatches >= 4 else ""
-        raise ScheduleError(message, expected=f"{2 * stages} microbatches{fewer}")
-    if microbatches % 2:
-        message = f"schedule `dualpipe` wants an even number of microbatches, half from either end, not {microbatches}"
-        below = microbatches - 1
-        raise ScheduleError(message, expected=f"{below} or {below + 2}" if below >= 2 * stages else f"{below + 2}")
+        message = f"schedule `{schedule.name}` holds {counted(fixed, 'chunk')} of the model a stage, not {chunks}"
+        raise ScheduleError(message, expected=f"{counted(fixed, 'chunk')}, or the schedule `{other}`")
 
 
 def placement(name: str, stages: int, chunks: int = 1) -> tuple[tuple[int, ...], ...]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from einscale.errors import ScheduleError
-from einscale.schedule.catalogue import Schedule, check_schedule
-from einscale.schedule.held import InFlight, per_chunk
-from einscale.schedule.timeline import check_times
+from einscale.schedule.catalogue import check_schedule
+from einscale.schedule.row import Even
+from einscale.schedule.tasks import InFlight
+from einscale.schedule.times import check_times, per_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,17 +61,8 @@ def outside_closed_form(
         return "the chunks do not all take equally long"
     if send:
         return "hops take time"
-    least = {"zb-h1": stages, "zb-h2": 2 * stages - 1, "zb-v": 2 * stages - 1}.get(schedule.name, 1)
-    if microbatches < least:
-        count = "one a stage" if least == stages else "two a stage but one"
-        return f"{schedule.name} has a closed form from {least} microbatches on, {count}"
-    if schedule.name == "zb-v":
-        inputs = times[1][0] - times[2][0]
-        if times[0][0] > inputs:
-            return "zb-v has a closed form where a forward pass takes no longer than the gradients of inputs"
-        if not barrier and times[2][0] > inputs:
-            return "zb-v has a closed form without barrier where the gradients of weights take no longer than of inputs"
-    return None
+    forwards, backwards, weights = (values[0] for values in times)
+    return schedule.outside(Even(stages, microbatches, chunks, forwards, backwards - weights, weights, 0, barrier))
 
 
 def in_closed_form(
@@ -116,15 +108,7 @@ def bubble_seconds(
     With a barrier after the step that is the makespan less the work; without one a device's own first task to its last
     less the work, as Qi et al. count (each device begins the next step when it is through with this one).
 
-    - gpipe, 1f1b: (p-1)(F+B+W); Huang et al. 2019, section 2.3; Narayanan et al. 2021, section 2.2.1.
-    - interleaved, of chunks 1/v as long: (p-1)(F+B+W); Narayanan et al. 2021, section 2.2.2.
-    - zb-h1: (p-1) max(F, B, F+B-W); Qi et al. 2024, table 2, give (p-1)(F+B-W).
-    - zb-h2: without barrier (p-1) max(0, B-F, F+B-2W), Qi et al. (p-1)(F+B-2W); with one at least (p-1)F, the slant of
-      the warm-up.
-    - zb-v, F <= B: with a barrier a + (p-2) max(W, a), a = max(B, 2(B-W)); without one and W <= B
-      (p-1) max(2(B-W), B-F): none for F = B = W, Qi et al., section 6.
-    - dualpipe: (p/2-1)(F&B - B - W + max(F, B) + max(0, B-W)) - min(F, (p/2-1) max(0, B-F)), F&B the time of a block;
-      for F = B >= W that is DeepSeek-AI's (p/2-1)(F&B + (B+W) - 3W), table 2. dualpipev: the same with p for p/2.
+    The forms are those of the catalogue: `Schedule.bubble`, as text `Schedule.bubble_text`.
 
     Args:
         name: of the schedule.
@@ -151,28 +135,7 @@ def bubble_seconds(
     if reason is not None:
         raise ScheduleError(f"no closed form: {reason}", expected="`run_schedule`, which simulates it")
     schedule = check_schedule(name, stages, microbatches, chunks)
-    inputs = backward - weight
-    if schedule.name == "zb-h1":
-        slant = forward if barrier else 0
-        return (stages - 1) * max(slant, inputs, forward + inputs - weight)
-    if schedule.name == "zb-h2":
-        slant = forward if barrier else 0
-        return (stages - 1) * max(slant, inputs - forward, forward + inputs - 2 * weight)
-    if schedule.name == "zb-v":
-        return _zero_bubble_v(stages, forward, inputs, weight, barrier)
-    if schedule.name in ("dualpipe", "dualpipev"):
-        depth = stages // schedule.copies
-        block = forward + backward - overlap * min(forward, backward)
-        hop = block - backward + max(forward, inputs) + max(0, inputs - weight)
-        return (depth - 1) * hop - min(forward, (depth - 1) * max(0, inputs - forward))
-    return (stages - 1) * (forward + backward)
-
-
-def _zero_bubble_v(stages: int, forward: float, inputs: float, weight: float, barrier: bool) -> float:
-    if not barrier:
-        return (stages - 1) * max(2 * (inputs - weight), inputs - forward)
-    first = max(inputs, 2 * (inputs - weight))
-    return first + (stages - 2) * max(weight, first) if stages > 1 else 0
+    return schedule.bubble(Even(stages, microbatches, chunks, forward, backward - weight, weight, overlap, barrier))
 
 
 def makespan_seconds(
@@ -189,9 +152,6 @@ def makespan_seconds(
 ) -> float:
     """Seconds of one step: the work of a device and its bubble; arguments and errors as of `bubble_seconds`.
 
-    A middle device of dualpipe runs all but p+1 of its m forward and m backward passes in blocks: one pair fewer than
-    its neighbours, since in its first block one pass would wait for the other.
-
     >>> makespan_seconds("1f1b", 8, 32, 1, 1, 2), makespan_seconds("dualpipe", 8, 32, 1, 1, 2, 1, overlap=1)
     (117, 76)
     """
@@ -200,27 +160,15 @@ def makespan_seconds(
     )
     schedule = check_schedule(name, stages, microbatches, chunks)
     passes = microbatches * chunks
-    return bubble + passes * (forward + backward) - _hidden(schedule, stages, passes, min(forward, backward), overlap)
-
-
-def _hidden(schedule: Schedule, stages: int, passes: int, shorter: float, overlap: float) -> float:
-    """Seconds of a middle device's work that its blocks hide."""
-    if schedule.name not in ("dualpipe", "dualpipev"):
-        return 0
-    return (passes - 2 * stages // schedule.copies - 1) * overlap * shorter
+    hidden = schedule.paired(stages, passes) * overlap * min(forward, backward) if schedule.paired else 0
+    return bubble + passes * (forward + backward) - hidden
 
 
 def in_flight(name: str, stages: int, microbatches: int, chunks: int, stage: int) -> InFlight:
     """Most activations a device keeps at a time, counted in chunks: divide by `chunks` for those of a whole stage.
 
-    Until its backward pass is done, and until its W is, where that is a task of its own (stage i = 0..p-1):
-
-    - gpipe: m. 1f1b: min(m, p-i); Narayanan et al. 2021, section 2.2.1.
-    - interleaved: min(mv, 2(p-1-i) + (v-1)p + 1); on the first stage p(1 + (p-1)/(pv)) stages' worth, Korthikanti et
-      al. 2022, arXiv 2205.05198, section 4.2.3.
-    - zb-h1: min(m, p-i) and min(m, p). zb-h2: min(m, 2(p-1-i) + 1) and min(m, 2p-1). Qi et al. 2024, section 2.3.
-    - zb-v: min(m + min(m, i+1), 2p). Qi et al. 2024, section 6.
-    - dualpipe: p+1; DeepSeek-AI 2024, table 2. dualpipev: 2p+1.
+    Until its backward pass is done, and until its W is, where that is a task of its own (stage i = 0..p-1), as the
+    catalogue has it: `Schedule.in_flight`.
 
     Args:
         name: of the schedule.
@@ -238,16 +186,6 @@ def in_flight(name: str, stages: int, microbatches: int, chunks: int, stage: int
     schedule = check_schedule(name, stages, microbatches, chunks)
     if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage < stages:
         raise ScheduleError(f"there is no stage {stage!r} among {stages}", expected=f"0 to {stages - 1}")
-    later = stages - 1 - stage
-    most = {
-        "gpipe": (microbatches, microbatches),
-        "1f1b": (later + 1, later + 1),
-        "interleaved": (2 * later + (chunks - 1) * stages + 1,) * 2,
-        "zb-h1": (later + 1, stages),
-        "zb-h2": (2 * later + 1, 2 * stages - 1),
-        "zb-v": (min(microbatches + min(microbatches, stage + 1), 2 * stages),) * 2,
-        "dualpipe": (stages + 1, stages + 1),
-        "dualpipev": (2 * stages + 1, 2 * stages + 1),
-    }[schedule.name]
+    until_backward, until_weight = schedule.in_flight(stages, microbatches, chunks, stage)
     passes = microbatches * chunks
-    return InFlight(min(passes, most[0]), min(passes, most[1]))
+    return InFlight(min(passes, until_backward), min(passes, until_weight))

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
+from operator import ge
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from einscale.errors import ScheduleError
-from einscale.schedule.catalogue import check_schedule
-from einscale.schedule.orders import Task, enough_microbatches, order
+from einscale.numeric import where
+from einscale.schedule.catalogue import check_schedule, placement
+from einscale.schedule.orders import enough_microbatches, order
+from einscale.schedule.tasks import Task, split_passes
+from einscale.schedule.times import per_chunk, within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable, Sequence
+
+    from einscale.numeric import Number
 
 
-class InFlight(Struct, frozen=True, gc=False):
-    """Most activations of one microbatch in one chunk that a device keeps at a time, both peaks for themselves.
-
-    Args:
-        until_backward: forward passes begun whose backward pass (B) is not done.
-        until_weight: forward passes begun whose last task is not done: W where it is a task of its own, else B.
-    """
-
-    until_backward: int
-    until_weight: int
+HELD_AFTER = 6
+"""Microbatches a stage after which no device holds more than it did before."""
 
 
 class Held(Struct, frozen=True):
@@ -39,33 +38,6 @@ class Held(Struct, frozen=True):
     amount: float
     chunks: tuple[tuple[int, int, int], ...]
     task: int
-
-
-def split_passes(tasks: Iterable[Task]) -> frozenset[tuple[int, int]]:
-    """(microbatch, chunk) of the backward passes whose gradients of weights are a task of their own."""
-    return frozenset([(task.microbatch, task.chunk) for task in tasks if task.kind == "W"])
-
-
-def in_flight_of(tasks: Sequence[Task]) -> InFlight:
-    """Peaks of one device, counted along its order.
-
-    >>> in_flight_of(order("1f1b", 4, 8)[0]), in_flight_of(order("zb-h1", 4, 8)[3])
-    (InFlight(until_backward=4, until_weight=4), InFlight(until_backward=1, until_weight=4))
-    """
-    split = split_passes(tasks)
-    backward = weight = most_backward = most_weight = 0
-    for task in tasks:
-        if task.kind == "F":
-            backward += 1
-            weight += 1
-            most_backward = max(most_backward, backward)
-            most_weight = max(most_weight, weight)
-        elif task.kind == "B":
-            backward -= 1
-            weight -= not split or (task.microbatch, task.chunk) not in split
-        else:
-            weight -= 1
-    return InFlight(most_backward, most_weight)
 
 
 def peak_held(
@@ -102,33 +74,162 @@ def peak_held(
     for value in (*kept, *for_weight):
         if not within(value, 0, sys.float_info.max):
             raise ScheduleError(f"a chunk cannot keep {value!r}", expected="a number, at least 0")
-    if schedule.name == "gpipe":  # everything is kept at once: no need to count it
+    if schedule.two_phases:  # everything is kept at once: no need to count it
         return tuple(
             Held(microbatches * kept[stage], ((stage, microbatches, 0),), microbatches - 1) for stage in range(stages)
         )
-    few = enough_microbatches(schedule.name, stages, microbatches, 6)
+    few = enough_microbatches(schedule.name, stages, microbatches, HELD_AFTER)
     return tuple(_peak(tasks, kept, for_weight) for tasks in order(schedule.name, stages, few, chunks))
 
 
-def within(value: float, least: float, most: float) -> bool:
-    """Whether something is a number, of whatever type, from `least` to `most`."""
-    try:
-        return bool(least <= value <= most)
-    except (TypeError, ValueError):
-        return False
+class AliveForm(Struct, frozen=True):
+    """What a device may have alive while a backward pass runs: microbatches of each of its chunks.
+
+    Args:
+        work: the chunk of the model whose backward pass runs.
+        chunks: of the device; one of each content where contents were told.
+        counts: for each of these, how many microbatches' activations are alive, that of the pass itself among them.
+    """
+
+    work: int
+    chunks: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def in_flight(self) -> int:
+        """Activations alive, counted in chunks."""
+        return sum(self.counts)
 
 
-def per_chunk(values: float | Sequence[float], count: int, what: str) -> Sequence[float]:
-    """One value for each chunk.
+def alive_forms(
+    name: str, stages: int, microbatches: int, chunks: int = 1, contents: Sequence[Hashable] | None = None
+) -> tuple[tuple[AliveForm, ...], ...]:
+    """Per device, what it may hold when it holds most: candidates that are free of bytes.
+
+    A forward pass leaves activations, which are alive until its backward pass is done, or its W where that is a task of
+    its own. Whatever the bytes of the chunks, the most that is alive while a backward pass runs is the largest of these
+    forms (`most_alive`): one for a device of a single chunk, a few for several. What another form has no less of, or
+    lies between two others, is left out.
+
+    Args:
+        name: of the schedule.
+        stages: devices along the pipeline.
+        microbatches: of one step.
+        chunks: parts of the model a stage holds, copies not counted.
+        contents: of each chunk of the model: chunks of equal contents are counted together.
+
+    >>> alive_forms("1f1b", 2, 100)
+    ((AliveForm(work=0, chunks=(0,), counts=(2,)),), (AliveForm(work=1, chunks=(1,), counts=(1,)),))
+    >>> [(form.work, form.counts) for form in alive_forms("zb-v", 2, 100, 2)[0]]
+    [(3, (3, 1)), (0, (4, 0))]
+    >>> alive_forms("zb-v", 2, 100, 2, "abba")[0]
+    (AliveForm(work=0, chunks=(0,), counts=(4,)),)
 
     Raises:
-        ScheduleError: as many values as no pipeline of `count` chunks has.
+        ScheduleError: no pipeline of these numbers follows the schedule, or as many contents as it has no chunks.
     """
-    if isinstance(values, (int, float)) or not hasattr(values, "__len__"):
-        return (values,) * count  # type: ignore[return-value]  # a number, or an array of no dimension
-    if len(values) != count:
-        raise ScheduleError(f"`{what}` has {len(values)} values for {count} chunks of the model")
-    return values
+    schedule = check_schedule(name, stages, microbatches, chunks)
+    kinds = tuple(contents) if contents is not None else tuple(range(stages * chunks))
+    per_chunk(kinds, stages * chunks, "contents")
+    few = microbatches
+    if not schedule.two_phases:
+        few = enough_microbatches(schedule.name, stages, microbatches, HELD_AFTER)
+    return _forms(schedule.name, stages, few, chunks, kinds)
+
+
+@lru_cache(maxsize=256)
+def _forms(
+    name: str, stages: int, microbatches: int, chunks: int, contents: tuple[Hashable, ...]
+) -> tuple[tuple[AliveForm, ...], ...]:
+    first = {content: chunk for chunk, content in reversed(list(enumerate(contents)))}
+    found = []
+    held = placement(name, stages, chunks)
+    for here, moments in zip(held, _moments(name, stages, microbatches, chunks), strict=True):
+        kept = tuple(dict.fromkeys(first[contents[chunk]] for chunk in here))
+        merged: dict[int, dict[tuple[int, ...], None]] = {}
+        for work, counts in moments:
+            together = dict.fromkeys(kept, 0)
+            for chunk, count in zip(here, counts, strict=True):
+                together[first[contents[chunk]]] += count
+            merged.setdefault(first[contents[work]], {})[tuple(together.values())] = None
+        found.append(
+            tuple(AliveForm(work, kept, counts) for work, alive in merged.items() for counts in _largest(list(alive)))
+        )
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _moments(
+    name: str, stages: int, microbatches: int, chunks: int
+) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]:
+    """Per device, (chunk, what is alive of each of its chunks) when a backward pass of the chunk runs."""
+    schedule = check_schedule(name, stages, microbatches, chunks)
+    if schedule.chunks_fixed == schedule.copies == 1:  # one chunk a device: the closed form says how many
+        counts = [schedule.in_flight(stages, microbatches, chunks, stage)[1] for stage in range(stages)]
+        return tuple(((stage, (min(microbatches, count),)),) for stage, count in enumerate(counts))
+    devices = order(name, stages, microbatches, chunks)
+    return tuple(map(_walked, devices, placement(name, stages, chunks)))
+
+
+def _walked(tasks: Sequence[Task], held: Sequence[int]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Of one device's backward passes, those that may be the ones at which it holds most."""
+    split = split_passes(tasks)
+    places = {chunk: place for place, chunk in enumerate(held)}
+    counts = [0] * len(held)
+    met: dict[int, dict[tuple[int, ...], None]] = {}
+    for task in tasks:
+        place = places[task.chunk]
+        if task.kind == "F":
+            counts[place] += 1
+            continue
+        if task.kind == "B":
+            met.setdefault(task.chunk, {})[tuple(counts)] = None
+        if task.kind == "W" or (task.microbatch, task.chunk) not in split:
+            counts[place] -= 1
+    return tuple((chunk, alive) for chunk, moments in met.items() for alive in _largest(list(moments)))
+
+
+def _largest(points: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Those points that may be the largest of a sum with weights of no negative sign, whatever these are.
+
+    A point midway between its neighbours is no larger than one of them.
+    """
+    corners = [
+        point
+        for before, point, after in zip((None, *points), points, (*points[1:], None), strict=False)
+        if before is None or after is None or any(a + c != 2 * b for a, b, c in zip(before, point, after, strict=True))
+    ]
+    found: list[tuple[int, ...]] = []
+    for point in sorted(corners, key=sum, reverse=True):  # none is exceeded by what has less in all
+        if not any(all(map(ge, other, point)) for other in found):
+            found.append(point)
+    return [point for point in corners if point in found]
+
+
+def most_alive(forms: Sequence[AliveForm], saved: Sequence[Number], working: Sequence[Number]) -> tuple[Number, Number]:
+    """The most a device has alive beside what rests there, and the index of the form it then has; also on arrays.
+
+    Args:
+        forms: of the device, as `alive_forms` has them.
+        saved: per chunk of the model, what one microbatch leaves for its backward pass.
+        working: per chunk of the model, what its backward pass needs besides, at the worst of its layers, less what has
+            been freed by then: negative where that is more.
+
+    >>> most_alive(alive_forms("zb-v", 2, 100, 2)[0], [10, 1, 1, 20], [5, 0, 0, 7])
+    (57, 0)
+    """
+    most: Number = None
+    index: Number = 0
+    for number, form in enumerate(forms):
+        amount = working[form.work]
+        for chunk, count in zip(form.chunks, form.counts, strict=True):
+            amount = amount + count * saved[chunk]
+        if most is None:
+            most = amount
+        else:
+            more = amount > most
+            most, index = where(more, amount, most), where(more, number, index)
+    return most, index
 
 
 def _peak(tasks: Sequence[Task], kept: Sequence[float], for_weight: Sequence[float]) -> Held:

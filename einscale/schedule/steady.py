@@ -1,29 +1,61 @@
-"""Steady state: thousands of microbatches at the price of a few."""
+"""Steady state: thousands of microbatches, and thousands of pipelines at once, at the price of a few."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.errors import ScheduleError
-from einscale.schedule.catalogue import check_schedule
-from einscale.schedule.held import InFlight
-from einscale.schedule.orders import KEPT, Task, enough_microbatches, order, period
-from einscale.schedule.timeline import CompiledOrder, Timeline, compile_order, evaluate
+from einscale.schedule.catalogue import check_counts, check_schedule
+from einscale.schedule.closed import in_flight
+from einscale.schedule.compiled import WARM_UP, CompiledOrder, compile_schedule
+from einscale.schedule.machine import Arithmetic, Arrays, Machine, Scalars
+from einscale.schedule.orders import enough_microbatches
+from einscale.schedule.rhythm import Looks, play_blocks
+from einscale.schedule.timeline import Timeline, evaluate
+from einscale.schedule.times import busy_seconds, durations
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-WARM_UP = 4
-"""Microbatches a stage that are simulated first; where they show no steady state, twice as many, and so on."""
+    from einscale.numeric import Number
+
+ALL = 64
+"""Microbatches that are all simulated; beyond them a rhythm is looked for."""
 
 LARGEST = 1 << 18
 """Most passes, microbatches times chunks of the model, that are simulated."""
 
-ROUNDING = 1e-11
-"""Share of the makespan by which two sums of floats may differ and still be called one."""
+AT_ONCE = 2048
+"""Problems whose rows are played together: as many as a core's cache holds the rows of."""
+
+ROOM = 1 << 23
+"""Most numbers that the states of the last periods may take, in which a rhythm is looked for."""
+
+
+class PipelineTimes(Struct, frozen=True):
+    """One step of a pipeline, or of many at once; seconds, each a number or an array of all of them.
+
+    Args:
+        makespan: from the first task of any device to the last.
+        starts: per device, when its first task begins.
+        ends: per device, when its last task ends.
+        busy: per device, how long it computes.
+        exact: False where the times of many microbatches were estimated from those of fewer.
+    """
+
+    makespan: Number
+    starts: tuple[Number, ...]
+    ends: tuple[Number, ...]
+    busy: tuple[Number, ...]
+    exact: bool | Number = True
+
+    @property
+    def idle(self) -> tuple[Number, ...]:
+        """Per device, seconds of the makespan it does not compute."""
+        return tuple(self.makespan - busy for busy in self.busy)
 
 
 def run_schedule(
@@ -42,9 +74,14 @@ def run_schedule(
     """The timeline of a schedule; with many microbatches only the first few and the last few are simulated.
 
     A pipeline whose stages wait for each other falls into a rhythm: when all that later tasks look back at lies as far
-    behind the same tasks of one period earlier, every further period takes that long too. The simulation is cut there
-    and the periods left out are added: what comes out is what the simulation of all microbatches gives. Where stages
-    differ by so little that no rhythm shows in the largest simulation, its pace is kept up and `exact` is False.
+    behind the same tasks of some periods earlier, every further such stretch takes that long too. The simulation is cut
+    there and the periods left out are added: what comes out is what the simulation of all microbatches gives, to 1e-12
+    of it. Where stages differ by so little that no rhythm shows in the largest simulation, its pace is kept up and
+    `exact` is False.
+
+    With an order that does not depend on times no task can take longer and the step be shorter. That holds of F, B and
+    W by themselves: a longer `weight` of the same `backward` leaves less for the gradients of inputs, which others wait
+    for, and may well shorten the step.
 
     Args:
         name: of the schedule.
@@ -59,7 +96,7 @@ def run_schedule(
         overlap: share of the shorter pass hidden in a block of dualpipe.
 
     Returns:
-        The timeline; `order`, `starts` and `ends` are empty where microbatches were left out.
+        The timeline; `order`, `starts` and `ends` are empty with more than a few microbatches a stage.
 
     >>> run_schedule("1f1b", 4, 100_000, 1, 1, 2).makespan
     300009
@@ -67,157 +104,263 @@ def run_schedule(
     Raises:
         ScheduleError: no pipeline of these numbers follows the schedule, or times that cannot be.
     """
+    plan = _plan(name, stages, microbatches, chunks)
+    if not plan.repeats and plan.shorter is None:
+        return evaluate(plan.compiled, forward, backward, weight, send=send, blocking=blocking, overlap=overlap)
+    times = pipeline_times(
+        name, stages, microbatches, chunks, forward, backward, weight, send=send, blocking=blocking, overlap=overlap
+    )
+    return Timeline(
+        makespan=times.makespan,
+        span=max(end - start for start, end in zip(times.starts, times.ends, strict=True)),
+        busy=times.busy,
+        in_flight=tuple(in_flight(name, stages, microbatches, chunks, stage) for stage in range(stages)),
+        send=send,
+        blocking=blocking,
+        exact=bool(times.exact),
+    )
+
+
+def pipeline_times(
+    name: str,
+    stages: int,
+    microbatches: Number,
+    chunks: int,
+    forward: Number | Sequence[Number],
+    backward: Number | Sequence[Number],
+    weight: Number | Sequence[Number] = 0,
+    *,
+    send: Number = 0,
+    blocking: bool = False,
+    overlap: float = 0,
+) -> PipelineTimes:
+    """Times of one pipeline as `run_schedule` has them, or of many that differ in seconds and microbatches.
+
+    Each of many gets what it would get alone, bit for bit. Chunks that are given the same array share its rows.
+
+    Args:
+        name: of the schedule.
+        stages: devices along the pipeline.
+        microbatches: of one step: a number or an array.
+        chunks: parts of the model a stage holds, copies not counted.
+        forward: seconds of a forward pass: a number, or one for each chunk of the model, each a number or an array.
+        backward: of a whole backward pass.
+        weight: of these, the gradients of weights.
+        send: seconds of one hop, a number or an array.
+        blocking: the sender waits for its hop.
+        overlap: share of the shorter pass hidden in a block of dualpipe.
+
+    >>> pipeline_times("1f1b", 2, 8, 1, [1, 1], [2, 3]).makespan
+    35
+    >>> import numpy as np
+    >>> pipeline_times("1f1b", 2, np.array([8, 8, 4000]), 1, [1, 1], [2, np.array([2, 3, 3])]).makespan.tolist()
+    [27.0, 35.0, 16003.0]
+
+    Raises:
+        ScheduleError: no pipeline of these numbers follows the schedule, or times that cannot be.
+    """
+    check_counts(stages=stages, chunks=chunks)
+    forward, backward, weight = (_listed(values, stages * chunks) for values in (forward, backward, weight))
+    shape = _shape((microbatches, *forward, *backward, *weight, send))
+    if shape is None:
+        plan = _plan(name, stages, microbatches, chunks)
+        seconds = durations(plan.compiled, Scalars(), forward, backward, weight, send=send, overlap=overlap)
+        starts, ends, exact = _play(plan, Scalars(), seconds, send, blocking)
+        return PipelineTimes(max(ends), tuple(starts), tuple(ends), tuple(busy_seconds(plan.runs, seconds)), exact)
+    import numpy as np
+
+    row = _rows(shape)
+    forward, backward, weight = (tuple(map(row, values)) for values in (forward, backward, weight))
+    counts = row(microbatches) if getattr(microbatches, "ndim", 0) else microbatches
+    table = np.zeros((2 + 3 * stages, int(np.prod(shape))))
+    for plan, members in _plans(name, stages, counts, chunks):
+        part = _taken(members)
+        times = [tuple(map(part, values)) for values in (forward, backward, weight)]
+        seconds = durations(plan.compiled, Arrays(1), *times, send=part(row(send)), overlap=overlap)
+        _fill(table, members, plan, seconds, part(row(send)), blocking)
+    rows = [values.reshape(shape) for values in table]
+    first, last, computing = (tuple(rows[2 + kind :: 3]) for kind in range(3))
+    return PipelineTimes(rows[0], first, last, computing, rows[1].astype(bool))
+
+
+class _Plan(Struct, frozen=True):
+    """What is played for a schedule and its numbers.
+
+    Args:
+        compiled: the order.
+        blocks: how often its block is played: a number, or an array with one for each problem.
+        looks: when a rhythm is looked for.
+        shorter: the order of one microbatch less, where every time grows by the same amount with each of them.
+        beyond: how many microbatches to go on for, then.
+    """
+
+    compiled: CompiledOrder
+    blocks: Number = 0
+    looks: Looks = Looks(1, 1, 1, 0)
+    shorter: CompiledOrder | None = None
+    beyond: int = 0
+
+    @property
+    def repeats(self) -> bool:
+        """Whether there is a block to play."""
+        return bool(self.compiled.block)
+
+    @property
+    def runs(self) -> tuple[dict[int, Number], ...]:
+        """Per device, kind of task -> how often it runs."""
+        found = self.compiled.runs(self.blocks)
+        if self.shorter is None:
+            return found
+        fewer = self.shorter.runs(0)
+        return tuple(
+            {kind: count + (count - before[kind]) * self.beyond for kind, count in device.items()}
+            for device, before in zip(found, fewer, strict=True)
+        )
+
+
+def _plan(name: str, stages: int, microbatches: int, chunks: int, *, shared: bool = False) -> _Plan:
+    """How a schedule is simulated; `shared` where others, of other numbers of microbatches, may take the same order.
+
+    Raises:
+        ScheduleError: no pipeline of these numbers follows the schedule, or it is too large.
+    """
     schedule = check_schedule(name, stages, microbatches, chunks)
-
-    def price(count: int) -> tuple[CompiledOrder, Timeline]:
-        compile_it = _compile_kept if count * stages * chunks <= KEPT else _compile
-        compiled = compile_it(schedule.name, stages, count, chunks)
-        return compiled, evaluate(compiled, forward, backward, weight, send=send, blocking=blocking, overlap=overlap)
-
-    if schedule.name == "gpipe" and microbatches > WARM_UP:
+    parts = stages * chunks
+    if schedule.two_phases and (microbatches > ALL or WARM_UP < microbatches > LARGEST // parts):
         # Both phases are flow shops of equal jobs: each device runs at the pace of the slowest before it, from its
         # first job on, so that every time grows by the same amount with every microbatch.
-        line = _line(price(2)[1], price(3)[1], 1, microbatches - 3)
-        return replace(line, in_flight=(InFlight(microbatches, microbatches),) * stages)
-    repeats = period(schedule.name, stages)
-    lag = repeats * chunks * (3 if schedule.name.startswith("zb") else 2)
-    few, fewer = enough_microbatches(schedule.name, stages, microbatches, WARM_UP), 0
-    _check_size(schedule.name, stages, few, chunks)
-    while few < microbatches and few * stages * chunks <= LARGEST:
-        found = price(few)
-        for cycles in range(1, stages + 1):
-            rhythm = _rhythm(*found, cycles * lag, cycles * repeats // schedule.copies)
-            if rhythm:
-                longer = few + (microbatches - few) % (cycles * repeats)
-                if longer != few:
-                    found = price(longer)
-                    rhythm = _rhythm(*found, cycles * lag, cycles * repeats // schedule.copies)
-                if rhythm:
-                    return _extend(found[1], rhythm, (microbatches - longer) // (cycles * repeats))
-        few, fewer = enough_microbatches(schedule.name, stages, microbatches, 2 * -(-few // stages)), few
-    if microbatches * stages * chunks <= LARGEST:
-        return price(microbatches)[1]
-    shorter, longest = price(fewer // 2 // repeats * repeats)[1], price(fewer)[1]
-    count = fewer - fewer // 2 // repeats * repeats
-    return replace(_line(shorter, longest, count, microbatches - fewer), exact=False)
+        shorter, longer = (compile_schedule(schedule.name, stages, count, chunks)[0] for count in (2, 3))
+        return _Plan(longer, shorter=shorter, beyond=microbatches - 3)
+    few = enough_microbatches(schedule.name, stages, microbatches, WARM_UP)
+    _check_size(schedule.name, few, parts)
+    shared = shared and WARM_UP * stages * parts <= LARGEST
+    compiled, blocks = compile_schedule(schedule.name, stages, microbatches, chunks, shared=shared)
+    if not blocks:
+        _check_size(schedule.name, microbatches, parts)
+        return _Plan(compiled)
+    limit = max(2, (LARGEST // parts - WARM_UP * stages) // compiled.every)
+    all_played = -(-max(ALL, WARM_UP * stages) // compiled.every)
+    return _Plan(compiled, blocks, Looks(min(max(stages + 1, all_played), limit // 2), stages, limit, all_played))
 
 
-def _check_size(name: str, stages: int, microbatches: int, chunks: int) -> None:
-    if microbatches * stages * chunks > LARGEST:
-        numbers = f"{microbatches} microbatches through {stages * chunks} chunks of the model"
+def _check_size(name: str, microbatches: int, parts: int) -> None:
+    if microbatches * parts > LARGEST:
+        numbers = f"{microbatches} microbatches through {parts} chunks of the model"
         raise ScheduleError(f"schedule `{name}` is too large to simulate: {numbers}", hint="closed forms have no limit")
 
 
-def _compile(name: str, stages: int, microbatches: int, chunks: int) -> CompiledOrder:
-    return compile_order(order(name, stages, microbatches, chunks))
+def _listed(values: Number | Sequence[Number], chunks: int) -> tuple[Number, ...]:
+    """Values of each chunk."""
+    if hasattr(values, "__len__") and not isinstance(values, str):
+        return tuple(values)
+    return (values,) * chunks
 
 
-_compile_kept = lru_cache(maxsize=16)(_compile)
-
-
-def _line(shorter: Timeline, longer: Timeline, between: int, beyond: int) -> Timeline:
-    """Every time continued on a line: through two timelines `between` microbatches apart, `beyond` the longer one."""
-
-    def grown(short: float, long: float) -> float:
-        return long + (long - short) * beyond / between if between > 1 else long + (long - short) * beyond
-
-    def spans(timeline: Timeline) -> list[float]:
-        return [ends[-1] - starts[0] for starts, ends in zip(timeline.starts, timeline.ends, strict=True)]
-
-    return Timeline(
-        makespan=grown(shorter.makespan, longer.makespan),
-        span=max(map(grown, spans(shorter), spans(longer))),
-        busy=tuple(map(grown, shorter.busy, longer.busy)),
-        in_flight=longer.in_flight,
-        send=longer.send,
-        blocking=longer.blocking,
-    )
-
-
-def _extend(timeline: Timeline, rhythm: tuple[float, tuple[float, ...]], times: int) -> Timeline:
-    """The timeline with `times` more periods of some seconds, in which each device computes for some."""
-    if not times:
-        return timeline
-    seconds, busy = rhythm
-    return Timeline(
-        makespan=timeline.makespan + times * seconds,
-        span=timeline.span + times * seconds,
-        busy=tuple(before + times * more for before, more in zip(timeline.busy, busy, strict=True)),
-        in_flight=timeline.in_flight,  # the periods left out hold what the one before them holds
-        send=timeline.send,
-        blocking=timeline.blocking,
-    )
-
-
-def _rhythm(
-    compiled: CompiledOrder, timeline: Timeline, lag: int, shift: int
-) -> tuple[float, tuple[float, ...]] | None:
-    """Seconds of a period of `lag` tasks a device, and how long each device computes in it; None before it sets in.
-
-    Args:
-        compiled: the tasks and what they wait for.
-        timeline: when they run.
-        lag: tasks of a device in one period.
-        shift: microbatches of a chunk in one period.
-    """
-    cuts, checked = [], []
-    gap: float | None = None
-    rounding = ROUNDING * timeline.makespan if isinstance(timeline.makespan, float) else 0
-    for tasks, ends in zip(compiled.order, timeline.ends, strict=True):
-        first, cut = _repeating(tasks, lag, shift)
-        if cut - first < lag:
-            return None
-        if gap is None:
-            gap = ends[cut - 1] - ends[cut - 1 - lag]
-        position = cut
-        while position > first and abs(ends[position - 1] - ends[position - 1 - lag] - gap) <= rounding:
-            position -= 1
-        if cut - position < lag:
-            return None
-        cuts.append(cut)
-        checked.append(position)
-    if gap is None or _looks_back(compiled, [cut - lag for cut in cuts], checked):
+def _shape(values: Sequence[Number]) -> tuple[int, ...] | None:
+    """The shape of the problems; None where there is only one, in plain numbers."""
+    shapes = {tuple(value.shape) for value in values if getattr(value, "ndim", 0)}
+    if not shapes:
         return None
-    return gap, tuple(map(_busy, compiled.order, timeline.starts, timeline.ends, [cut - lag for cut in cuts], cuts))
+    import numpy as np
+
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ScheduleError(f"times of different shapes: {', '.join(map(str, sorted(shapes)))}") from None
 
 
-def _busy(tasks: Sequence[Task], starts: Sequence[float], ends: Sequence[float], first: int, last: int) -> float:
-    """Seconds a device computes between two positions of its order; a block counts once."""
-    return sum(
-        ends[position] - starts[position]
-        for position in range(first, last)
-        if not (position and tasks[position - 1].overlapped)
-    )
+def _rows(shape: tuple[int, ...]) -> Callable[[Number], Number]:
+    """A function from an array to its row of all problems: the same row for the same array."""
+    import numpy as np
+
+    rows: dict[int, tuple[Number, Number]] = {}
+
+    def row(value: Number) -> Number:
+        if not getattr(value, "ndim", 0):
+            return value
+        if id(value) not in rows:  # which keeps the array, so that no other takes its place in memory
+            rows[id(value)] = (value, np.broadcast_to(np.asarray(value, dtype=np.float64), shape).ravel())
+        return rows[id(value)][1]
+
+    return row
 
 
-def _repeating(tasks: Sequence[Task], lag: int, shift: int) -> tuple[int, int]:
-    """Where, around the middle, each task is that of `lag` positions earlier with its microbatch moved by `shift`."""
+def _plans(name: str, stages: int, microbatches: Number, chunks: int) -> list[tuple[_Plan, Any]]:
+    """What is played, and for which problems: those of one compiled order together, whatever their microbatches."""
+    if not getattr(microbatches, "ndim", 0):
+        return [(_plan(name, stages, microbatches, chunks, shared=True), slice(None))]
+    import numpy as np
 
-    def repeats(position: int) -> bool:
-        if not lag <= position < len(tasks):
-            return False
-        task, earlier = tasks[position], tasks[position - lag]
-        moved = Task(earlier.kind, earlier.microbatch + shift, earlier.chunk, earlier.overlapped)
-        return task == moved
+    blocks = np.zeros(len(microbatches), dtype=np.int64)
+    together: dict[int, tuple[_Plan, list[float]]] = {}
+    for count in np.unique(microbatches).tolist():
+        whole = int(count) if count == int(count) else count  # what is no number of microbatches is refused in words
+        plan = _plan(name, stages, whole, chunks, shared=True)
+        blocks[microbatches == count] = plan.blocks
+        key = id(plan.compiled) if plan.repeats else -whole
+        together.setdefault(key, (plan, []))[1].append(count)
+    found = []
+    for plan, counts in together.values():
+        members = np.flatnonzero(np.isin(microbatches, counts))
+        found.append((replace(plan, blocks=blocks[members]) if len(counts) > 1 else plan, members))
+    return found
 
-    first = last = len(tasks) // 2
-    while repeats(last):
-        last += 1
-    while repeats(first - 1):
-        first -= 1
-    return first, last
+
+def _taken(members: Any) -> Callable[[Number], Number]:
+    """A function from a row to what it has of some problems, the same of the same row."""
+    parts: dict[int, Number] = {}
+
+    def part(row: Number) -> Number:
+        if not getattr(row, "ndim", 0):
+            return row
+        return parts.setdefault(id(row), row[members])
+
+    return part
 
 
-def _looks_back(compiled: CompiledOrder, first: Sequence[int], checked: Sequence[int]) -> bool:
-    """Whether a task from `first` on waits for one before `checked`, of which nothing is known."""
-    nodes = compiled.first_nodes
-    limits: dict[int, int] = {}
-    for device, tasks in enumerate(compiled.order):
-        for position in range(len(tasks)):
-            limits[nodes[device] + position] = checked[device] - position
-    return any(
-        limits[need] > 0
-        for event in compiled.events
-        if event.node - nodes[event.device] >= first[event.device]
-        for need in event.waits
-    )
+def _fill(table: Any, members: Any, plan: _Plan, seconds: Sequence[Number], send: Number, blocking: bool) -> None:
+    """Play some problems, a slice at a time, and write their makespan, whether it is exact, and times by device."""
+    import numpy as np
+
+    columns = np.arange(table.shape[1])[members]
+    width = AT_ONCE
+    if plan.repeats and np.max(plan.blocks) > plan.looks.all:
+        states = plan.looks.cycles + 1  # of some values in and on their way to each device
+        width = max(256, min(width, ROOM // (states * 4 * len(plan.compiled.order))))
+    for first in range(0, len(columns), width):
+        part = _taken(slice(first, first + width))
+        chosen = columns[first : first + width]
+        sliced = replace(plan, blocks=part(plan.blocks))
+        rows = [part(row) for row in seconds]
+        starts, ends, exact = _play(sliced, Arrays(len(chosen)), rows, part(send), blocking)
+        table[1, chosen] = exact
+        for device, values in enumerate(zip(starts, ends, busy_seconds(sliced.runs, rows), strict=True)):
+            for place, value in enumerate(values):
+                table[2 + 3 * device + place, chosen] = value
+            table[0, chosen] = np.maximum(table[0, chosen], ends[device])
+
+
+def _play(
+    plan: _Plan, arithmetic: Arithmetic, seconds: Sequence[Number], send: Number, blocking: bool
+) -> tuple[list[Number], list[Number], Number]:
+    """Per device its first start and its last end, and whether they are exact."""
+    machine = Machine(plan.compiled, arithmetic, seconds, send, blocking)
+    starts: dict[int, Number] = {}
+
+    devices = iter([event[0] for event in plan.compiled.prologue])
+
+    def began(start: Number) -> None:
+        device = next(devices)
+        if device not in starts:
+            starts[device] = arithmetic.copy(start)
+
+    machine.play(plan.compiled.prologue, began)
+    exact: Any = True
+    if plan.repeats:
+        machine, exact = play_blocks(machine, plan.compiled.block, plan.blocks, plan.looks)
+        machine.play(plan.compiled.epilogue)
+    ends = machine.finished()
+    if plan.shorter is not None:
+        _, before, _ = _play(_Plan(plan.shorter), arithmetic, seconds, send, blocking)
+        ends = [end + (end - less) * plan.beyond for less, end in zip(before, ends, strict=True)]
+    return [starts[device] for device in range(len(ends))], ends, exact

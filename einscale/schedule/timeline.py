@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from einscale.errors import ScheduleError
-from einscale.schedule.held import InFlight, in_flight_of, per_chunk, within
-from einscale.schedule.orders import Task
+from einscale.schedule.compiled import CompiledOrder, compile_order, link
+from einscale.schedule.machine import Machine, Scalars
+from einscale.schedule.tasks import InFlight, Order, Task
+from einscale.schedule.times import busy_seconds, durations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Order = tuple[tuple[Task, ...], ...]
 
 
 class Timeline(Struct, frozen=True):
@@ -74,39 +72,6 @@ class CriticalTask(Struct, frozen=True):
     hop: bool
 
 
-class Event(Struct, frozen=True, gc=False):
-    """A task, or a block of two, in an order in which all it waits for comes earlier.
-
-    Nodes are positions in the orders of all devices, one behind the other.
-    """
-
-    device: int
-    node: int
-    duration: int
-    waits: tuple[int, ...]
-    block: bool
-    sends: bool
-
-
-class CompiledOrder(Struct, frozen=True):
-    """Tasks and what they wait for, free of times, so that one order is priced often.
-
-    Args:
-        order: the tasks of every device.
-        events: in topological order.
-        durations: what kinds of tasks there are: (kind, chunk, chunk of the backward pass in a block, whole), where a
-            whole backward pass computes the gradients of weights too.
-        first_nodes: per device, the node of its first task.
-        in_flight: per device.
-    """
-
-    order: Order
-    events: tuple[Event, ...]
-    durations: tuple[tuple[str, int, int, bool], ...]
-    first_nodes: tuple[int, ...]
-    in_flight: tuple[InFlight, ...]
-
-
 def simulate(
     order: Order,
     forward: float | Sequence[float],
@@ -142,125 +107,6 @@ def simulate(
     return evaluate(compile_order(order), forward, backward, weight, send=send, blocking=blocking, overlap=overlap)
 
 
-def compile_order(order: Order) -> CompiledOrder:
-    """Find what every task waits for, and an order in which it comes later than that.
-
-    Raises:
-        ScheduleError: no order, or a task comes twice, or waits for something that never happens.
-    """
-    if not _is_order(order):
-        raise ScheduleError(f"{type(order).__name__} is no order of tasks", expected="what `order` returns")
-    flat = [task for tasks in order for task in tasks]
-    chunks = 1 + max((task.chunk for task in flat), default=0)
-    keys = [(task.microbatch * chunks + task.chunk) * 3 + CODES[task.kind] for task in flat]
-    nodes = {key: node for node, key in enumerate(keys)}
-    if len(nodes) < len(keys):
-        twice = next(task for node, task in enumerate(flat) if nodes[keys[node]] != node)
-        raise ScheduleError(f"{twice} comes twice")
-    first_nodes = tuple(accumulate((len(tasks) for tasks in order[:-1]), initial=0))
-    waits, sends = _waits(flat, keys, nodes, [device for device, tasks in enumerate(order) for _ in tasks], chunks)
-    durations: dict[tuple[str, int, int, bool], int] = {}
-    queues: list[list[Event]] = []
-    for device, tasks in enumerate(order):
-        queues.append([])
-        node = first_nodes[device]
-        last = node + len(tasks)
-        while node < last:
-            task = flat[node]
-            if task.overlapped:
-                if node + 1 == last or flat[node + 1].kind != "B":
-                    raise ScheduleError(f"no backward pass follows {task}, which shares a block with one")
-                kind = ("FB", task.chunk, flat[node + 1].chunk, keys[node + 1] + 1 not in nodes)
-                needs, sending = waits[node] + waits[node + 1], sends[node] or sends[node + 1]
-            else:
-                kind = (task.kind, task.chunk, 0, task.kind == "B" and keys[node] + 1 not in nodes)
-                needs, sending = waits[node], sends[node]
-            index = durations.setdefault(kind, len(durations))
-            queues[device].append(Event(device, node, index, needs, task.overlapped, sending))
-            node += 2 if task.overlapped else 1
-    flights = tuple(in_flight_of(tasks) for tasks in order)
-    return CompiledOrder(order, _topological(queues, flat), tuple(durations), first_nodes, flights)
-
-
-def _is_order(order: object) -> bool:
-    """Whether something is a list of tasks for each device."""
-    return isinstance(order, tuple | list) and all(
-        isinstance(tasks, tuple | list) and all(isinstance(task, Task) for task in tasks) for tasks in order
-    )
-
-
-CODES = {"F": 0, "B": 1, "W": 2}
-"""A task's key is three times its pass, of one microbatch through one chunk, and this."""
-
-
-def _waits(
-    flat: Sequence[Task], keys: Sequence[int], nodes: dict[int, int], device_of: Sequence[int], chunks: int
-) -> tuple[list[tuple[int, ...]], list[bool]]:
-    """Per node: the nodes on other devices it waits for, and whether another device waits for it."""
-    waits: list[tuple[int, ...]] = []
-    sends = [False] * len(flat)
-    for node, key in enumerate(keys):
-        code, chunk = key % 3, key // 3 % chunks
-        needs: tuple[int, ...] = (key - 1,)  # a backward pass its forward pass, W its backward pass
-        if code == 0:
-            needs = (key - 3,) if chunk else ()
-        elif code == 1 and chunk < chunks - 1:
-            needs = (key - 1, key + 3)
-        remote: tuple[int, ...] = ()
-        for need in needs:
-            other = nodes.get(need)
-            if other is None:
-                raise ScheduleError(f"{flat[node]} waits for {_named(need, chunks)}, which no device runs")
-            if device_of[other] != device_of[node]:
-                remote += (other,)
-                sends[other] = True
-            elif other > node:
-                raise ScheduleError(f"{flat[node]} comes before {flat[other]} on the same device")
-        waits.append(remote)
-    return waits, sends
-
-
-def _named(key: int, chunks: int) -> str:
-    return f"{'FBW'[key % 3]} of microbatch {key // 3 // chunks} in chunk {key // 3 % chunks}"
-
-
-def _topological(queues: Sequence[Sequence[Event]], flat: Sequence[Task]) -> tuple[Event, ...]:
-    """The events of all devices, each behind all it waits for."""
-    done = [False] * len(flat)
-    positions = [0] * len(queues)
-    waiting: dict[int, list[int]] = {}
-    ready = list(range(len(queues)))
-    found: list[Event] = []
-    while ready:
-        device = ready.pop()
-        queue = queues[device]
-        position = positions[device]
-        while position < len(queue):
-            event = queue[position]
-            missing = _missing(event.waits, done)
-            if missing is not None:
-                waiting.setdefault(missing, []).append(device)
-                break
-            found.append(event)
-            for node in (event.node, event.node + 1) if event.block else (event.node,):
-                done[node] = True
-                if node in waiting:
-                    ready += waiting.pop(node)
-            position += 1
-        positions[device] = position
-    for queue, position in zip(queues, positions, strict=True):
-        if position < len(queue):
-            raise ScheduleError(f"the devices wait for each other: {flat[queue[position].node]} never begins")
-    return tuple(found)
-
-
-def _missing(needs: tuple[int, ...], done: Sequence[bool]) -> int | None:
-    for need in needs:
-        if not done[need]:
-            return need
-    return None
-
-
 def evaluate(
     compiled: CompiledOrder,
     forward: float | Sequence[float],
@@ -271,93 +117,28 @@ def evaluate(
     blocking: bool = False,
     overlap: float = 0,
 ) -> Timeline:
-    """Price a compiled order; arguments and errors as of `simulate`."""
-    seconds = _durations(compiled, forward, backward, weight, overlap)
-    if not within(send, 0, sys.float_info.max):
-        raise ScheduleError(f"a hop cannot take {send} seconds")
-    total = sum(len(tasks) for tasks in compiled.order)
-    starts: list[float] = [0] * total
-    ends: list[float] = [0] * total
-    free: list[float] = [0] * len(compiled.order)
-    busy: list[float] = [0] * len(compiled.order)
-    held_up: float = send if blocking else 0
-    for event in compiled.events:
-        device, node = event.device, event.node
-        start = free[device]
-        for need in event.waits:
-            arrival = ends[need] + send
-            start = max(start, arrival)
-        duration = seconds[event.duration]
-        end = start + duration
-        starts[node], ends[node] = start, end
-        if event.block:
-            starts[node + 1], ends[node + 1] = start, end
-        busy[device] += duration
-        free[device] = end + held_up if held_up and event.sends else end
-    bounds = list(zip(compiled.first_nodes, (*compiled.first_nodes[1:], total), strict=True))
-    device_ends = tuple(tuple(ends[first:last]) for first, last in bounds)
-    device_starts = tuple(tuple(starts[first:last]) for first, last in bounds)
+    """Price a compiled order, its block played once; arguments and errors as of `simulate`."""
+    seconds = durations(compiled, Scalars(), forward, backward, weight, send=send, overlap=overlap)
+    events, begun = compiled.events, list[float]()
+    machine = Machine(compiled, Scalars(), seconds, send, blocking)
+    machine.play(events, begun.append)
+    starts: list[list[float]] = [[] for _ in compiled.order]
+    ends: list[list[float]] = [[] for _ in compiled.order]
+    for (device, duration, _, _), start in zip(events, begun, strict=True):
+        for _ in compiled.durations[duration][0]:  # a block is two tasks
+            starts[device].append(start)
+            ends[device].append(start + seconds[duration])
     return Timeline(
-        makespan=max((times[-1] for times in device_ends if times), default=0),
-        span=max((end[-1] - start[0] for start, end in zip(device_starts, device_ends, strict=True) if end), default=0),
-        busy=tuple(busy),
+        makespan=max((times[-1] for times in ends if times), default=0),
+        span=max((last[-1] - first[0] for first, last in zip(starts, ends, strict=True) if last), default=0),
+        busy=tuple(busy_seconds(compiled.runs(1), seconds)),
         in_flight=compiled.in_flight,
         send=send,
         blocking=blocking,
         order=compiled.order,
-        starts=device_starts,
-        ends=device_ends,
+        starts=tuple(map(tuple, starts)),
+        ends=tuple(map(tuple, ends)),
     )
-
-
-def _durations(
-    compiled: CompiledOrder,
-    forward: float | Sequence[float],
-    backward: float | Sequence[float],
-    weight: float | Sequence[float],
-    overlap: float,
-) -> list[float]:
-    """Seconds of every kind of task."""
-    chunks = 1 + max((max(key[1], key[2]) for key in compiled.durations), default=0)
-    forwards = per_chunk(forward, chunks, "forward")
-    backwards = per_chunk(backward, chunks, "backward")
-    weights = per_chunk(weight, chunks, "weight")
-    check_times(forwards, backwards, weights, overlap)
-    seconds: list[float] = []
-    for kind, chunk, other, whole in compiled.durations:
-        back = other if kind == "FB" else chunk
-        inputs = backwards[back] if whole else backwards[back] - weights[back]
-        if kind == "F":
-            seconds.append(forwards[chunk])
-        elif kind == "W":
-            seconds.append(weights[chunk])
-        elif kind == "B":
-            seconds.append(inputs)
-        else:
-            seconds.append(forwards[chunk] + inputs - overlap * min(forwards[chunk], inputs))
-    return seconds
-
-
-def check_times(
-    forwards: Sequence[float], backwards: Sequence[float], weights: Sequence[float], overlap: float = 0
-) -> None:
-    """Refuse times that cannot be.
-
-    Raises:
-        ScheduleError: negative, infinite or no number; more time for the gradients of weights than for all.
-    """
-    for values, what in ((forwards, "forward"), (backwards, "backward"), (weights, "weight")):
-        for chunk, value in enumerate(values):
-            if not within(value, 0, sys.float_info.max):
-                raise ScheduleError(f"`{what}` of chunk {chunk} cannot take {value} seconds")
-    for chunk, (backward, weight) in enumerate(zip(backwards, weights, strict=True)):
-        if weight > backward:
-            message = (
-                f"the gradients of weights take {weight} of {backward} seconds of the backward pass of chunk {chunk}"
-            )
-            raise ScheduleError(message, expected="`backward` to be the whole pass, `weight` a part of it")
-    if not within(overlap, 0, 1):
-        raise ScheduleError(f"`overlap` is a share of the shorter pass, from 0 to 1, not {overlap}")
 
 
 def critical_path(timeline: Timeline) -> tuple[CriticalTask, ...]:
@@ -373,25 +154,31 @@ def critical_path(timeline: Timeline) -> tuple[CriticalTask, ...]:
     """
     if not timeline.order:
         raise ScheduleError("this timeline was extended from fewer microbatches and does not know its tasks")
-    compiled = compile_order(timeline.order)
+    links = link(timeline.order)
     flat = [(device, position) for device, tasks in enumerate(timeline.order) for position in range(len(tasks))]
-    events = {event.node: event for event in compiled.events}
     starts = [time for times in timeline.starts for time in times]
     ends = [time for times in timeline.ends for time in times]
+    sends = {need for needs in links.waits for need in needs}
+
+    def together(node: int) -> tuple[int, ...]:
+        """The tasks of the block that a task is of, or only the task."""
+        if links.flat[node].overlapped:
+            return (node, node + 1)
+        return (node - 1, node) if flat[node][1] and links.flat[node - 1].overlapped else (node,)
+
     node = max(range(len(flat)), key=lambda index: ends[index])
     path = []
     while True:
-        event = events.get(node) or events[node - 1]  # the second task of a block begins with the first
-        device, position = flat[event.node]
-        remote = max(event.waits, key=lambda need: ends[need], default=None)
+        block = together(node)
+        remote = max((need for one in block for need in links.waits[one]), key=lambda need: ends[need], default=None)
         arrival = ends[remote] + timeline.send if remote is not None else 0
-        before = event.node - 1 if position else None
+        before = block[0] - 1 if flat[block[0]][1] else None
         free: float = 0
         if before is not None:
-            sender = events.get(before) or events[before - 1]
-            free = ends[before] + (timeline.send if timeline.blocking and sender.sends else 0)
+            held_up = timeline.blocking and any(one in sends for one in together(before))
+            free = ends[before] + (timeline.send if held_up else 0)
         hop = remote is not None and arrival >= free
-        path.append(CriticalTask(device, timeline.order[device][flat[node][1]], starts[node], ends[node], hop))
+        path.append(CriticalTask(flat[node][0], links.flat[node], starts[node], ends[node], hop))
         following = remote if hop else before
         if following is None:
             return tuple(reversed(path))

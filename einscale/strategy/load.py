@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,17 @@ def list_strategies() -> tuple[Strategy, ...]:
     >>> [strategy.name for strategy in list_strategies()][:5]
     ['dp', 'zero1', 'zero2', 'fsdp', 'hsdp']
     """
-    return tuple(parse_strategy((NAMED / f"{name}.toml").read_text("utf-8"), f"{name}.toml") for name in ORDER)
+    return tuple(_named(name) for name in ORDER)
+
+
+@cache
+def _named(name: str) -> Strategy:
+    return parse_strategy((NAMED / f"{name}.toml").read_text("utf-8"), name)
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(path.stem for path in sorted(NAMED.glob("*.toml")))
 
 
 def load_strategy(name: str | Path) -> Strategy:
@@ -82,10 +93,10 @@ def load_strategy(name: str | Path) -> Strategy:
     if not isinstance(name, str | Path):
         raise StrategyError(f"a strategy is named by text, not by {type(name).__name__}")
     name = str(name)
-    names = [path.stem for path in sorted(NAMED.glob("*.toml"))]
+    names = _names()
     folded = name.casefold().replace("_", "-")
     if folded in names:
-        return parse_strategy((NAMED / f"{folded}.toml").read_text("utf-8"), folded)
+        return _named(folded)
     if not name.endswith(".toml") and "/" not in name:
         hint = did_you_mean(name, names, "strategies")
         raise StrategyError(f"unknown strategy `{name}`", expected="a name, or the path of a .toml file", hint=hint)

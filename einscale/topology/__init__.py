@@ -3,7 +3,7 @@
 from einscale.topology.algorithms import Algorithm, algorithms
 from einscale.topology.alone import Alone, group_axes, move_name, price_alone
 from einscale.topology.formulas import ALGORITHMS, MOVES, Segment, collective_seconds
-from einscale.topology.network import Network, Place, bind, level_counts, segments, split_levels
+from einscale.topology.network import AnyNetwork, Network, Networks, Place, bind, level_counts, segments, split_levels
 from einscale.topology.price import (
     PROVENANCE,
     Formula,
@@ -21,8 +21,10 @@ __all__ = [
     "PROVENANCE",
     "Algorithm",
     "Alone",
+    "AnyNetwork",
     "Formula",
     "Network",
+    "Networks",
     "Place",
     "Segment",
     "Term",

@@ -11,7 +11,7 @@ switches); NCCL, src/graph/tuning.cc (rings over several nodes).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
@@ -20,11 +20,9 @@ from einscale.hardware import Level
 from einscale.numeric import log2_ceil
 from einscale.topology.formulas import Cost, Segment, ring, torus
 from einscale.topology.network import Network
-from einscale.topology.price import Formula, Group, coefficients, explain, groups
+from einscale.topology.patterns import FULL, PATTERNS, REDUCTIONS, SWITCH, TORUS, Group, Pattern
+from einscale.topology.price import Formula, coefficients, explain, groups
 from einscale.units import format_bytes, format_seconds
-
-REDUCTIONS = (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE)
-"""Collectives that move V(n-1)/n into every device, the last of them twice."""
 
 
 class Algorithm(Struct, frozen=True):
@@ -93,25 +91,9 @@ def algorithms(kind: str, axes: tuple[str, ...], held: int, network: Network) ->
         first = Algorithm(name, True, held, alpha, beta, str(formula))
         return first, *_across(kind, held, formula, parts, network)
     part, level = used[0]
-    beyond = level is not network.system.levels[0]
-    first = Algorithm(_priced_name(kind, part, level, beyond), True, held, alpha, beta, str(formula))
-    others = _on_torus if part.parts else _on_switch if level.kind == "switch" else _on_full
-    return first, *(other for other in others(kind, part, level, held) if other.name != first.name)
-
-
-def _priced_name(kind: str, part: Group, level: Level, beyond: bool) -> str:
-    """What the formula of `topology.price` is called on one level."""
-    if kind == PERMUTE:
-        return "farthest shift" if part.parts else "direct"
-    if part.parts:
-        return "torus" if len(part.parts) > 1 else "bidirectional ring" if part.parts[0].wraps else "line"
-    if level.kind == "full":
-        return "direct"
-    if kind == ALL_TO_ALL:
-        return "pairwise"
-    if kind == ALL_REDUCE and level.in_network_reduction:
-        return "reduced in the switch"
-    return "tree" if kind == ALL_REDUCE and beyond else "ring"
+    name = PATTERNS[level.kind].algorithm(kind, part, level, level is network.system.levels[0])
+    first = Algorithm(name, True, held, alpha, beta, str(formula))
+    return first, *(other for other in _on_level(kind, part, level, held) if other.name != name)
 
 
 def _make(name: str, cost: Cost, level: Level, held: int, words: str, operands: str = "") -> Algorithm:
@@ -135,7 +117,12 @@ def _sentence(sent: str, waits: list[str], alpha: float, seconds: float) -> str:
 
 def _share(kind: str, n: int) -> float:
     """Bytes into every device as a multiple of L, at the least, for a collective of `REDUCTIONS`."""
-    return n - 1 if kind == ALL_GATHER else (2 if kind == ALL_REDUCE else 1) * (n - 1) / n
+    return n - 1 if kind == ALL_GATHER else _twice(kind) * (n - 1) / n
+
+
+def _twice(kind: str) -> int:
+    """An all-reduce is a scatter and a gather."""
+    return 2 if kind == ALL_REDUCE else 1
 
 
 def _least(kind: str, n: int, held: int) -> tuple[str, str]:
@@ -145,51 +132,9 @@ def _least(kind: str, n: int, held: int) -> tuple[str, str]:
     return f"{two}V(n-1)/(n W)", f"{twice}{whole} × {n - 1}/{n}"
 
 
-def _on_switch(kind: str, part: Group, level: Level, held: int) -> Iterator[Algorithm]:
-    """Rings, trees and direct sends through a switch: whatever the pattern, every port sends at most W."""
-    n, depth = int(part.count), log2_ceil(part.count)
-    if kind in REDUCTIONS:
-        twice = 2 if kind == ALL_REDUCE else 1
-        share, words = _share(kind, n), _least(kind, n, held)
-        yield _make("ring", (twice * (n - 1), share), level, held, *words)
-        yield _make("bidirectional ring", (twice * (n // 2), share), level, held, *words)
-        yield _make("tree", (twice * depth, share), level, held, *words)
-        if kind == ALL_REDUCE:
-            yield _make("tree, whole array", (depth, depth), level, held, "V log₂(n)/W")
-        if level.domain is not None:
-            yield _make("switch two-shot" if twice == 2 else "switch one-shot", (twice, share), level, held, *words)
-            if kind == ALL_REDUCE:
-                yield _make("switch one-shot", (1, n - 1), level, held, "V(n-1)/W")
-    elif kind == ALL_TO_ALL:
-        yield _make("pairwise", (n - 1, (n - 1) / n), level, held, "L(n-1)/(n W)")
-        yield _make("tree", (depth, depth / 2), level, held, "L log₂(n)/(2 W)")
-        if level.domain is not None:
-            yield _make("switch one-shot", (1, (n - 1) / n), level, held, "L(n-1)/(n W)")
-
-
-def _on_full(kind: str, part: Group, level: Level, held: int) -> Iterator[Algorithm]:
-    """Patterns that use one link of a device at a time where there is one to every other."""
-    n, depth = int(part.count), log2_ceil(part.count)
-    if kind in REDUCTIONS:
-        twice = 2 if kind == ALL_REDUCE else 1
-        share, words = _share(kind, n), _least(kind, n, held)
-        yield _make("ring", (twice * (n - 1), share), level, held, *words)
-        yield _make("tree", (twice * depth, share), level, held, *words)
-    elif kind == ALL_TO_ALL:
-        yield _make("tree", (depth, depth / 2), level, held, "L log₂(n)/(2 W)")
-
-
-def _on_torus(kind: str, part: Group, level: Level, held: int) -> Iterator[Algorithm]:
-    """A ring used one way only, and a torus whose dims take turns."""
-    n = int(part.count)
-    if kind == PERMUTE:
-        return
-    if len(part.parts) > 1:
-        cost = _in_turn(kind, part.parts)
-        yield _make("torus, one dim after the other", cost, level, held, "L k/W, k summed over dims")
-    elif part.parts[0].wraps and part.parts[0].stride == 1:
-        words = _least(kind, n, held) if kind in REDUCTIONS else ("L(n-1)/(2 W)", "")
-        yield _make("one-way ring", ring(kind, n), level, held, *words)
+def _closes_a_ring(part: Group) -> bool:
+    """Whether neighbours of a group are neighbours on the wire, the last one of the first."""
+    return len(part.parts) == 1 and bool(part.parts[0].wraps) and part.parts[0].stride == 1
 
 
 def _in_turn(kind: str, parts: tuple[Segment, ...]) -> Cost:
@@ -206,6 +151,120 @@ def _in_turn(kind: str, parts: tuple[Segment, ...]) -> Cost:
         steps, factor = steps + some, factor + share * scale
         scale *= {ALL_GATHER: part.size, ALL_TO_ALL: 1}.get(kind, 1 / part.size)
     return steps, factor
+
+
+class Way(Struct, frozen=True):
+    """One row: a way to run some collectives on the links of one level, its cost and its text together.
+
+    Args:
+        name: what the field calls it.
+        links: kinds of links it runs on.
+        kinds: the collectives it runs.
+        cost: (kind, group) -> (steps, factor): what it waits for, and what it sends as a multiple of L.
+        text: the bytes it sends as a formula; "" for the least there is.
+        inside: only inside a node, where one device reads the memory of the others.
+        where: groups it runs on.
+    """
+
+    name: str
+    links: tuple[Pattern, ...]
+    kinds: tuple[str, ...]
+    cost: Callable[[str, Group], Cost]
+    text: str = ""
+    inside: bool = False
+    where: Callable[[Group], bool] = lambda part: True
+
+    def algorithm(self, kind: str, part: Group, level: Level, held: int) -> Algorithm:
+        """The way with its operands filled in."""
+        words = (self.text, "") if self.text else _least(kind, int(part.count), held)
+        return _make(self.name, self.cost(kind, part), level, held, *words)
+
+
+def _per_group(cost: Callable[[str, int, int], Cost]) -> Callable[[str, Group], Cost]:
+    """A cost of a group by its number of devices and the rounds of a tree over them."""
+    return lambda kind, part: cost(kind, int(part.count), log2_ceil(part.count))
+
+
+WAYS = (
+    Way(
+        "ring", (SWITCH, FULL), REDUCTIONS, _per_group(lambda kind, n, depth: (_twice(kind) * (n - 1), _share(kind, n)))
+    ),
+    Way(
+        "bidirectional ring",
+        (SWITCH,),
+        REDUCTIONS,
+        _per_group(lambda kind, n, depth: (_twice(kind) * (n // 2), _share(kind, n))),
+    ),
+    Way("pairwise", (SWITCH,), (ALL_TO_ALL,), _per_group(lambda kind, n, depth: (n - 1, (n - 1) / n)), "L(n-1)/(n W)"),
+    Way("tree", (SWITCH, FULL), REDUCTIONS, _per_group(lambda kind, n, depth: (_twice(kind) * depth, _share(kind, n)))),
+    Way(
+        "tree",
+        (SWITCH, FULL),
+        (ALL_TO_ALL,),
+        _per_group(lambda kind, n, depth: (depth, depth / 2)),
+        "L log₂(n)/(2 W)",
+    ),
+    Way(
+        "tree, whole array", (SWITCH,), (ALL_REDUCE,), _per_group(lambda kind, n, depth: (depth, depth)), "V log₂(n)/W"
+    ),
+    Way(
+        "switch two-shot",
+        (SWITCH,),
+        (ALL_REDUCE,),
+        _per_group(lambda kind, n, depth: (2, _share(kind, n))),
+        inside=True,
+    ),
+    Way(
+        "switch one-shot",
+        (SWITCH,),
+        (ALL_GATHER, REDUCE_SCATTER),
+        _per_group(lambda kind, n, depth: (1, _share(kind, n))),
+        inside=True,
+    ),
+    Way(
+        "switch one-shot",
+        (SWITCH,),
+        (ALL_REDUCE,),
+        _per_group(lambda kind, n, depth: (1, n - 1)),
+        "V(n-1)/W",
+        inside=True,
+    ),
+    Way(
+        "switch one-shot",
+        (SWITCH,),
+        (ALL_TO_ALL,),
+        _per_group(lambda kind, n, depth: (1, (n - 1) / n)),
+        "L(n-1)/(n W)",
+        inside=True,
+    ),
+    Way(
+        "torus, one dim after the other",
+        (TORUS,),
+        (*REDUCTIONS, ALL_TO_ALL),
+        lambda kind, part: _in_turn(kind, part.parts),
+        "L k/W, k summed over dims",
+        where=lambda part: len(part.parts) > 1,
+    ),
+    Way("one-way ring", (TORUS,), REDUCTIONS, lambda kind, part: ring(kind, part.count), where=_closes_a_ring),
+    Way(
+        "one-way ring",
+        (TORUS,),
+        (ALL_TO_ALL,),
+        lambda kind, part: ring(kind, part.count),
+        "L(n-1)/(2 W)",
+        where=_closes_a_ring,
+    ),
+)
+"""Ways to run a collective on one level, beside what plans are priced with there. One more is one more row."""
+
+
+def _on_level(kind: str, part: Group, level: Level, held: int) -> Iterator[Algorithm]:
+    """Every way of `WAYS` that runs a collective on a level."""
+    pattern = PATTERNS[level.kind]
+    for way in WAYS:
+        fits = pattern in way.links and kind in way.kinds and way.where(part)
+        if fits and (level.domain is not None or not way.inside):
+            yield way.algorithm(kind, part, level, held)
 
 
 def _across(kind: str, held: int, formula: Formula, parts: tuple[Group, ...], network: Network) -> Iterator[Algorithm]:

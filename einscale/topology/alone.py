@@ -131,9 +131,29 @@ class Alone(Struct, frozen=True):
         """Time that plans are priced with."""
         return self.priced.seconds if self.priced else 0.0
 
+    @property
+    def groups(self) -> int:
+        """Groups of the mesh that run it at the same time."""
+        return self.network.mesh.devices // self.devices
+
+    @property
+    def whole_bytes_per_second(self) -> float:
+        """Bytes of the whole array in a second; 0 where nothing moves."""
+        return self.whole / self.seconds if self.seconds else 0.0
+
+    @property
+    def received_bytes_per_second(self) -> float:
+        """Bytes a device receives in a second, which nccl-tests call bus bandwidth; 0 where nothing moves."""
+        return self.received / self.seconds if self.seconds else 0.0
+
     def even_bytes(self, algorithm: Algorithm) -> float:
         """V at which latency is half of an algorithm's time: larger arrays are bandwidth-bound."""
         return algorithm.even_held * (self.devices if self.kind in SHARDED else 1)
+
+
+def over_sizes(alone: Alone) -> tuple[Alone, ...]:
+    """The same collective on arrays of `SIZES`."""
+    return tuple(price_alone(alone.kind, whole, alone.axes, alone.network) for whole in SIZES)
 
 
 def price_alone(kind: str, whole: int, axes: tuple[str, ...], network: Network) -> Alone:

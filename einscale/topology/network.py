@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -55,6 +56,48 @@ class Network(Struct, frozen=True, cache_hash=True):
     domains: tuple[int, ...]
     unnamed: int
     shapes: tuple[tuple[int, ...], ...]
+
+
+class Networks(Struct, frozen=True, dict=True, eq=False):
+    """Meshes of the same axes bound to one system, and which of them each of many points is on.
+
+    Args:
+        members: the networks that differ.
+        which: per point the number of its network: an array of ints.
+    """
+
+    members: tuple[Network, ...]
+    which: Number
+
+    @property
+    def system(self) -> System:
+        """The system they are all bound to."""
+        return self.members[0].system
+
+    @property
+    def mesh(self) -> Mesh:
+        """A mesh that stands for the names of the axes."""
+        return self.members[0].mesh
+
+    @cached_property
+    def degrees(self) -> dict[str, Number]:
+        """Mesh axis -> devices along it, per point."""
+        return {name: self.gather(tuple(one.mesh.size(name) for one in self.members)) for name in self.mesh.names}
+
+    def gather(self, values: Sequence[float]) -> Number:
+        """Per point the value of its network, as a float."""
+        import numpy as np
+
+        return np.asarray(values, dtype=np.float64)[self.which]
+
+    @cached_property
+    def kept(self) -> dict[object, tuple[Number, Number]]:
+        """Coefficients that have been gathered, by what was asked."""
+        return {}
+
+
+AnyNetwork: TypeAlias = Network | Networks
+"""One mesh on its links, or the meshes of many points."""
 
 
 @lru_cache(maxsize=1024)

@@ -7,34 +7,18 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from einscale.collectives import (
-    ALL_GATHER,
-    ALL_REDUCE,
-    ALL_TO_ALL,
-    FREE,
-    PERMUTE,
-    REDUCE_SCATTER,
-    Collective,
-    divided_most,
-)
+from einscale.collectives import FREE, Collective, divided_most
 from einscale.distinct import distinct_share
-from einscale.errors import UsageError
 from einscale.hardware import Level, System
 from einscale.layout import local_bytes, shards
-from einscale.numeric import Number, maximum, product
-from einscale.topology.formulas import Cost, Segment, check_kind, entering, full, switch, torus
-from einscale.topology.network import Network, level_counts, segments, wraps
-from einscale.units import format_bytes, format_seconds
+from einscale.numeric import Number, maximum, product, tabulated
+from einscale.topology.formulas import Segment, check_kind, entering
+from einscale.topology.network import AnyNetwork, Network, level_counts, segments, wraps
+from einscale.topology.patterns import PATTERNS, TORUS, Group, Operands, level_cost, level_text
+from einscale.units import format_seconds
 
 PROVENANCE = "modelled"
 """What a collective's time is: a formula on the link figures of the system, not a measurement of the collective."""
-
-
-class Group(Struct, frozen=True):
-    """A group on one level: its size there and, on a torus, the segments of dims it runs over."""
-
-    count: Number
-    parts: tuple[Segment, ...] = ()
 
 
 def groups(axes: tuple[str, ...], network: Network) -> tuple[Group, ...]:
@@ -48,16 +32,7 @@ def groups(axes: tuple[str, ...], network: Network) -> tuple[Group, ...]:
 
 def _alone(count: int, network: Network, level: int) -> tuple[Segment, ...]:
     """Segments where no torus shape could be made out: a line."""
-    return () if network.system.levels[level].kind in ("switch", "full") else (Segment(count, 1, 0),)
-
-
-def level_cost(kind: str, group: Group, level: Level, *, first: bool) -> Cost:
-    """(steps, factor) of a collective on one level; see `einscale.topology.formulas`."""
-    if level.kind == "switch":
-        return switch(kind, group.count, tree=not first, in_network_reduction=level.in_network_reduction)
-    if level.kind == "full":
-        return full(kind, group.count)
-    return torus(kind, group.parts)
+    return (Segment(count, 1, 0),) if PATTERNS[network.system.levels[level].kind] is TORUS else ()
 
 
 def alpha_beta(
@@ -87,8 +62,7 @@ def alpha_beta(
     return alpha + launch, beta
 
 
-@lru_cache(maxsize=65536)
-def coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[float, float]:
+def coefficients(kind: str, axes: tuple[str, ...], network: AnyNetwork) -> tuple[Number, Number]:
     """(alpha seconds, seconds per byte): a collective over mesh axes takes alpha + beta * L.
 
     L is the bytes one device holds before the move. Both are 0 for a group of one device and for the free moves `slice`
@@ -106,6 +80,19 @@ def coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[fl
         MeshError: the mesh has no such axis.
         UsageError: no such collective.
     """
+    if isinstance(network, Network):
+        return _coefficients(kind, axes, network)
+    key = kind, axes
+    if key not in network.kept:
+        pairs = [_coefficients(kind, axes, one) for one in network.members]
+        alpha, beta = (network.gather(column) for column in zip(*pairs, strict=True))
+        network.kept[key] = alpha, beta
+    return network.kept[key]
+
+
+@lru_cache(maxsize=65536)
+def _coefficients(kind: str, axes: tuple[str, ...], network: Network) -> tuple[float, float]:
+    """The same on one network."""
     if kind in FREE:
         return 0.0, 0.0
     parts = groups(axes, network)
@@ -140,28 +127,52 @@ def seconds_on(kind: str, local_bytes: Number, counts_per_level: Sequence[Number
 
 def _group(count: Number, level: Level) -> Group:
     """A group on a level, each torus extent a dim of its own."""
-    if level.kind in ("switch", "full"):
+    if PATTERNS[level.kind] is not TORUS:
         return Group(count)
     sizes = count if isinstance(count, tuple) else (count,)
     parts = tuple(Segment(size, 1, wraps(size, level) * 1, dim) for dim, size in enumerate(sizes))
     return Group(product(sizes), parts)
 
 
-def step_seconds(step: Collective, sizes: Mapping[str, Number], network: Network) -> float:
+def step_seconds(
+    step: Collective, sizes: Mapping[str, Number], network: AnyNetwork, held: Number | None = None
+) -> Number:
     """Seconds of one planned move on the busiest device, by the local bytes (padding included) before it.
+
+    Args:
+        step: the move.
+        sizes: index -> size.
+        network: the mesh on its links, or the meshes of many points.
+        held: the local bytes, where they are known already.
 
     Raises:
         MeshError: the step's axes are not of this mesh.
     """
     if step.kind in FREE:
         return 0.0
-    held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
+    if held is None:
+        degrees = network.mesh.degrees if isinstance(network, Network) else network.degrees
+        held = local_bytes(step.tensor, step.before, sizes, degrees)
     if step.distinct:
-        shares = level_shares(step, sizes, network)
-        alpha, beta = alpha_beta(step.kind, groups(step.axes, network), network.system, shares)
+        alpha, beta = _distinct_coefficients(step, sizes, network)
     else:
         alpha, beta = coefficients(step.kind, step.axes, network)
-    return float(alpha + beta * held)
+    return alpha + beta * held
+
+
+def _distinct_coefficients(step: Collective, sizes: Mapping[str, Number], network: AnyNetwork) -> tuple[Number, Number]:
+    """(alpha, beta) of an all-to-all of tokens that sends no copy twice, by how experts lie on each level."""
+    members = (network,) if isinstance(network, Network) else network.members
+
+    def one(member: int, elements: int, which: int) -> float:
+        there = members[member]
+        shares = level_shares(step, {divided_most(step)[0]: elements}, there)
+        return float(alpha_beta(step.kind, groups(step.axes, there), there.system, shares)[which])
+
+    elements = sizes[divided_most(step)[0]]
+    member: Number = 0 if isinstance(network, Network) else network.which
+    found = tabulated(one)
+    return found(member, elements, 0), found(member, elements, 1)
 
 
 def level_shares(step: Collective, sizes: Mapping[str, Number], network: Network) -> tuple[float, ...]:
@@ -265,12 +276,11 @@ def explain(kind: str, axes: tuple[str, ...], held: float, network: Network, sha
         inside, outside = int(product(counts[:position])), int(product(counts[position + 1 :]))
         share = shares[position] if shares else entering(kind, part.count, inside, outside)
         seconds = factor * share * held / level.bandwidth.used
+        operands = Operands(kind, part, level, held, devices, inside, 1 if shares else outside)
+        expression, filled = level_text(operands)
         if shares:
-            expression, filled = _fill(kind, part, level, held, devices, inside, 1)
             expression, filled = f"D {expression}", f"{share:.3g} sent once × {filled}"
-        else:
-            expression, filled = _fill(kind, part, level, held, devices, inside, outside)
-        terms.append(Term(level.name, _pattern(part, level), expression, filled, float(seconds)))
+        terms.append(Term(level.name, PATTERNS[level.kind].named(part), expression, filled, float(seconds)))
         if steps * level.hop.used:
             waits.append(f"{steps:g} × {format_seconds(level.hop.used)}")
         launch = max(launch, level.launch.used)
@@ -279,59 +289,3 @@ def explain(kind: str, axes: tuple[str, ...], held: float, network: Network, sha
     alpha, beta = alpha_beta(kind, parts, system, shares)
     seconds = float(alpha + beta * held)
     return Formula(kind, devices, tuple(terms), " + ".join(waits), float(alpha), seconds)
-
-
-def _pattern(part: Group, level: Level) -> str:
-    """What the links of a group look like."""
-    if level.kind in ("switch", "full"):
-        return level.kind
-    if len(part.parts) > 1:
-        return "torus " + "x".join(str(segment.size) for segment in part.parts)
-    return "bidirectional ring" if part.parts[0].wraps else "line"
-
-
-TWICE = {ALL_REDUCE: "2"}
-
-
-def _fill(
-    kind: str, part: Group, level: Level, held: float, devices: int, inside: int, outside: int
-) -> tuple[str, str]:
-    """(expression, the same with operands) of one level's term: V is the whole array of the group, L one device's."""
-    rate = f"{level.bandwidth.used / 1e9:g} GB/s"
-    whole = format_bytes(held * devices if kind == ALL_GATHER else held)
-    n = int(part.count)
-    if kind in (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE):
-        two = TWICE.get(kind, "")
-        twice = "2 × " if two else ""
-        over, below = (" m", f"({n} × {inside})") if inside > 1 else ("", f"{n}")
-        if level.in_network_reduction and kind == ALL_REDUCE and level.kind == "switch":
-            return f"V/({over.strip() or '1'} W)", f"{whole} / {inside} / {rate}"
-        if level.kind == "full":
-            return f"{two}V/(n{over} W)", f"{twice}{whole} / {below} / {rate}"
-        if level.kind == "switch":
-            return f"{two}V(n-1)/(n{over} W)", f"{twice}{whole} × {n - 1}/{below} / {rate}"
-        links = _links(part)
-        return f"{two}V(n-1)/(n{over} k W)", f"{twice}{whole} × {n - 1}/{below} / ({links:g} × {rate})"
-    _, factor = level_cost(kind, part, level, first=True)
-    held_text = format_bytes(held)
-    if kind == PERMUTE:
-        hops = f" × {factor:g}" if factor != 1 else ""
-        return ("L k/W" if hops else "L/W"), f"{held_text}{hops} / {rate}"
-    if kind != ALL_TO_ALL:
-        raise UsageError(f"no time formula for the move `{kind}`")
-    beyond = f" / {outside}" if outside > 1 else ""
-    split = "/m" if beyond else ""
-    if level.kind == "switch":
-        return f"L(n-1)/(n W){split}", f"{held_text} × {n - 1}/{n}{beyond} / {rate}"
-    if level.kind == "full":
-        return f"L/(n W){split}", f"{held_text} / {n}{beyond} / {rate}"
-    longest = max(part.parts, key=lambda segment: segment.size)
-    two = "2 " if longest.wraps else ""
-    expression = f"L floor(n²/4)/({two}n W){split}"
-    return expression, f"{held_text} × {factor:g}{beyond} / {rate}"
-
-
-def _links(part: Group) -> float:
-    """Links into a device that a gather over these torus segments keeps busy, shared ones counted by their share."""
-    _, gathered = torus(ALL_GATHER, part.parts)
-    return float((part.count - 1) / gathered)

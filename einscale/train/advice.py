@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.changes import Change, Option, arguments_of, options_of
 from einscale.errors import EinscaleError
 from einscale.layer import batch_ways
 from einscale.mesh import Mesh
@@ -34,12 +35,17 @@ class Advice(Struct, frozen=True):
     """One change, or two together, and what the step costs with it.
 
     Args:
-        words: the change, as one would ask for it.
+        changes: what is set to another value.
         report: the step with it.
     """
 
-    words: str
+    changes: tuple[Change, ...]
     report: TrainReport
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """The changes as arguments of `train_step`."""
+        return arguments_of(self.changes)
 
 
 def advise(report: TrainReport) -> tuple[Advice, ...]:
@@ -70,16 +76,12 @@ def _needed(advice: Advice) -> int:
     return advice.report.fullest.memory.needed
 
 
-def _option(words: str) -> str:
-    return words.split(maxsplit=1)[0]
-
-
 def _further(advice: Advice) -> Iterator[Advice]:
     """A change with every single one added that is not of the same option."""
-    given = {word for word in advice.words.split() if word.startswith("--")}
+    given = options_of(advice.changes)
     for more in _tried(advice.report.setup):
-        if _option(more.words) not in given:
-            yield Advice(f"{advice.words} {more.words}", more.report)
+        if not given & options_of(more.changes):
+            yield Advice((*advice.changes, *more.changes), more.report)
 
 
 def _piled_up(helpful: list[Advice], devices: int) -> list[Advice]:
@@ -95,37 +97,37 @@ def _piled_up(helpful: list[Advice], devices: int) -> list[Advice]:
 
 
 def _rank(advice: Advice) -> tuple[int, float, int]:
-    """Devices, then time of the step, then words: of two ways to the same end the shorter."""
-    return advice.report.setup.mesh.devices, advice.report.step_seconds, len(advice.words)
+    """Devices, then time of the step, then changes: of two ways to the same end that which changes less."""
+    return advice.report.setup.mesh.devices, advice.report.step_seconds, len(advice.changes)
 
 
 def _tried(setup: TrainSetup) -> Iterator[Advice]:
     """Every single change that is possible, priced."""
-    for words, changed in _changes(setup):
+    for change, changed in _changes(setup):
         try:
             if changed.stages > 1:
                 check_schedule(changed.schedule, changed.stages, changed.microbatches, changed.chunks)
             check_experts(bind_strategy(changed.strategy, changed.mesh), changed.mesh, changed.model)
-            yield Advice(words, train_report(changed))
+            yield Advice((change,), train_report(changed))
         except EinscaleError:
             continue
 
 
-def _changes(setup: TrainSetup) -> Iterator[tuple[str, TrainSetup]]:
-    """Single changes of a setup, in the words one would ask for them with; not all of them are possible."""
+def _changes(setup: TrainSetup) -> Iterator[tuple[Change, TrainSetup]]:
+    """Single changes of a setup; not all of them are possible."""
     strategy, policy = setup.strategy, setup.strategy.policy
     if WHOLE not in policy.recompute:
-        yield "--recompute full", _with_policy(setup, recompute=(WHOLE,))
+        yield Change(Option.RECOMPUTE, "full"), _with_policy(setup, recompute=(WHOLE,))
         if "attention" not in {*policy.recompute, *policy.fuse}:
-            yield "--recompute selective", _with_policy(setup, recompute=("attention",))
+            yield Change(Option.RECOMPUTE, "selective"), _with_policy(setup, recompute=("attention",))
     halved = max((n for n in range(1, setup.microbatch) if setup.microbatch % n == 0), default=1)
     for size in dict.fromkeys((halved, 1)):
         if size < setup.microbatch:
             times = setup.microbatch // size
             changed = replace(setup, microbatch=size, microbatches=setup.microbatches * times)
-            yield f"--microbatch {size}", changed
+            yield Change(Option.MICROBATCH, size), changed
     if setup.stages > 1 and setup.chunks == 1 and setup.schedule != PLAIN:
-        yield f"--schedule {PLAIN}", replace(setup, schedule=PLAIN)
+        yield Change(Option.SCHEDULE, PLAIN), replace(setup, schedule=PLAIN)
     if setup.replicas > 1:
         for stage in (1, 2, 3):
             try:
@@ -133,15 +135,15 @@ def _changes(setup: TrainSetup) -> Iterator[tuple[str, TrainSetup]]:
             except EinscaleError:
                 continue
             if dict(divided.store) != dict(strategy.store):
-                yield f"--zero {stage}", replace(setup, strategy=divided)
+                yield Change(Option.ZERO, stage), replace(setup, strategy=divided)
     if not setup.offload.optimizer and setup.network.system.chip.host_bandwidth is not None:
-        yield "--offload-optimizer", replace(setup, offload=replace(setup.offload, optimizer=True))
-    for words, mesh in _meshes(setup.mesh):
+        yield Change(Option.OFFLOAD_OPTIMIZER, True), replace(setup, offload=replace(setup.offload, optimizer=True))
+    for mesh in _meshes(setup.mesh):
         ways = batch_ways(strategy, mesh)
         if setup.batch % (ways * setup.microbatch) == 0:
             count = setup.batch // (ways * setup.microbatch)
             network = bind(mesh, setup.network.system)
-            yield words, replace(setup, mesh=mesh, network=network, microbatches=count)
+            yield Change(Option.MESH, mesh), replace(setup, mesh=mesh, network=network, microbatches=count)
 
 
 def _with_policy(setup: TrainSetup, **changes: tuple[str, ...]) -> TrainSetup:
@@ -149,16 +151,14 @@ def _with_policy(setup: TrainSetup, **changes: tuple[str, ...]) -> TrainSetup:
     return replace(setup, strategy=replace(setup.strategy, policy=policy))
 
 
-def _meshes(mesh: Mesh) -> Iterator[tuple[str, Mesh]]:
+def _meshes(mesh: Mesh) -> Iterator[Mesh]:
     """Meshes with twice the ways along one axis: on as many devices, taken from another axis, or on twice as many."""
     live = [axis.name for axis in mesh.axes if axis.size > 1]
     for name in live:
         for other in live:
             if other != name and mesh.size(other) % 2 == 0 and not (other in PIPE and mesh.size(other) == 2):
-                changed = _scaled(_scaled(mesh, name, 2, 1), other, 1, 2)
-                yield f"--mesh {changed}", changed
-        changed = _scaled(mesh, name, 2, 1)
-        yield f"--mesh {changed}", changed
+                yield _scaled(_scaled(mesh, name, 2, 1), other, 1, 2)
+        yield _scaled(mesh, name, 2, 1)
 
 
 def _scaled(mesh: Mesh, name: str, times: int, over: int) -> Mesh:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, price_program
-from einscale.layer import is_end, recomputed_here
-from einscale.layout import Layout
 from einscale.memory import (
     gathered_copies,
     gradients_held,
@@ -18,22 +17,15 @@ from einscale.memory import (
     peak,
     saved_activations,
 )
-from einscale.mesh import Mesh
 from einscale.models import LayerKind
-from einscale.overlap import GRADIENTS, PARAMETERS, hide, overlap_kind
-from einscale.planner.planned import PlannedProgram, accumulator_layouts
-from einscale.planner.program import plan_program
-from einscale.planner.sending import sent_as
-from einscale.program.backward import backward
-from einscale.program.capacity import with_capacity
-from einscale.program.loss import with_loss
-from einscale.program.shapes import program_sizes
-from einscale.program.typed import typed
-from einscale.program.update import update_program
+from einscale.numeric import Number, maximum
+from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, hide, overlap_kind
+from einscale.planner.planned import PlannedProgram
 from einscale.program.values import Program
 from einscale.strategy import Strategy
-from einscale.topology import Network, coefficients
-from einscale.train.values import LayerCost, TrainSetup
+from einscale.topology import AnyNetwork, Network, coefficients
+from einscale.train.structure import LayerStructure, Trained, layer_structure, on_one_stage, training_sizes
+from einscale.train.values import LayerCost, TrainSetup, accumulating
 
 
 def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
@@ -43,36 +35,47 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
         StrategyError: the strategy does not fit the mesh or the layer.
         HardwareError: the chip has no rate for the compute type.
     """
-    program = with_capacity(with_loss(layer.program, setup.loss), setup.capacity)
-    network = setup.timed_by
-    strategy = root_unit(recomputed_here(setup.strategy, program), program)
-    policy = strategy.policy
-    sizes = program_sizes(
-        program,
-        defaults={"b": setup.microbatch * setup.replicas, "s": setup.sequence, "t": setup.sequence},
-    )
-    whole = backward(typed(program, setup.precision), frozenset(policy.recompute), frozenset(policy.fuse))
-    typed_whole = typed(whole, setup.precision)
-    planned = plan_program(typed_whole, strategy, setup.mesh, sizes, network=network, deferred=True)
-    planned = on_one_stage(sent_as(planned, setup.precision), setup)
-    priced = price_program(planned, network, setup.precision, causal=True, execution=setup.execution)
-    hidden = hide(coalesced(priced, planned, network), planned, policy.overlap)
-    updated = plan_program(
-        update_program(typed_whole, setup.optimizer, setup.precision),
-        setup.strategy,
-        setup.mesh,
-        sizes,
-        pinned=accumulated(planned),
-        network=network,
-    )
-    updated = on_one_stage(updated, setup)
-    repriced = price_program(updated, network, setup.precision, execution=setup.execution)
+    asked = trained(layer.program, setup)
+    network = on_one_stage(setup.timed_by, setup.pipe)
+    batch = setup.microbatch * setup.replicas
+    structure = layer_structure(asked, network, batch, setup.sequence)
+    cost = price_layer(layer.kind, structure, training_sizes(asked, batch, setup.sequence), network, setup)
+    return overlapped(cost, setup.strategy.policy.overlap)
+
+
+def trained(program: Program, setup: TrainSetup) -> Trained:
+    """What the structure of a layer follows from in a request."""
+    return Trained(program, trained_under(setup), setup.precision, setup.optimizer, setup.loss, setup.capacity)
+
+
+def trained_under(setup: TrainSetup) -> Strategy:
+    """The strategy that structures follow from: what is hidden makes no difference to a plan."""
+    return replace(setup.strategy, policy=replace(setup.strategy.policy, overlap=()))
+
+
+def price_layer(
+    kind: str, structure: LayerStructure, sizes: Mapping[str, Number], network: AnyNetwork, setup: TrainSetup
+) -> LayerCost:
+    """Price a planned layer at a point, or at many points at once, nothing hidden yet.
+
+    Args:
+        kind: as the model calls it.
+        structure: its passes and its update.
+        sizes: of every axis.
+        network: devices of one pipeline stage, at the bandwidth that collectives reach.
+        setup: precision, optimizer and execution.
+    """
+    many = None if isinstance(network, Network) else network.degrees
+    planned = PlannedProgram(structure.passes, network.mesh, sizes, many)
+    updated = PlannedProgram(structure.update, network.mesh, sizes, many)
+    priced = price_program(planned, network, setup.precision, setup.execution, causal=True)
+    repriced = price_program(updated, network, setup.precision, setup.execution)
     gradients = gradients_held(planned)
     return LayerCost(
-        kind=layer.kind,
+        kind=kind,
         planned=planned,
-        rows=hidden.rows,
-        windows=hidden.windows,
+        rows=coalesced(priced, planned, network),
+        windows=(),
         update=coalesced(repriced, updated, network),
         updated=updated,
         parameters=parameters_held(planned, setup.precision),
@@ -80,47 +83,34 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
         optimizer=optimizer_held(planned, setup.optimizer, setup.precision),
         saved=saved_activations(planned),
         gathered=kept_gathered(planned),
-        fetched=gathered_copies(planned) if PARAMETERS in policy.overlap and policy.reshard_after_forward else (),
+        fetched=(),
         peak=peak(planned, accumulates=True),
-        accumulate_seconds=_accumulating(sum(one.bytes for one in gradients), setup),
+        accumulate_seconds=accumulating(sum(one.bytes for one in gradients), setup.microbatches, setup.network.system.chip),
     )
 
 
-def _accumulating(gradients: int, setup: TrainSetup) -> float:
-    """Seconds a microbatch, on average, to read back the gradients its own are added to; the first finds none."""
-    share = (setup.microbatches - 1) / setup.microbatches
-    return share * gradients / setup.network.system.chip.memory_bandwidth.used
+def overlapped(cost: LayerCost, overlap: tuple[str, ...]) -> LayerCost:
+    """A priced layer with what a strategy hides of its collectives hidden, and what that needs held.
 
-
-def root_unit(strategy: Strategy, program: Program) -> Strategy:
-    """The strategy for one layer: an embedding's and a head's gathered parameters stay from forward to backward.
-
-    FSDP's unit is the block; what belongs to none is the root's, which is gathered when a step begins and not dropped
-    between the passes, for the head is the last layer of one and the first of the other (PyTorch, `fully_shard`).
+    Args:
+        cost: the layer, nothing hidden.
+        overlap: kinds of collectives that are hidden, of `overlap.OVERLAPS`.
     """
-    return (
-        replace(strategy, policy=replace(strategy.policy, reshard_after_forward=False)) if is_end(program) else strategy
+    planned = cost.planned
+    hidden = hide(cost.rows, planned, overlap)
+    ahead = PARAMETERS in overlap and planned.strategy.policy.reshard_after_forward
+    block_by_block = ACTIVATIONS in overlap and planned.strategy.policy.ordered
+    return replace(
+        cost,
+        rows=hidden.rows,
+        windows=hidden.windows,
+        fetched=gathered_copies(planned) if ahead else (),
+        peak=peak(planned, accumulates=True, overlap=overlap) if block_by_block else cost.peak,
     )
-
-
-def on_one_stage(planned: PlannedProgram, setup: TrainSetup) -> PlannedProgram:
-    """The same plan on the devices of one pipeline stage: the others hold other layers, not copies of its tensors.
-
-    Bounds look for copies: on the whole mesh they would find bytes that need not be sent.
-    """
-    if not setup.pipe:
-        return planned
-    axes = (replace(axis, size=1) if axis.name == setup.pipe else axis for axis in planned.mesh.axes)
-    return replace(planned, mesh=Mesh(tuple(axes)))
-
-
-def accumulated(planned: PlannedProgram) -> dict[str, Layout]:
-    """Gradient of each parameter -> the layout it is accumulated in."""
-    return {f"d_{name}": layout for name, layout in accumulator_layouts(planned).items()}
 
 
 def coalesced(
-    rows: Sequence[PricedStatement], planned: PlannedProgram, network: Network
+    rows: Sequence[PricedStatement], planned: PlannedProgram, network: AnyNetwork
 ) -> tuple[PricedStatement, ...]:
     """Rows whose moves of parameters and of gradients share one launch for each kind, group and pass.
 
@@ -134,12 +124,11 @@ def coalesced(
         for priced in row.collectives:
             what = overlap_kind(planned, priced)
             key = (row.planned.phase, priced.step.kind, priced.step.axes, what)
-            seconds = priced.seconds
-            if what in (PARAMETERS, GRADIENTS) and seconds and key in seen:
+            if what in (PARAMETERS, GRADIENTS) and priced.step.kind not in FREE and key in seen:
                 alpha, _ = coefficients(priced.step.kind, priced.step.axes, network)
-                seconds = max(0.0, seconds - alpha)
+                seconds = maximum(0.0, priced.seconds - alpha)
+                priced = replace(priced, seconds=seconds, exposed_seconds=seconds)
             seen.add(key)
-            changed = seconds != priced.seconds
-            collectives.append(replace(priced, seconds=seconds, exposed_seconds=seconds) if changed else priced)
+            collectives.append(priced)
         done.append(replace(row, collectives=tuple(collectives)))
     return tuple(done)

@@ -2,123 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
 from einscale.layout import local_shape
 from einscale.memory import Held
-from einscale.schedule import Task
+from einscale.numeric import Number, largest, truncate, where
+from einscale.schedule import AliveForm, Task, alive_forms, order
+from einscale.schedule.orders import enough_microbatches
+from einscale.train.cells import LayerCell
+from einscale.train.parts import MemoryPart
+from einscale.train.stages import Content
 from einscale.train.values import Alive, LayerCost, StageMemory, TrainSetup
 
-Content = tuple[tuple[str, int], ...]
-"""Kinds of layers of a model chunk, and how many of each."""
+WARM_UP = 6
+"""Microbatches a stage after which no device holds more than it did before."""
+
+
+def stage_tasks(schedule: str, stages: int, chunks: int, microbatches: int, device: int) -> Sequence[Task]:
+    """Tasks of one device, of as many microbatches as show the most it ever holds."""
+    if stages == 1:
+        return order("1f1b", 1, min(microbatches, 2), 1)[0]
+    few = microbatches
+    if schedule != "gpipe":
+        few = enough_microbatches(schedule, stages, microbatches, WARM_UP)
+    return order(schedule, stages, few, chunks)[device]
+
+
+ALONE = AliveForm(work=0, chunks=(0,), counts=(1,))
+"""What a device without a pipeline holds: a microbatch at a time, forward and then backward."""
 
 
 class Moment(Struct, frozen=True):
-    """When a device holds most, parameters and what belongs to them left out.
+    """A moment of a device's work: what it holds then beside parameters and what belongs to them.
 
     Args:
-        bytes: activations and what the layer at work needs.
-        copies: kind of layer -> layers whose activations are held, times microbatches.
+        copies: (kind of layer, layers whose activations are held, times microbatches).
         kind: kind of the layer at work; its own activations are among the copies.
         chunks: how many chunks' activations are held.
     """
 
-    bytes: int
-    copies: dict[str, int]
+    copies: tuple[tuple[str, int], ...]
     kind: str
     chunks: int
 
 
-def stage_peak(tasks: Sequence[Task], contents: Mapping[int, Content], layers: Mapping[str, LayerCost]) -> Moment:
-    """Walk the tasks of one device and find the moment at which most activations are alive.
+@lru_cache(maxsize=4096)
+def stage_moments(
+    schedule: str, stages: int, chunks: int, microbatches: int, device: int, contents: tuple[tuple[int, Content], ...]
+) -> tuple[Moment, ...]:
+    """The moments at which a device may hold most, whatever the bytes: no other holds at least as much of everything.
 
     A forward task leaves behind what its chunk saves; a backward task frees it layer by layer, last layer first, while
     each layer at work needs more. Where a backward pass is split, activations stay until the gradients of weights are
     made.
 
     Args:
-        tasks: of the device, in order.
-        contents: chunk -> its layers.
-        layers: costs by kind.
+        schedule: by name.
+        stages: devices along the pipeline.
+        chunks: model chunks on each of them.
+        microbatches: of a step.
+        device: which of them.
+        contents: (chunk, its layers) of the chunks it holds.
     """
-    saved = {
-        chunk: sum(layers[kind].saved_bytes * count for kind, count in content) for chunk, content in contents.items()
-    }
-    extra = {chunk: _working(content, layers) for chunk, content in contents.items()}
-    alive: dict[tuple[int, int], None] = {}
-    held = 0
-    best = Moment(-1, {}, "", 0)
-    split = {(task.microbatch, task.chunk) for task in tasks if task.kind == "W"}
-    for task in tasks:
-        chunk = task.chunk
-        if task.kind == "F":
-            alive[task.microbatch, chunk] = None
-            held += saved[chunk]
-        if task.kind == "B":
-            freed, need, kind, gone = extra[chunk]
-            if held - freed + need > best.bytes:
-                copies = _copies(alive, contents)
-                for name, count in gone.items():
-                    copies[name] -= count
-                best = Moment(held - freed + need, copies, kind, len(alive))
-        if task.kind == ("W" if (task.microbatch, chunk) in split else "B"):
-            del alive[task.microbatch, chunk]
-            held -= saved[chunk]
-    return best
+    found: dict[Moment, None] = {}
+    holds = dict(contents)
+    for form in alive_forms(schedule, stages, microbatches, chunks)[device] if stages > 1 else (ALONE,):
+        layers: dict[str, int] = {}
+        for chunk, count in zip(form.chunks, form.counts, strict=True):
+            for kind, number in holds[chunk]:
+                layers[kind] = layers.get(kind, 0) + number * count
+        for kind, number in reversed(holds[form.work]):
+            found[Moment(tuple(layers.items()), kind, sum(form.counts))] = None
+            layers = {**layers, kind: layers[kind] - number}
+    return _undominated(tuple(found))
 
 
-def _copies(alive: Iterable[tuple[int, int]], contents: Mapping[int, Content]) -> dict[str, int]:
-    """Kind -> how many layers' activations are held, microbatches counted."""
-    found: dict[str, int] = {}
-    for _, chunk in alive:
-        for kind, count in contents[chunk]:
-            found[kind] = found.get(kind, 0) + count
-    return found
+def _undominated(moments: tuple[Moment, ...]) -> tuple[Moment, ...]:
+    """Moments without those at which another, with the same layer at work, holds at least as much of everything."""
+
+    def beats(one: Moment, other: Moment) -> bool:
+        more = dict(one.copies)
+        return one.kind == other.kind and all(more.get(kind, 0) >= count for kind, count in other.copies)
+
+    kept: list[Moment] = []
+    for moment in moments:
+        if not any(beats(other, moment) for other in kept):
+            kept = [other for other in kept if not beats(moment, other)] + [moment]
+    return tuple(kept)
 
 
-def _working(content: Content, layers: Mapping[str, LayerCost]) -> tuple[int, int, str, dict[str, int]]:
-    """Of a chunk's backward pass the worst layer: bytes freed before it, bytes it needs, its kind, layers freed."""
-    best = (0, 0, content[-1][0] if content else "", dict[str, int]())
-    freed, gone = 0, dict[str, int]()
-    for kind, count in reversed(content):
-        need = layers[kind].working_bytes
-        if need - freed > best[1] - best[0] or not best[1]:
-            best = (freed, need, kind, dict(gone))
-        freed += layers[kind].saved_bytes * count
-        gone[kind] = count
-    return best
-
-
-def stage_memory(content: Content, moment: Moment, layers: Mapping[str, LayerCost], setup: TrainSetup) -> StageMemory:
-    """Bytes of one device of a stage at its peak.
+def stage_memory(
+    content: Content, moments: Sequence[Moment], cells: Mapping[str, LayerCell], setup: TrainSetup
+) -> tuple[StageMemory, Number]:
+    """Bytes of one device of a stage at the moment it needs most, what goes to the host taken off; and which that is.
 
     Args:
         content: all layers it holds, of every chunk.
-        moment: its peak.
-        layers: costs by kind.
+        moments: those at which it may.
+        cells: numbers by kind of layer.
         setup: the request.
     """
-    saved = sum(layers[kind].saved_bytes * count for kind, count in moment.copies.items())
-    at_work = layers[moment.kind].saved_bytes if moment.kind else 0
-    written_out = int((saved - at_work) * setup.offload.activations)  # the layer at work has its own back
-    optimizer = _held(content, layers, "optimizer")
-    return StageMemory(
-        parameters=_held(content, layers, "parameters"),
-        gradients=_held(content, layers, "gradients"),
+    best: tuple[Number, Number, Number] = (0, 0, 0)  # saved on the device, written out, working
+    at: Number = 0
+    for number, moment in enumerate(moments):
+        saved = sum(cells[kind].saved * count for kind, count in moment.copies)
+        own = cells[moment.kind].saved  # the layer at work has its own back
+        away = truncate((saved - own) * setup.offload.activations)
+        now = (saved - away, away, cells[moment.kind].working)
+        fuller = now[0] + now[2] > best[0] + best[2]
+        at = where(fuller, number, at)
+        best = tuple(where(fuller, new, old) for new, old in zip(now, best, strict=True))
+    optimizer = _held(content, cells, "optimizer")
+    memory = StageMemory(
+        parameters=_held(content, cells, "parameters"),
+        gradients=_held(content, cells, "gradients"),
         optimizer=0 if setup.offload.optimizer else optimizer,
-        saved=saved - written_out,
-        gathered=_held(content, layers, "gathered") + max((layers[kind].prefetched for kind, _ in content), default=0),
-        working=moment.bytes - saved,
+        saved=best[0],
+        gathered=_held(content, cells, "gathered") + largest(cells[kind].fetched for kind, _ in content),
+        working=best[2],
         overhead=setup.overhead,
-        host=written_out + (optimizer if setup.offload.optimizer else 0),
+        host=best[1] + (optimizer if setup.offload.optimizer else 0),
     )
+    return memory, at
 
 
-def _held(content: Content, layers: Mapping[str, LayerCost], which: str) -> int:
+def _held(content: Content, cells: Mapping[str, LayerCell], which: str) -> Number:
     """Bytes of one class of tensors of every layer."""
-    return sum(one.bytes * count for kind, count in content for one in getattr(layers[kind], which))
+    return sum(getattr(cells[kind], which) * count for kind, count in content)
 
 
 def alive_tensors(
@@ -135,28 +148,28 @@ def alive_tensors(
         setup: the request.
     """
     found: list[Alive] = []
-    for what in ("parameters", "gradients", "optimizer", "gathered"):
-        if what == "optimizer" and setup.offload.optimizer:
+    for what in (MemoryPart.PARAMETERS, MemoryPart.GRADIENTS, MemoryPart.OPTIMIZER, MemoryPart.GATHERED):
+        if what is MemoryPart.OPTIMIZER and setup.offload.optimizer:
             continue
         found += (
             _alive(what, layers[kind], one, count) for kind, count in content for one in getattr(layers[kind], what)
         )
     ahead = max((layers[kind] for kind, _ in content), key=lambda layer: layer.prefetched)
-    found += (_alive("gathered", ahead, one, 1) for one in ahead.fetched)
-    for kind, count in moment.copies.items():
+    found += (_alive(MemoryPart.GATHERED, ahead, one, 1) for one in ahead.fetched)
+    for kind, count in moment.copies:
         others = count - (kind == moment.kind)
-        found += (_alive("saved", layers[kind], one, others) for one in layers[kind].saved if others)
+        found += (_alive(MemoryPart.SAVED, layers[kind], one, others) for one in layers[kind].saved if others)
     if moment.kind:
         layer = layers[moment.kind]
         kept = {(one.tensor.name, one.layout) for one in layer.saved}
         found += (
-            _alive("saved" if (one.tensor.name, one.layout) in kept else "working", layer, one, 1)
+            _alive(MemoryPart.SAVED if (one.tensor.name, one.layout) in kept else MemoryPart.WORKING, layer, one, 1)
             for one in layer.peak.alive
         )
     return tuple(sorted(found, key=lambda one: -one.total))
 
 
-def _alive(what: str, layer: LayerCost, held: Held, copies: int) -> Alive:
-    sizes, degrees = layer.planned.sizes, layer.planned.mesh.degrees
+def _alive(what: MemoryPart, layer: LayerCost, held: Held, copies: int) -> Alive:
+    sizes, degrees = layer.planned.sizes, layer.planned.degrees
     shape = tuple(int(n) for n in local_shape(held.layout, held.tensor.indices, sizes, degrees))
     return Alive(what, layer.kind, held.text, held.bytes, copies, held.reason, shape, held.tensor.dtype)

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from einscale.causes import Cause, CauseRule
 from einscale.collectives import FREE, PERMUTE, Collective
-from einscale.cost import PricedCollective
-from einscale.overlap import GRADIENTS, PARAMETERS, overlap_kind
-from einscale.planner.planned import PlannedProgram
+from einscale.cost import PricedCollective, bound_bytes
+from einscale.hiders import Hider
+from einscale.overlap import GRADIENTS, PARAMETERS, what_moves
 from einscale.schedule import find_schedule, placement
 from einscale.stages import HEAD
+from einscale.train.parts import TimePart
 from einscale.train.values import TrainReport
 
 UPDATE = "update"
-STREAMED = "streamed"
-STATISTICS = "statistics"
 STAGES = "between stages"
 OPTIMIZER = "optimizer"
+
+ONCE = {PARAMETERS: TimePart.PARAMETERS_ONCE, GRADIENTS: TimePart.GRADIENTS_ONCE}
+"""What the update moves -> the part of a step's time that says how much of it is hidden."""
 
 
 class Move(Struct, frozen=True):
@@ -32,7 +35,8 @@ class Move(Struct, frozen=True):
         priced: the collective.
         times: how often it runs in a step.
         exposed_seconds: what of one run the step waits for; None where it only moves the bubble.
-        hidden_by: the work that hides the rest, "" where nothing does.
+        bound_bytes: bytes a device must receive in one run however the move is done.
+        hidden_by: the work that hides the rest, None where nothing does.
     """
 
     layer: str
@@ -41,12 +45,18 @@ class Move(Struct, frozen=True):
     priced: PricedCollective
     times: int
     exposed_seconds: float | None
-    hidden_by: str = ""
+    bound_bytes: int
+    hidden_by: Hider | None = None
 
     @property
     def axis(self) -> str:
         """Mesh axes, major to minor."""
         return "/".join(self.priced.step.axes)
+
+    @property
+    def bound_ratio(self) -> float:
+        """Bytes moved over bytes that must move."""
+        return self.priced.bytes / self.bound_bytes if self.bound_bytes else 1.0
 
     @property
     def bytes(self) -> int:
@@ -62,6 +72,11 @@ class Move(Struct, frozen=True):
     def exposed(self) -> float:
         """What of it the step waits for."""
         return (self.exposed_seconds or 0.0) * self.times
+
+    @property
+    def hidden_share(self) -> float:
+        """What part of one run other work hides."""
+        return 1 - (self.exposed_seconds or 0.0) / self.priced.seconds if self.priced.seconds else 0.0
 
     @property
     def hidden(self) -> float:
@@ -88,13 +103,10 @@ def _passes(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
     for row in layer.rows:
         for priced in row.collectives:
             if priced.step.kind not in FREE:
-                what = what_moves(layer.planned, priced)
-                yield Move(kind, row.planned.phase, what, priced, times, priced.exposed_seconds, priced.hidden_by)
-
-
-def what_moves(planned: PlannedProgram, priced: PricedCollective) -> str:
-    """What a collective moves: one of `OVERLAPS`, `streamed` or `statistics`."""
-    return STREAMED if priced.step.streamed else overlap_kind(planned, priced) or STATISTICS
+                what, least = what_moves(layer.planned, priced), bound_bytes(priced, layer.planned)
+                yield Move(
+                    kind, row.planned.phase, what, priced, times, priced.exposed_seconds, least, priced.hidden_by
+                )
 
 
 def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
@@ -105,15 +117,15 @@ def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
             if priced.step.kind in FREE:
                 continue
             what = what_moves(layer.updated, priced)
-            what = what if what in (PARAMETERS, GRADIENTS) else OPTIMIZER
+            least = bound_bytes(priced, layer.updated)
+            what = what if what in ONCE else OPTIMIZER
             axis = "/".join(priced.step.axes)
-            part = next((one for one in report.spent if one.what == f"{what} once a step" and one.axis == axis), None)
+            part = next((one for one in report.spent if one.what is ONCE.get(what) and one.axis == axis), None)
             if part is None or not part.hidden:
-                yield Move(kind, UPDATE, what, priced, times, priced.seconds)
+                yield Move(kind, UPDATE, what, priced, times, priced.seconds, least)
             else:
                 share = part.seconds / (part.seconds + part.hidden)
-                behind = part.note.partition("hidden behind ")[2]
-                yield Move(kind, UPDATE, what, priced, times, priced.seconds * share, behind)
+                yield Move(kind, UPDATE, what, priced, times, priced.seconds * share, least, part.hidden_by[0])
 
 
 def _between(report: TrainReport, each: int, copies: int) -> Iterator[Move]:
@@ -126,20 +138,21 @@ def _between(report: TrainReport, each: int, copies: int) -> Iterator[Move]:
     neighbours = [near for chunk in held for near in (chunk - 1, chunk + 1) if 0 <= near <= last]
     times = each * sum(copies > 1 or near not in held for near in neighbours)
     if times:
-        yield Move("", "", STAGES, report.sent, times, None)
+        yield Move("", "", STAGES, report.sent, times, None, report.sent.bytes)
 
 
 def _shared_table(report: TrainReport) -> Iterator[Move]:
     """The gradient of a table that the first and the last stage both hold, where the busiest stage is one of them."""
     pipe = report.setup.pipe
-    part = next((one for one in report.spent if one.what == "gradients once a step" and one.axis == pipe), None)
-    if part is None or not pipe:
+    part = next((one for one in report.spent if one.what is TimePart.SHARED_TABLE), None)
+    if part is None:
         return
     tied = {f"d_{name}" for layer in report.setup.model.layers for name in layer.program.tied}
     held = [one for one in report.layer(HEAD).gradients if one.tensor.name in tied]
     for one in held:
         seconds = part.seconds * one.bytes / sum(other.bytes for other in held)
-        step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, part.note)
+        cause = Cause(CauseRule.SHARED_TABLE, one.tensor.name, (pipe,))
+        step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, cause)
         yield Move(
-            HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, one.bytes, seconds), 1, seconds
+            HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, seconds), 1, seconds, one.bytes
         )

@@ -20,9 +20,8 @@ from einscale.planner.classes import moved_class
 from einscale.planner.planned import FORWARD
 from einscale.program.shapes import is_float
 from einscale.schedule import Task, placement
-from einscale.train.memory import Content
-from einscale.train.stages import chunk_layers
-from einscale.train.step import stage_tasks
+from einscale.train.memory import stage_tasks
+from einscale.train.stages import Content, chunk_layers
 from einscale.train.values import LayerCost, TrainReport, TrainSetup
 
 STEPS = 2
@@ -59,7 +58,7 @@ class Script(Struct, frozen=True):
     root: bool
 
 
-def layer_script(layer: LayerCost) -> Script:
+def layer_script(layer: LayerCost, overlap: tuple[str, ...] = ()) -> Script:
     """The tensors of one layer in the order they come and go: what `memory.spans` says, and what else is saved."""
     planned = layer.planned
     program, resting = planned.program, planned.resting
@@ -69,7 +68,7 @@ def layer_script(layer: LayerCost) -> Script:
     given: list[list[tuple[str, int]]] = [[] for _ in range(count)]
     crossing: set[tuple[str, Layout]] = set()
     sent = 0
-    for number, span in enumerate(spans(planned, accumulates=True)):
+    for number, span in enumerate(spans(planned, accumulates=True, overlap=overlap)):
         name, layout = span.held.tensor.name, span.held.layout
         if moved_class(program, name) == "gradients" and layout != resting[name]:
             sent += span.held.bytes
@@ -139,7 +138,7 @@ def reserved_memory(report: TrainReport, stage: int | None = None, *, expandable
     held = placement(setup.schedule, setup.stages, setup.chunks)[device] if setup.stages > 1 else range(len(chunks))
     layers = {layer.kind: layer for layer in report.layers}
     contents = {chunk: chunks[chunk] for chunk in held}
-    return reserved_bytes(stage_tasks(device, setup), contents, layers, setup, expandable=expandable)
+    return reserved_bytes(stage_tasks(setup.schedule, setup.stages, setup.chunks, setup.microbatches, device), contents, layers, setup, expandable=expandable)
 
 
 def reserved_bytes(
@@ -185,7 +184,7 @@ class _Player:
         self.order = {
             chunk: [kind for kind, count in content for _ in range(count)] for chunk, content in contents.items()
         }
-        self.scripts = {kind: layer_script(layers[kind]) for some in self.order.values() for kind in some}
+        self.scripts = {kind: layer_script(layers[kind], overlap) for some in self.order.values() for kind in some}
         self.gathers = GATHERS if PARAMETERS in overlap else ""
         self.reductions = REDUCTIONS if GRADIENTS in overlap else ""
         self.made, self.kept = BITS[setup.precision.weights], BITS[setup.precision.gradients]

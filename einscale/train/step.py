@@ -1,49 +1,34 @@
-"""One optimizer step on a cluster: stages, schedule, what overlaps, what is left of the time, and what it holds."""
+"""One optimizer step on a cluster, as a report: one row of its price, with the words' values taken from its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.collectives import PERMUTE
-from einscale.cost import PricedCollective
-from einscale.errors import HardwareError
+from einscale.hiders import Hider, HidingWork
 from einscale.models import LayerKind, model_flops
-from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed, overlap_kind
+from einscale.overlap import what_moves
 from einscale.planner.planned import BACKWARD, FORWARD
-from einscale.schedule import Task, Timeline, find_schedule, order, placement, run_schedule
-from einscale.schedule.orders import enough_microbatches
+from einscale.schedule import find_schedule
 from einscale.stages import EMBEDDING, HEAD
-from einscale.topology import coefficients
+from einscale.train.cells import layer_cell
 from einscale.train.layers import layer_cost
-from einscale.train.memory import Content, alive_tensors, stage_memory, stage_peak
-from einscale.train.stages import chunk_layers, merged, sent_between
-from einscale.train.values import LayerCost, StageReport, StepPart, TrainReport, TrainSetup
-
-WARM_UP = 6
-"""Microbatches a stage after which no device holds more than it did before."""
-
-
-class Pipeline(Struct, frozen=True):
-    """What is where, and when.
-
-    Args:
-        contents: the layers of every chunk.
-        held: per device, its chunks.
-        timeline: one step in time.
-        sent: the transfer between stages, None without a pipeline.
-    """
-
-    contents: tuple[Content, ...]
-    held: tuple[tuple[int, ...], ...]
-    timeline: Timeline
-    sent: PricedCollective | None
-
-    def content(self, device: int) -> Content:
-        """Layers that a device holds, of all its chunks."""
-        return merged([self.contents[chunk] for chunk in self.held[device]])
+from einscale.train.memory import alive_tensors
+from einscale.train.parts import TimePart
+from einscale.train.price import (
+    Cells,
+    StagePrice,
+    StepPrice,
+    accumulate_seconds,
+    hides_of,
+    offload_rate,
+    price_step,
+    shared_tables,
+    written_out,
+)
+from einscale.train.stages import Content, sent_between
+from einscale.train.values import AtWork, LayerCost, StageReport, StepPart, TrainReport, TrainSetup
 
 
 def train_report(setup: TrainSetup, notes: tuple[str, ...] = ()) -> TrainReport:
@@ -55,24 +40,27 @@ def train_report(setup: TrainSetup, notes: tuple[str, ...] = ()) -> TrainReport:
         HardwareError: the chip has no rate for the compute type.
     """
     layers = {layer.kind: layer_cost(layer, setup) for layer in trained_layers(setup)}
-    pipeline = _pipeline(setup, layers)
-    stages = tuple(_stage(device, pipeline, layers, setup) for device in range(setup.stages))
-    tails = [_tail(pipeline.content(device), layers, setup) for device in range(setup.stages)]
-    slowest = max(sum(part.seconds for part in tail) for tail in tails)
-    step_seconds = pipeline.timeline.makespan + slowest
-    busiest = max(range(setup.stages), key=lambda device: stages[device].busy_seconds)
+    shared = frozenset(shared_tables(setup))
+    cells = {kind: layer_cell(cost, shared) for kind, cost in layers.items()}
+    sent = None
+    if setup.stages > 1:
+        planned = next(layer.planned for layer in layers.values() if layer.kind not in (EMBEDDING, HEAD))
+        sent = sent_between(planned, setup.timed_by, setup.pipe)
+    price = price_step(setup, cells, setup.timed_by, hides_of(setup.strategy.policy.overlap))
+    busiest = max(price.stages, key=lambda stage: stage.busy)
     counted = model_flops(setup.model, setup.sequence, convention=setup.attention)
     return TrainReport(
         setup=setup,
         layers=tuple(layers.values()),
-        stages=stages,
-        spent=_spent(busiest, pipeline, layers, setup, tails[busiest], slowest),
-        step_seconds=step_seconds,
-        sent=pipeline.sent,
+        stages=tuple(_stage(number, stage, layers, setup) for number, stage in enumerate(price.stages)),
+        spent=_spent(busiest, price, layers, cells, setup),
+        step_seconds=price.seconds,
+        sent=sent,
         model_flops=counted.total * setup.batch,
-        hardware_flops=_hardware_flops(pipeline, layers, setup),
+        hardware_flops=price.flops * setup.microbatches * (setup.mesh.devices // setup.stages),
+        chunks=price.chunks,
         notes=notes,
-        passes_seconds=pipeline.timeline.makespan,
+        passes_seconds=price.makespan,
     )
 
 
@@ -89,258 +77,76 @@ def trained_layers(setup: TrainSetup) -> tuple[LayerKind, ...]:
     )
 
 
-def _pipeline(setup: TrainSetup, layers: Mapping[str, LayerCost]) -> Pipeline:
-    """Chunks on devices, and the schedule run with their times."""
-    contents = chunk_layers(setup.model, setup.stages, setup.chunks, setup.first, setup.last)
-    forward, backward, weight = chunk_seconds(setup, layers)
-    if setup.stages == 1:
-        makespan = setup.microbatches * (sum(forward) + sum(backward))
-        held = (tuple(range(len(contents))),)
-        return Pipeline(contents, held, Timeline(makespan, makespan, (makespan,), ()), None)
-    planned = next(layer.planned for layer in layers.values() if layer.kind not in (EMBEDDING, HEAD))
-    sent = sent_between(planned, setup.timed_by, setup.pipe)
-    timeline = run_schedule(
-        setup.schedule,
-        setup.stages,
-        setup.microbatches,
-        setup.chunks,
-        forward,
-        backward,
-        weight,
-        send=sent.seconds,
-    )
-    return Pipeline(contents, placement(setup.schedule, setup.stages, setup.chunks), timeline, sent)
-
-
-def chunk_seconds(setup: TrainSetup, layers: Mapping[str, LayerCost]) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of one microbatch in every model chunk: forward, the whole backward pass, the gradients of weights in it.
-
-    The last are 0 where the schedule does not part them from the others.
-    """
-    contents = chunk_layers(setup.model, setup.stages, setup.chunks, setup.first, setup.last)
-
-    def seconds(what: str) -> list[float]:
-        return [sum(getattr(layers[kind], what) * count for kind, count in content) for content in contents]
-
-    forward, backward, weight = (seconds(f"{what}_seconds") for what in ("forward", "backward", "weight"))
-    for chunk, content in enumerate(contents):
-        forward[chunk] += _written_out(content, layers, setup, FORWARD)
-        backward[chunk] += _written_out(content, layers, setup, BACKWARD)
-    return forward, backward, weight if find_schedule(setup.schedule).splits_backward else [0.0] * len(contents)
-
-
-def _written_out(content: Content, layers: Mapping[str, LayerCost], setup: TrainSetup, phase: str) -> float:
-    """Seconds one microbatch waits for its activations on their way to the host, or back: what work does not hide."""
-    if not setup.offload.activations:
-        return 0.0
-    away = sum(layers[kind].saved_bytes * count for kind, count in content) * setup.offload.activations
-    window = sum(layers[kind].totals(phase).compute_seconds * count for kind, count in content)
-    return left_exposed(away / host_rate(setup), window)
-
-
-def host_rate(setup: TrainSetup) -> float:
-    """Bytes a second over a device's link to its host.
-
-    Raises:
-        HardwareError: the system does not state it.
-    """
-    link = setup.network.system.chip.host_bandwidth
-    if link is None:
-        raise HardwareError(
-            f"{setup.network.system.name} does not state the bandwidth to the host, so nothing is offloaded"
-        )
-    return link.used
-
-
-def stage_tasks(device: int, setup: TrainSetup) -> Sequence[Task]:
-    """Tasks of one device, of as many microbatches as show the most it ever holds."""
-    if setup.stages == 1:
-        return order("1f1b", 1, min(setup.microbatches, 2), 1)[0]
-    few = setup.microbatches
-    if setup.schedule != "gpipe":
-        few = enough_microbatches(setup.schedule, setup.stages, setup.microbatches, WARM_UP)
-    return order(setup.schedule, setup.stages, few, setup.chunks)[device]
-
-
-def _stage(device: int, pipeline: Pipeline, layers: Mapping[str, LayerCost], setup: TrainSetup) -> StageReport:
+def _stage(number: int, stage: StagePrice, layers: Mapping[str, LayerCost], setup: TrainSetup) -> StageReport:
     """One stage: its times, and its memory at the moment it holds most."""
-    content = pipeline.content(device)
-    here = {chunk: pipeline.contents[chunk] for chunk in pipeline.held[device]}
-    moment = stage_peak(stage_tasks(device, setup), here, layers)
-    at_work = layers[moment.kind].peak if moment.kind else None
+    moment = stage.moments[stage.moment]
+    at_work = layers[moment.kind].peak
+    chunks = setup.chunks * (find_schedule(setup.schedule).copies if setup.stages > 1 else 1)
     return StageReport(
-        stage=device,
-        layers=content,
-        in_flight=moment.chunks / len(here),
-        forward_seconds=sum(layers[kind].forward_seconds * count for kind, count in content),
-        backward_seconds=sum(layers[kind].backward_seconds * count for kind, count in content),
-        busy_seconds=pipeline.timeline.busy[device],
-        memory=stage_memory(content, moment, layers, setup),
-        moment=f"{at_work.phase} of {at_work.statement} in {moment.kind}" if at_work else "",
-        alive=alive_tensors(content, moment, layers, setup),
+        stage=number,
+        layers=stage.content,
+        in_flight=moment.chunks / chunks,
+        forward_seconds=stage.forward,
+        backward_seconds=stage.backward,
+        busy_seconds=stage.busy,
+        memory=stage.memory,
+        moment=AtWork(at_work.phase, at_work.statement, moment.kind),
+        alive=alive_tensors(stage.content, moment, layers, setup),
     )
-
-
-def _hardware_flops(pipeline: Pipeline, layers: Mapping[str, LayerCost], setup: TrainSetup) -> int:
-    """FLOPs that all devices spend in a step, recomputation, padding and repeated work included."""
-    one_stage = sum(layers[kind].totals().flops * count for content in pipeline.contents for kind, count in content)
-    return one_stage * setup.microbatches * (setup.mesh.devices // setup.stages)
-
-
-def _tail(content: Content, layers: Mapping[str, LayerCost], setup: TrainSetup) -> list[StepPart]:
-    """What a stage does once a step, after its last backward pass: gradients, update, new parameters, first gathers.
-
-    Reductions of gradients hide behind the last microbatch's backward pass but for the last layer's; gathers of updated
-    parameters behind the next step's first forward pass but for the first layer's.
-    """
-    overlap = setup.strategy.policy.overlap
-    found: list[StepPart] = []
-    count = sum(number for _, number in content)
-    for what, moved, phase, words in (
-        (GRADIENTS, "gradients", BACKWARD, "the backward pass of the last microbatch"),
-        (PARAMETERS, "parameters", FORWARD, "the forward pass of the first microbatch"),
-    ):
-        window = sum(layers[kind].totals(phase).compute_seconds * n for kind, n in content)
-        by_axis = _once_a_step(content, layers, what)
-        moving = sum(by_axis.values())
-        exposed = moving if what not in overlap else max(moving / count, left_exposed(moving, window))
-        for axis, seconds in by_axis.items():
-            share = seconds / moving * exposed
-            hidden = seconds - share
-            note = f"{moved}, once a step; hidden behind {words}" if hidden else f"{moved}, once a step"
-            found.append(StepPart(f"{moved} once a step", share, axis, hidden, note))
-    first = sum(
-        window.first
-        for kind, _ in content[:1]
-        for window in layers[kind].windows
-        if window.kind in (PARAMETERS, GRADIENTS)
-    )
-    if first:
-        found.append(
-            StepPart("first and last layer", first, "", 0.0, "nothing runs yet, or any more, to hide their moves")
-        )
-    local = sum(row.local.seconds * number for kind, number in content for row in layers[kind].update)
-    for what in (ACTIVATIONS, ""):
-        for axis, seconds in _once_a_step(content, layers, what).items():
-            found.append(
-                StepPart("optimizer once a step", seconds, axis, 0.0, f"what {setup.optimizer} wants whole, or sums")
-            )
-    found.append(StepPart("update", local, "", 0.0, f"{setup.optimizer}: gradients, weights and states through HBM"))
-    if setup.offload.optimizer:
-        found.append(_host_update(content, layers, setup))
-    if EMBEDDING in dict(content) or HEAD in dict(content):
-        found += _shared_table(layers, setup)
-    return found
-
-
-def _shared_table(layers: Mapping[str, LayerCost], setup: TrainSetup) -> list[StepPart]:
-    """The gradient of a table that the first and the last stage both hold, exchanged between the two once a step."""
-    tied = {name for layer in setup.model.layers for name in layer.program.tied}
-    held = (
-        [one for one in layers[HEAD].gradients if one.tensor.name.removeprefix("d_") in tied] if HEAD in layers else []
-    )
-    if setup.stages == 1 or not held:
-        return []
-    alpha, beta = coefficients(PERMUTE, (setup.pipe,), setup.network)
-    seconds = float(alpha + beta * sum(one.bytes for one in held))
-    names = ", ".join(one.tensor.name for one in held)
-    return [
-        StepPart(
-            "gradients once a step", seconds, setup.pipe, 0.0, f"{names}: the first and the last stage share the table"
-        )
-    ]
-
-
-def _once_a_step(content: Content, layers: Mapping[str, LayerCost], what: str) -> dict[str, float]:
-    """Mesh axes -> seconds of the update's collectives of one kind."""
-    found: dict[str, float] = {}
-    for kind, number in content:
-        for row in layers[kind].update:
-            for priced in row.collectives:
-                if overlap_kind(layers[kind].updated, priced) == what and priced.seconds:
-                    axis = "/".join(priced.step.axes)
-                    found[axis] = found.get(axis, 0.0) + priced.seconds * number
-    return found
-
-
-def _host_update(content: Content, layers: Mapping[str, LayerCost], setup: TrainSetup) -> StepPart:
-    """The optimizer on the host: gradients go there, updated parameters come back, over the link to the host."""
-    moved = sum(
-        one.bytes * number
-        for kind, number in content
-        for which in ("gradients", "parameters")
-        for one in getattr(layers[kind], which)
-    )
-    seconds = moved / host_rate(setup)
-    return StepPart("offload", seconds, "host", 0.0, "gradients to the host and parameters back")
 
 
 def _spent(
-    device: int,
-    pipeline: Pipeline,
-    layers: Mapping[str, LayerCost],
-    setup: TrainSetup,
-    tail: Iterable[StepPart],
-    slowest: float,
+    stage: StagePrice, price: StepPrice, layers: Mapping[str, LayerCost], cells: Cells, setup: TrainSetup
 ) -> tuple[StepPart, ...]:
-    """Parts of the step's time on one device; they add up to the step."""
-    content, m = pipeline.content(device), setup.microbatches
-    copies = find_schedule(setup.schedule).copies if setup.stages > 1 else 1
-    each = m / copies
+    """Parts of the step's time on one stage; they add up to the step."""
+    content = stage.content
+    each = setup.microbatches / (find_schedule(setup.schedule).copies if setup.stages > 1 else 1)
     parts = [
-        StepPart("forward", each * _local(content, layers, "forward")),
-        StepPart("backward", each * _local(content, layers, "backward")),
+        StepPart(TimePart.FORWARD, each * _local(content, layers, "forward")),
+        StepPart(TimePart.BACKWARD, each * _local(content, layers, "backward")),
     ]
-    adding = each * sum(layers[kind].accumulate_seconds * number for kind, number in content)
+    adding = each * sum(accumulate_seconds(cells[kind], setup) * number for kind, number in content)
     if adding:
-        parts.append(StepPart("accumulate", adding, note="gradients of earlier microbatches read back"))
-    away = each * sum(_written_out(content, layers, setup, phase) for phase in (FORWARD, BACKWARD))
+        parts.append(StepPart(TimePart.ACCUMULATE, adding))
     if setup.offload.activations:
-        need = _offload_rate(content, layers, setup)
-        note = f"activations to the host and back; the work has time for {need / 1e9:.1f} GB/s"
-        parts.append(StepPart("offload", away, "host", 0.0, note))
+        away = each * sum(written_out(content, cells, setup, phase) for phase in (FORWARD, BACKWARD))
+        rate = offload_rate(content, cells, setup)
+        parts.append(StepPart(TimePart.OFFLOADED_ACTIVATIONS, away, "host", rate=rate))
     again = each * _local(content, layers, "recompute")
     if again:
-        parts.append(StepPart("recompute", again, note="forward work done again in the backward pass"))
-    exposed: dict[tuple[str, str], list[float]] = {}
-    behind: dict[tuple[str, str], dict[str, None]] = {}
+        parts.append(StepPart(TimePart.RECOMPUTE, again))
+    parts += _exposed(content, layers, each)
+    if setup.stages > 1:
+        idle = max(0.0, price.makespan - sum(part.seconds for part in parts))
+        parts.append(StepPart(TimePart.BUBBLE, idle, setup.pipe))
+    waited = price.tail_seconds - stage.tail_seconds
+    if waited > 0:
+        parts.append(StepPart(TimePart.WAIT, waited, setup.pipe))
+    return (*parts, *stage.tail)
+
+
+def _exposed(content: Content, layers: Mapping[str, LayerCost], each: float) -> list[StepPart]:
+    """Collectives of the passes by what they move and over which axes: what is exposed of them, and what hides."""
+    exposed: dict[tuple[TimePart, str], list[float]] = {}
+    behind: dict[tuple[TimePart, str], dict[Hider, None]] = {}
     for kind, number in content:
         for row in layers[kind].rows:
             for priced in row.collectives:
-                if priced.seconds:
-                    what = overlap_kind(layers[kind].planned, priced) or "statistics"
-                    what = "streamed" if priced.step.streamed else what
-                    key = (what, "/".join(priced.step.axes))
-                    sums = exposed.setdefault(key, [0.0, 0.0])
-                    sums[0] += priced.exposed_seconds * number * each
-                    sums[1] += (priced.seconds - priced.exposed_seconds) * number * each
-                    if priced.hidden_by:
-                        words = "the einsum that reads or makes them, block by block" if what == ACTIVATIONS else ""
-                        behind.setdefault(key, {})[words or priced.hidden_by] = None
-    for key, (open_, hidden) in exposed.items():
-        words = " and ".join(behind.get(key, ()))
-        parts.append(StepPart(key[0], open_, key[1], hidden, f"hidden behind {words}" if words else ""))
-    busy = sum(part.seconds for part in parts)
-    if setup.stages > 1:
-        idle = max(0.0, pipeline.timeline.makespan - busy)
-        parts.append(
-            StepPart("bubble", idle, setup.pipe, 0.0, "waiting for other stages and for transfers between them")
-        )
-    own = tuple(tail)
-    waited = slowest - sum(part.seconds for part in own)
-    if waited > 0:
-        parts.append(StepPart("wait", waited, setup.pipe, 0.0, "for the update of a slower stage"))
-    return (*parts, *own)
-
-
-def _offload_rate(content: Content, layers: Mapping[str, LayerCost], setup: TrainSetup) -> float:
-    """Bytes a second to the host with which the activations travel no longer than the work of the same microbatch."""
-    away = sum(layers[kind].saved_bytes * count for kind, count in content) * setup.offload.activations
-    rates = []
-    for phase in (FORWARD, BACKWARD):
-        window = sum(layers[kind].totals(phase).compute_seconds * count for kind, count in content)
-        rates.append(away / window if window else 0.0)
-    return max(rates)
+                if not priced.seconds:
+                    continue
+                what = TimePart(what_moves(layers[kind].planned, priced))
+                key = (what, "/".join(priced.step.axes))
+                sums = exposed.setdefault(key, [0.0, 0.0])
+                sums[0] += priced.exposed_seconds * number * each
+                sums[1] += (priced.seconds - priced.exposed_seconds) * number * each
+                if priced.hidden_by is not None:
+                    many = what is TimePart.ACTIVATIONS  # each behind an einsum of its own
+                    by = Hider(HidingWork.OWN_EINSUM) if many else priced.hidden_by
+                    behind.setdefault(key, {})[by] = None
+    return [
+        StepPart(what, open_, axis, hidden, tuple(behind.get((what, axis), ())))
+        for (what, axis), (open_, hidden) in exposed.items()
+    ]
 
 
 def _local(content: Content, layers: Mapping[str, LayerCost], phase: str) -> float:

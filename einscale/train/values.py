@@ -7,16 +7,19 @@ from msgspec.structs import replace
 
 from einscale.cost import PricedCollective, PricedStatement, Totals, total
 from einscale.efficiency import Execution
-from einscale.hardware import energy, sustained
+from einscale.hardware import Chip, energy, sustained
 from einscale.hardware import peak as peak_rate
-from einscale.memory import Held, Peak
+from einscale.hiders import Hider
+from einscale.memory import Held, Peak, Reason
 from einscale.mesh import Mesh
 from einscale.models import Model
+from einscale.numeric import Number, maximum
 from einscale.overlap import Window
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.precision import Precision
 from einscale.strategy import Strategy
 from einscale.topology import Network
+from einscale.train.parts import MemoryPart, TimePart
 
 
 class Offload(Struct, frozen=True):
@@ -53,7 +56,7 @@ class TrainSetup(Struct, frozen=True):
         offload: what rests on the host.
         attention: how attention counts in model FLOPs: `causal` or `full`.
         overhead: bytes that the runtime takes on every device beside tensors.
-        execution: how local work is run, timed by what the chip's kernels reach; None for the roofline.
+        execution: how local work is run, timed by what the chip's kernels reach.
         loss: how the software stack runs the loss: `fused`, `compiled` or `eager` (see `program.loss`).
         capacity: rows each expert has room for, in even shares of those the tokens chose (see `program.capacity`).
     """
@@ -76,15 +79,13 @@ class TrainSetup(Struct, frozen=True):
     offload: Offload
     attention: str
     overhead: int
-    execution: Execution | None = Execution()
+    execution: Execution = Execution()
     loss: str = "fused"
     capacity: float = 1.0
 
     @property
     def timed_by(self) -> Network:
         """The network at the bandwidth that collectives reach, where kernels are timed by what they reach."""
-        if self.execution is None:
-            return self.network
         return replace(self.network, system=sustained(self.network.system))
 
     @property
@@ -136,55 +137,70 @@ class LayerCost(Struct, frozen=True):
     gathered: tuple[Held, ...]
     fetched: tuple[Held, ...]
     peak: Peak
-    accumulate_seconds: float
+    accumulate_seconds: Number
 
     def totals(self, phase: str = "") -> Totals:
         """Sums over the statements of one pass for one microbatch, or of both."""
         return total(row for row in self.rows if not phase or row.planned.phase == phase)
 
     @property
-    def forward_seconds(self) -> float:
+    def forward_seconds(self) -> Number:
         """Time of one microbatch's forward pass, exposed communication included."""
         return self.totals(FORWARD).seconds
 
     @property
-    def backward_seconds(self) -> float:
+    def backward_seconds(self) -> Number:
         """Time of one microbatch's backward pass: recomputation, exposed communication, gradients added up included."""
         return self.totals(BACKWARD).seconds + self.accumulate_seconds
 
     @property
-    def weight_seconds(self) -> float:
+    def weight_seconds(self) -> Number:
         """What of the backward pass makes gradients of parameters: the part that may wait (zero-bubble schedules)."""
-        table = self.planned.program.table
-        parameters = {value.name for value in self.planned.program.parameters}
-        return (
-            total(
-                row
-                for row in self.rows
-                if row.planned.phase == BACKWARD and table[row.planned.statement.output].of in parameters
-            ).seconds
-            + self.accumulate_seconds
-        )
+        rows = (row for row in self.rows if makes_gradient(self.planned, row))
+        return total(rows).seconds + self.accumulate_seconds
 
     @property
-    def recompute_seconds(self) -> float:
+    def recompute_seconds(self) -> Number:
         """What of the backward pass repeats forward work."""
         return total(row for row in self.rows if row.planned.statement.phase == "recompute").seconds
 
     @property
-    def prefetched(self) -> int:
+    def parameter_bytes(self) -> Number:
+        """Bytes of its parameters at rest."""
+        return sum(held.bytes for held in self.parameters)
+
+    @property
+    def prefetched(self) -> Number:
         """Bytes of its parameters that are gathered ahead."""
         return sum(held.bytes for held in self.fetched)
 
     @property
-    def saved_bytes(self) -> int:
+    def saved_bytes(self) -> Number:
         """Bytes one microbatch saves."""
         return sum(held.bytes for held in self.saved)
 
     @property
-    def working_bytes(self) -> int:
+    def working_bytes(self) -> Number:
         """Bytes one layer needs while it runs, beside what it saves."""
-        return max(0, self.peak.bytes - self.saved_bytes)
+        return maximum(0, self.peak.bytes - self.saved_bytes)
+
+
+def makes_gradient(planned: PlannedProgram, row: PricedStatement) -> bool:
+    """Whether a statement of a backward pass makes a gradient of a parameter."""
+    table = planned.program.table
+    of = table.get(table[row.planned.statement.output].of or "")
+    return row.planned.phase == BACKWARD and of is not None and of.kind == "parameter"
+
+
+def accumulating(gradients: Number, microbatches: Number, chip: Chip) -> Number:
+    """Seconds a microbatch, on average, to read back the gradients its own are added to; the first finds none.
+
+    Args:
+        gradients: their bytes on one device.
+        microbatches: of a step.
+        chip: the chip.
+    """
+    return (microbatches - 1) / microbatches * gradients / chip.memory_bandwidth.used
 
 
 class StageMemory(Struct, frozen=True):
@@ -201,22 +217,22 @@ class StageMemory(Struct, frozen=True):
         host: bytes that rest in the host's memory instead.
     """
 
-    parameters: int
-    gradients: int
-    optimizer: int
-    saved: int
-    gathered: int
-    working: int
-    overhead: int
-    host: int = 0
+    parameters: Number
+    gradients: Number
+    optimizer: Number
+    saved: Number
+    gathered: Number
+    working: Number
+    overhead: Number
+    host: Number = 0
 
     @property
-    def tensors(self) -> int:
+    def tensors(self) -> Number:
         """Bytes of tensors: everything but what the runtime takes."""
         return self.parameters + self.gradients + self.optimizer + self.saved + self.gathered + self.working
 
     @property
-    def needed(self) -> int:
+    def needed(self) -> Number:
         """Bytes altogether."""
         return self.tensors + self.overhead
 
@@ -225,7 +241,7 @@ class Alive(Struct, frozen=True):
     """Tensors of one sort that a device holds at its peak.
 
     Args:
-        what: `parameter`, `gradient`, `optimizer`, `saved`, `gathered` or `working`.
+        what: the part of the memory it belongs to.
         kind: kind of layer they belong to.
         text: the tensor in slash notation with its element type.
         bytes: bytes of one copy on one device.
@@ -235,12 +251,12 @@ class Alive(Struct, frozen=True):
         dtype: its element type.
     """
 
-    what: str
+    what: MemoryPart
     kind: str
     text: str
     bytes: int
     copies: int
-    reason: str
+    reason: Reason
     shape: tuple[int, ...] = ()
     dtype: str = ""
 
@@ -248,6 +264,20 @@ class Alive(Struct, frozen=True):
     def total(self) -> int:
         """Bytes of all copies."""
         return self.bytes * self.copies
+
+
+class AtWork(Struct, frozen=True):
+    """The statement that runs when a device holds most.
+
+    Args:
+        phase: its phase.
+        statement: its first output.
+        kind: kind of the layer it belongs to.
+    """
+
+    phase: str
+    statement: str
+    kind: str
 
 
 class StageReport(Struct, frozen=True):
@@ -262,7 +292,7 @@ class StageReport(Struct, frozen=True):
         backward_seconds: the backward pass of one.
         busy_seconds: work of all microbatches of the step.
         memory: bytes at its peak.
-        moment: the statement and pass at the peak, in words.
+        moment: the statement and pass at the peak; None where nothing runs then.
         alive: what is held then, largest first.
     """
 
@@ -273,7 +303,7 @@ class StageReport(Struct, frozen=True):
     backward_seconds: float
     busy_seconds: float
     memory: StageMemory
-    moment: str
+    moment: AtWork | None
     alive: tuple[Alive, ...]
 
 
@@ -281,18 +311,36 @@ class StepPart(Struct, frozen=True):
     """One part of a step's time on the stage that decides it.
 
     Args:
-        what: `forward`, `backward`, `recompute`, `exposed communication`, `bubble`, `gradients`, `update`, ...
-        axis: mesh axes, for communication.
+        what: what the time goes to.
         seconds: on the critical path.
+        axis: mesh axes, for communication.
         hidden: communication that other work hides.
-        note: in words: what hides it, or what it is.
+        hidden_by: the work that hides it.
+        tensors: names of what moves, where that is a few tensors.
+        rate: bytes a second with which the work at hand would hide it, for `OFFLOADED_ACTIVATIONS`.
     """
 
-    what: str
-    seconds: float
+    what: TimePart
+    seconds: Number
     axis: str = ""
-    hidden: float = 0.0
-    note: str = ""
+    hidden: Number = 0.0
+    hidden_by: tuple[Hider, ...] = ()
+    tensors: tuple[str, ...] = ()
+    rate: float = 0.0
+
+
+class ChunkSeconds(Struct, frozen=True):
+    """Seconds of one microbatch in every model chunk, in the order it passes them.
+
+    Args:
+        forward: of the forward pass.
+        backward: of the whole backward pass.
+        weight: of the gradients of weights in it; 0 where the schedule does not part them from the others.
+    """
+
+    forward: tuple[Number, ...]
+    backward: tuple[Number, ...]
+    weight: tuple[Number, ...]
 
 
 class TrainReport(Struct, frozen=True):
@@ -307,6 +355,7 @@ class TrainReport(Struct, frozen=True):
         sent: the transfer between stages for one microbatch, None without a pipeline.
         model_flops: of the whole step and mesh: forward and backward, nothing recomputed, no padding.
         hardware_flops: what the devices really spend, recomputation and padding included.
+        chunks: seconds of one microbatch in every model chunk.
         notes: what was chosen where nothing was given, and what is approximate.
         passes_seconds: of the step, from the first forward task of any stage to the last backward task of any.
     """
@@ -319,6 +368,7 @@ class TrainReport(Struct, frozen=True):
     sent: PricedCollective | None
     model_flops: int
     hardware_flops: int
+    chunks: ChunkSeconds
     notes: tuple[str, ...] = ()
     passes_seconds: float = 0.0
 
@@ -346,6 +396,15 @@ class TrainReport(Struct, frozen=True):
     def tokens_per_second(self) -> float:
         """Tokens a second, the whole mesh together."""
         return self.setup.tokens / self.step_seconds
+
+    @property
+    def tokens_per_second_per_device(self) -> float:
+        """Tokens a second, one device's share."""
+        return self.tokens_per_second / self.setup.mesh.devices
+
+    def idle_seconds(self, stage: StageReport) -> float:
+        """Time that a stage is idle between the first forward task of any stage and the last backward task of any."""
+        return max(0.0, self.passes_seconds - stage.busy_seconds)
 
     @property
     def mfu(self) -> float:

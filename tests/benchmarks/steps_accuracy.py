@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from einscale.efficiency import Execution
 from einscale.errors import EinscaleError
-from einscale.hardware import System, load_system
+from einscale.hardware import System, load_system, rooflines
 from einscale.mesh import parse_mesh
 from einscale.models import Model, layer_kinds, read_config
 from einscale.precision import Precision, parse_precision
@@ -158,14 +158,14 @@ def precision_of(row: dict[str, Any]) -> Precision:
     return replace(parse_precision(name), gradients=gradients)
 
 
-def setup_of(row: dict[str, Any], execution: Execution | None) -> TrainSetup:
+def setup_of(row: dict[str, Any], *, efficiency: bool = True) -> TrainSetup:
     """The request that a row describes.
 
     Raises:
         EinscaleError: it cannot be expressed.
     """
     mesh = parse_mesh(mesh_of(row))
-    system = system_of(row)
+    system = system_of(row) if efficiency else rooflines(system_of(row))
     batch, replicas = row["global_batch"], row["dp"]
     return TrainSetup(
         model=model_of(row),
@@ -186,7 +186,7 @@ def setup_of(row: dict[str, Any], execution: Execution | None) -> TrainSetup:
         offload=Offload(),
         attention="full",
         overhead=0,
-        execution=execution,
+        execution=execution_of(row) if efficiency else Execution("compiled", "eager"),
         loss=loss_of(row),
     )
 
@@ -211,7 +211,7 @@ def execution_of(row: dict[str, Any]) -> Execution:
 
 def predicted(row: dict[str, Any], *, efficiency: bool) -> TrainReport:
     """The report of a row's step."""
-    return train_report(setup_of(row, execution_of(row) if efficiency else None))
+    return train_report(setup_of(row, efficiency=efficiency))
 
 
 def rows(group: str = "", limit: int = 0) -> Iterable[dict[str, Any]]:

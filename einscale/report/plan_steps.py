@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from einscale.collectives import ALL_GATHER, ALL_REDUCE, FREE, PERMUTE, Collective, changed_blocks
+from einscale.collectives import AMOUNTS, FREE, PERMUTE, Collective, changed_blocks
 from einscale.einsum import Einsum
 from einscale.layout import Layout, Tensor, local_bytes, local_shape, shards
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum
-from einscale.priced import PricedPlan, PricedStep, compute_dtype
+from einscale.plan import LocalEinsum, compute_dtype
+from einscale.priced import PricedPlan, PricedStep
+from einscale.report.causes import cause_words
 from einscale.roofline import local_seconds
 from einscale.topology import Network, explain_step
 from einscale.units import format_bytes, format_flops, format_seconds
@@ -47,7 +48,7 @@ def explain_priced_step(step: PricedStep, sizes: Mapping[str, int], network: Net
         return StepWords(
             title=step_title(work),
             layout=move_text(work),
-            because=work.cause,
+            because=cause_words(work.cause),
             amount=_received_words(step, work, sizes, network.mesh),
             time=str(explain_step(work, sizes, network)),
         )
@@ -134,11 +135,20 @@ def _received_words(step: PricedStep, move: Collective, sizes: Mapping[str, int]
     if move.kind == PERMUTE:
         changed = changed_blocks(move, mesh)
         formula = f"L x changed / devices = {local:,} x {changed:,}/{mesh.devices:,}"
-    elif move.kind == ALL_GATHER:
-        formula = f"L(n-1) = {local:,} x {n - 1:,}"
     else:
-        twice, two = ("2", "2 x ") if move.kind == ALL_REDUCE else ("", "")
-        formula = f"{twice}L(n-1)/n = {two}{local:,} x {n - 1:,}/{n:,}"
+        amount = AMOUNTS[move.kind]
+        several = f"{amount.times} x " if amount.times > 1 else ""
+        formula = f"{amount.text} = {several}{local:,} x {n - 1:,}" + (f"/{n:,}" if amount.shared else "")
     return (
         f"{formula} = {step.received:,} bytes received, with n = {n:,} and {size} bytes; at least {step.bound_bytes:,}"
     )
+
+
+def placement_words(placement: Mapping[str, tuple[str, ...]]) -> str:
+    """How work is divided.
+
+    >>> placement_words({"b": ("x", "y"), "d": ("z",)}), placement_words({})
+    ('b over x/y, d over z', 'no index divided')
+    """
+    parts = [f"{index} over {'/'.join(axes)}" for index, axes in placement.items() if axes]
+    return ", ".join(parts) or "no index divided"

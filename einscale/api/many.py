@@ -1,0 +1,166 @@
+"""`einscale.price_many`: one model under many strategies -> columns of numbers, and the full report of any row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from typing import Any, TypeAlias, Unpack
+
+from msgspec import Struct
+
+from einscale.api.request import chosen_model
+from einscale.api.train import TrainOptions, TrainResult, train_request, train_setup, train_step
+from einscale.errors import EinscaleError, UsageError
+from einscale.hardware import peak as peak_rate
+from einscale.models import Model, model_flops
+from einscale.numeric import Number
+from einscale.strategy import Strategy
+from einscale.train.many import price_setups
+from einscale.train.values import TrainSetup
+
+Given: TypeAlias = str | Strategy | Mapping[str, Any]
+"""A strategy by name or as a value, or a mapping of `train_step`'s arguments."""
+
+
+class Reason(IntEnum):
+    """Whether a strategy can be run, and if not, why."""
+
+    FITS = 0
+    """It fits in the memory of its devices."""
+
+    OUT_OF_MEMORY = 1
+    """It is priced, but its fullest stage needs more memory than a device has."""
+
+    REFUSED = 2
+    """The request cannot be met: `PriceColumns.errors` says why, and its numbers are not numbers (nan)."""
+
+
+class PriceColumns(Struct, frozen=True, eq=False):
+    """Prices of many strategies, a numpy array for each quantity, in the order they were given.
+
+    Args:
+        columns: name -> array: `seconds` of a step, `passes_seconds` (all forward and backward passes, bubbles
+            included), `tail_seconds` (what is done once a step), `memory` (bytes that the fullest stage needs), `host`
+            (bytes in the host's memory), `capacity` (bytes of a device), `devices`, `tokens_per_second`, `mfu`, `fits`,
+            `reason` (codes of `Reason`).
+        errors: per row, why the request cannot be met; None where it can.
+        model: whose strategies they are.
+        requests: per row, the arguments of `train_step`.
+    """
+
+    columns: Mapping[str, Number]
+    errors: tuple[EinscaleError | None, ...]
+    model: Model
+    requests: tuple[Mapping[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, name: str) -> Number:
+        if name not in self.columns:
+            raise UsageError(f"there is no column `{name}`", hint=f"the columns are: {', '.join(self.columns)}")
+        return self.columns[name]
+
+    def row(self, number: int) -> TrainResult:
+        """The full report of one strategy; it has the numbers of its row.
+
+        Raises:
+            EinscaleError: the request cannot be met, as `errors` says.
+        """
+        return train_step(self.model, **self.requests[number])  # type: ignore[arg-type]
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """A flat dict for each row, of Python numbers, for pandas or polars."""
+        plain = {name: column.tolist() for name, column in self.columns.items()}
+        return [{name: values[number] for name, values in plain.items()} for number in range(len(self))]
+
+    def __repr__(self) -> str:
+        fitting = int(self.columns["fits"].sum())
+        return f"PriceColumns({self.model.name}, {len(self)} strategies, {fitting} fit)"
+
+
+def price_many(model: str | Model, strategies: Iterable[Given], **common: Unpack[TrainOptions]) -> PriceColumns:
+    """Price training steps of one model under many strategies, those of one structure together.
+
+    Each row gets the numbers that `train_step` gives it; a request that cannot be met is a row of its own, with its
+    error, and does not stop the others.
+
+    >>> names = ["fsdp", "megatron-sp", {"strategy": "megatron-sp", "microbatch": 2, "recompute": "full"}, "2d"]
+    >>> prices = price_many("llama3-8b", names, mesh="data=4,model=2", batch=64, sequence=2048)
+    >>> prices["reason"].tolist(), prices["seconds"].tolist()[1] == prices.row(1).seconds
+    ([2, 0, 0, 2], True)
+
+    Args:
+        model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
+        strategies: each a name, a `Strategy`, or a mapping of `train_step`'s arguments.
+        common: arguments of `train_step` for all of them; a strategy's own come first.
+
+    Raises:
+        EinscaleError: a model that cannot be read, or an argument that `train_step` does not have.
+    """
+    loaded = chosen_model(model, common.get("sizes"))
+    requests = tuple(_request(given, common) for given in strategies)
+    setups: dict[int, TrainSetup] = {}
+    errors: list[EinscaleError | None] = [None] * len(requests)
+    for number, request in enumerate(requests):
+        try:
+            setups[number] = train_setup(loaded, train_request(request))[0]
+        except EinscaleError as error:
+            errors[number] = error
+    return PriceColumns(_columns(setups, errors), tuple(errors), loaded, requests)
+
+
+def _request(given: Given, common: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments of `train_step` for one row; of the right names, whatever their values."""
+    own = given if isinstance(given, Mapping) else {"strategy": given}
+    request = {name: value for name, value in {**common, **own}.items() if name != "sizes"}
+    train_request(request)
+    return request
+
+
+def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None]) -> dict[str, Number]:
+    """Columns of every row; those that cannot be priced are told to `errors`."""
+    import numpy as np
+
+    priced = price_setups(tuple(setups.values()))
+    for number, error in zip(setups, priced.errors, strict=True):
+        errors[number] = error
+    good = np.array([error is None for error in errors], dtype=bool)
+    at = np.array(list(setups), dtype=np.int64)
+
+    def spread(values: Number, missing: Number = float("nan")) -> Number:
+        column = np.full(len(errors), missing, dtype=np.float64)
+        column[at] = values
+        return np.where(good, column, missing)
+
+    def of(what: Any) -> Number:
+        return spread(np.array([what(setup) for setup in setups.values()], dtype=np.float64))
+
+    seconds, memory, capacity = spread(priced.seconds), spread(priced.needed), of(_capacity)
+    fits = good & (memory <= capacity)
+    reason = np.where(good, np.where(fits, Reason.FITS, Reason.OUT_OF_MEMORY), Reason.REFUSED)
+    return {
+        "seconds": seconds,
+        "passes_seconds": spread(priced.passes),
+        "tail_seconds": spread(priced.tail),
+        "memory": memory,
+        "host": spread(priced.host),
+        "capacity": capacity,
+        "devices": of(lambda setup: setup.mesh.devices),
+        "tokens_per_second": of(lambda setup: setup.tokens) / seconds,
+        "mfu": of(_useful_seconds) / seconds,
+        "fits": fits,
+        "reason": reason.astype(np.int8),
+    }
+
+
+def _capacity(setup: TrainSetup) -> int:
+    return setup.network.system.chip.memory_bytes
+
+
+def _useful_seconds(setup: TrainSetup) -> float:
+    """Seconds in which the mesh would do the model FLOPs of a step at what its datasheet promises."""
+    counted = model_flops(setup.model, setup.sequence, convention=setup.attention).total * setup.batch
+    rate = peak_rate(setup.network.system.chip, setup.precision.compute).datasheet
+    return counted / (setup.mesh.devices * rate)

@@ -1,0 +1,48 @@
+"""What the sides of a comparison do, in words."""
+
+from __future__ import annotations
+
+from einscale.compare.values import AtPeak, Divided, Moves, Rests, WorkDivision
+
+
+def doing_words(doing: tuple[Moves, ...] | WorkDivision) -> str:
+    """What one side does in a term; "" for nothing.
+
+    >>> doing_words((Moves("all-gather", ("model",), 2), Moves("all-reduce", ("data",))))
+    '2 x all-gather over model, all-reduce over data'
+    >>> doing_words(WorkDivision(8, (("b", ("data",)),), repeated=2, padding=0.25))
+    '8 ways (b/data), repeated 2 times, 25 % padding'
+    """
+    if isinstance(doing, tuple):
+        return ", ".join(_moves(moves) for moves in doing)
+    words = [f"{doing.ways} ways ({_slashed(doing.divided)})" if doing.ways > 1 else "whole"]
+    if doing.repeated > 1:
+        words.append(f"repeated {doing.repeated} times")
+    if doing.partial_sums > 1:
+        words.append(f"in {doing.partial_sums} partial sums")
+    if doing.padding > 0:
+        words.append(f"{100 * doing.padding:.2g} % padding")
+    return ", ".join(words)
+
+
+def _moves(moves: Moves) -> str:
+    name = f"{moves.kind} over {','.join(moves.axes)}"
+    return f"{moves.count} x {name}" if moves.count > 1 else name
+
+
+def holding_words(holding: Rests | AtPeak | None) -> str:
+    """How one side holds the tensors of a memory term, or when; "" for not at all.
+
+    >>> holding_words(Rests((("b", ("data",)),))), holding_words(Rests(())), holding_words(AtPeak("q", "block"))
+    ('b/data', 'whole', 'at q of block')
+    """
+    if holding is None:
+        return ""
+    if isinstance(holding, AtPeak):
+        return f"at {holding.statement} of {holding.layer}"
+    return _slashed(holding.divided) or "whole"
+
+
+def _slashed(divided: Divided) -> str:
+    """Divided indices in slash notation."""
+    return " ".join("/".join((index, *axes)) for index, axes in divided)

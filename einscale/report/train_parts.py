@@ -1,0 +1,66 @@
+"""Parts of a step in words: where its time goes, and the moment at which a device holds most."""
+
+from __future__ import annotations
+
+from einscale.report.words import hiders_words
+from einscale.train.parts import TimePart
+from einscale.train.values import AtWork, StepPart
+
+_PARTS = {
+    TimePart.OFFLOADED_ACTIVATIONS: "offload",
+    TimePart.OFFLOADED_OPTIMIZER: "offload",
+    TimePart.SHARED_TABLE: "gradients once a step",
+}
+"""Names of parts in documents and tables, where they are not the value."""
+
+_NOTES = {
+    TimePart.ACCUMULATE: "gradients of earlier microbatches read back",
+    TimePart.RECOMPUTE: "forward work done again in the backward pass",
+    TimePart.OFFLOADED_ACTIVATIONS: "activations to the host and back; the work has time for {rate:.1f} GB/s",
+    TimePart.BUBBLE: "waiting for other stages and for transfers between them",
+    TimePart.WAIT: "for the update of a slower stage",
+    TimePart.GRADIENTS_ONCE: "gradients, once a step",
+    TimePart.PARAMETERS_ONCE: "parameters, once a step",
+    TimePart.FIRST_AND_LAST: "nothing runs yet, or any more, to hide their moves",
+    TimePart.OPTIMIZER_ONCE: "what {optimizer} wants whole, or sums",
+    TimePart.SHARED_TABLE: "{tensors}: the first and the last stage share the table",
+    TimePart.UPDATE: "{optimizer}: gradients, weights and states through HBM",
+    TimePart.OFFLOADED_OPTIMIZER: "gradients to the host and parameters back",
+}
+"""What a part of a step's time is, where its name does not say it."""
+
+
+def part_name(what: TimePart) -> str:
+    """The name of a part of a step's time in tables and documents."""
+    return _PARTS.get(what, what.value)
+
+
+def part_words(part: StepPart, optimizer: str) -> str:
+    """What a part of a step's time is, what hides the rest left out; "" where its name says it.
+
+    Args:
+        part: of a report.
+        optimizer: its name.
+    """
+    words = _NOTES.get(part.what, "")
+    return words.format(optimizer=optimizer, tensors=", ".join(part.tensors), rate=part.rate / 1e9)
+
+
+def part_note(part: StepPart, optimizer: str) -> str:
+    """What a part of a step's time is, and what hides the rest of it.
+
+    Args:
+        part: of a report.
+        optimizer: its name.
+
+    >>> from einscale.hiders import Hider, HidingWork
+    >>> part_note(StepPart(TimePart.GRADIENTS_ONCE, 1.0, "data", 2.0, (Hider(HidingWork.LAST_BACKWARD),)), "adamw")
+    'gradients, once a step; hidden behind the backward pass of the last microbatch'
+    """
+    behind = f"hidden behind {hiders_words(part.hidden_by)}" if part.hidden_by else ""
+    return "; ".join(words for words in (part_words(part, optimizer), behind) if words)
+
+
+def moment_words(moment: AtWork | None) -> str:
+    """The statement that runs when a device holds most; "" where none does."""
+    return f"{moment.phase} of {moment.statement} in {moment.kind}" if moment else ""

@@ -19,7 +19,7 @@ from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
 from einscale.strategy import Strategy
 from einscale.topology import Network
-from einscale.train.layers import forward_cost, layer_cost
+from einscale.train.layers import forward_cost
 from einscale.train.step import train_report, trained_layers
 from einscale.train.values import LayerCost, StageMemory, TrainReport, TrainSetup
 

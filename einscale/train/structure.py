@@ -12,11 +12,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.layer import is_end, recomputed_here
-from einscale.layout import Layout
 from einscale.mesh import Mesh
-from einscale.planner.planned import PlannedProgram, Structure, accumulator_layouts
+from einscale.planner.planned import Structure
 from einscale.planner.program import plan_program
 from einscale.planner.sending import sent_as
+from einscale.planner.update import plan_update
 from einscale.precision import Precision
 from einscale.program.backward import backward
 from einscale.program.capacity import with_capacity
@@ -148,14 +148,7 @@ def _planned(asked: Trained, network: Network, sizes: dict[str, int]) -> LayerSt
     planned = sent_as(planned, asked.precision)
     if not asked.trains:
         return LayerStructure(planned.structure, replace(planned.structure, statements=()), program)
-    updated = plan_program(
-        update_program(program, asked.optimizer, asked.precision),
-        asked.strategy,
-        mesh,
-        sizes,
-        pinned=accumulated(planned),
-        network=network,
-    )
+    updated = plan_update(planned, update_program(program, asked.optimizer, asked.precision))
     return LayerStructure(planned.structure, updated.structure, program)
 
 
@@ -179,8 +172,3 @@ def on_one_stage(network: Network, pipe: str) -> Network:
         return network
     axes = (replace(axis, size=1) if axis.name == pipe else axis for axis in network.mesh.axes)
     return replace(network, mesh=Mesh(tuple(axes)))
-
-
-def accumulated(planned: PlannedProgram) -> dict[str, Layout]:
-    """Gradient of each parameter -> the layout it is accumulated in."""
-    return {f"d_{name}": layout for name, layout in accumulator_layouts(planned).items()}

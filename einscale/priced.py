@@ -88,6 +88,11 @@ class Memory(Struct, frozen=True):
     result: int
     temporaries: int
 
+    @property
+    def needed(self) -> int:
+        """The same as `peak`, by the name that every answer's memory has for it."""
+        return self.peak
+
 
 class LowerBounds(Struct, frozen=True):
     """Least bytes that a device must receive, and how near a plan comes.

@@ -190,7 +190,7 @@ def _request_table(result: InferResult) -> Table:
     ]
     priced = result.cost_per_million_tokens is not None
     columns += [Column("million_tokens_price", "a million", "si")] if priced else []
-    columns.append(Column("fits", "fits"))
+    columns.append(Column("fits", "fits", "flag"))
     rows: list[Row] = []
     special = "a draft guesses" if result.speculative else "prefill and decode apart" if result.disaggregated else ""
     empty = ("",) * (len(columns) - 1)
@@ -216,7 +216,7 @@ def _request_row(result: InferResult, priced: bool) -> Row:
         result.tokens_per_second_per_user,
     ]
     cells += [result.cost_per_million_tokens] if priced else []
-    return Row((*cells, "yes" if result.fits else "no"))
+    return Row((*cells, result.fits))
 
 
 def _phases_table(prefill: PrefillReport | None, decode: DecodeReport | None, alone: bool = False) -> Table:

@@ -164,7 +164,7 @@ def _step_table(result: TrainResult) -> Table:
         Column("joules", "joules", "si"),
         Column("needed_bytes", "memory", "bytes"),
         Column("capacity_bytes", "of", "bytes"),
-        Column("fits", "fits"),
+        Column("fits", "fits", "flag"),
     )
     cells = (
         report.step_seconds,
@@ -175,7 +175,7 @@ def _step_table(result: TrainResult) -> Table:
         report.joules,
         report.fullest.memory.needed,
         report.capacity,
-        "yes" if report.fits else "no",
+        report.fits,
     )
     return Table("step", "the step: tokens and energy of all devices, memory of the fullest", columns, (Row(cells),))
 

@@ -42,7 +42,8 @@ class Trained(Struct, frozen=True, cache_hash=True):
         optimizer: by name.
         loss: how the software stack runs the loss.
         capacity: rows each expert has room for.
-        deferred: gradients are added up over microbatches, and reduced once a step as far as they can be.
+        trains: there is a backward pass, whose gradients are added up over microbatches and reduced once a step as far
+            as they can be, and an update.
     """
 
     program: Program
@@ -51,6 +52,7 @@ class Trained(Struct, frozen=True, cache_hash=True):
     optimizer: str
     loss: str
     capacity: float
+    trains: bool = True
 
 
 class LayerStructure(Struct, frozen=True):
@@ -58,7 +60,7 @@ class LayerStructure(Struct, frozen=True):
 
     Args:
         passes: forward and backward statements; gradients of parameters left as they are accumulated.
-        update: the optimizer's step of its parameters.
+        update: the optimizer's step of its parameters; no statement where it does not train.
         program: its passes, in the element types it works in.
     """
 
@@ -87,6 +89,8 @@ def trained_program(asked: Trained) -> Program:
     """Forward and backward pass of a layer in the element types it works in."""
     policy = trained_strategy(asked).policy
     written = typed(forward_program(asked), asked.precision)
+    if not asked.trains:
+        return written
     return typed(backward(written, frozenset(policy.recompute), frozenset(policy.fuse)), asked.precision)
 
 
@@ -140,8 +144,10 @@ def layer_structure(asked: Trained, network: Network, batch: int, sequence: int)
 def _planned(asked: Trained, network: Network, sizes: dict[str, int]) -> LayerStructure:
     """A structure planned anew."""
     program, mesh = trained_program(asked), network.mesh
-    planned = plan_program(program, trained_strategy(asked), mesh, sizes, network=network, deferred=True)
+    planned = plan_program(program, trained_strategy(asked), mesh, sizes, network=network, deferred=asked.trains)
     planned = sent_as(planned, asked.precision)
+    if not asked.trains:
+        return LayerStructure(planned.structure, replace(planned.structure, statements=()), program)
     updated = plan_program(
         update_program(program, asked.optimizer, asked.precision),
         asked.strategy,

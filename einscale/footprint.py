@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from einscale.numeric import Number, where
+from einscale.numeric import Number, exact, one_of, where
 
 
 class MemoryPart(StrEnum):
@@ -61,6 +61,10 @@ class Memory(Struct, frozen=True, kw_only=True):
         """Bytes of one part."""
         found: Number = getattr(self, what.value)
         return found
+
+    def at(self, place: int) -> Memory:
+        """That of one of many points, its bytes as ints."""
+        return Memory(**{name: exact(one_of(getattr(self, name), place)) for name in self.__struct_fields__})
 
     @property
     def tensors(self) -> Number:

@@ -5,13 +5,14 @@ Numbers are of one point or arrays of many (`numeric`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from einscale.hiders import Hider
-from einscale.numeric import Number
+from einscale.numeric import Number, scattered
 
 
 class TimePart(StrEnum):
@@ -108,32 +109,17 @@ class SpentPart(Struct, frozen=True):
 
     def times(self, factor: Number) -> SpentPart:
         """So many of them, one after the other."""
-        return SpentPart(
-            self.what,
-            self.seconds * factor,
-            self.axis,
-            self.hidden * factor,
-            self.hidden_by,
-            self.tensors,
-            self.rate,
-            self.bytes * factor,
-            self.count * factor,
-            self.latency * factor,
-        )
+        return self.mapped(lambda number: number * factor)
 
-    def plus(self, other: SpentPart) -> SpentPart:
-        """Both, one after the other; they are of one sort."""
-        return SpentPart(
-            self.what,
-            self.seconds + other.seconds,
-            self.axis,
-            self.hidden + other.hidden,
-            self.hidden_by + tuple(one for one in other.hidden_by if one not in self.hidden_by),
-            self.tensors + tuple(one for one in other.tensors if one not in self.tensors),
-            self.rate,
-            self.bytes + other.bytes,
-            self.count + other.count,
-            self.latency + other.latency,
+    def mapped(self, change: Callable[[Number], Number]) -> SpentPart:
+        """The part with every number changed."""
+        return replace(
+            self,
+            seconds=change(self.seconds),
+            hidden=change(self.hidden),
+            bytes=change(self.bytes),
+            count=change(self.count),
+            latency=change(self.latency),
         )
 
 
@@ -181,13 +167,48 @@ class Spent(Struct, frozen=True):
         return sum((part.latency for part in self.parts), 0.0)
 
     @property
+    def compute(self) -> Number:
+        """Kernels bound by arithmetic."""
+        return self.of(TimePart.COMPUTE)
+
+    @property
+    def weights(self) -> Number:
+        """Kernels bound by memory, for the weights they read."""
+        return self.of(TimePart.WEIGHTS)
+
+    @property
+    def cache(self) -> Number:
+        """The same, for keys and values (and recurrent states) they read and write."""
+        return self.of(TimePart.CACHE)
+
+    @property
+    def traffic(self) -> Number:
+        """The same, for everything else."""
+        return self.of(TimePart.TRAFFIC)
+
+    @property
+    def launch(self) -> Number:
+        """Starts of kernels, and what they wait for the host that sends them."""
+        return self.of(TimePart.LAUNCH)
+
+    @property
+    def hops(self) -> Number:
+        """Transfers between pipeline stages, where they are told apart from waiting."""
+        return self.of(TimePart.HOPS)
+
+    @property
+    def waiting(self) -> Number:
+        """Pipeline stages that have nothing to do."""
+        return self.of(TimePart.BUBBLE)
+
+    @property
     def by_axes(self) -> tuple[SpentPart, ...]:
         """Collectives over the same mesh axes taken together, whatever they move."""
-        found: dict[str, SpentPart] = {}
+        found: dict[str, list[SpentPart]] = {}
         for part in self.parts:
             if part.what in MOVES:
-                found[part.axis] = found[part.axis].plus(part) if part.axis in found else part
-        return tuple(found.values())
+                found.setdefault(part.axis, []).append(part)
+        return tuple(_sum(alike) for alike in found.values())
 
     def plus(self, other: Spent) -> Spent:
         """Both, one after the other; parts of one sort and axes are one."""
@@ -197,6 +218,10 @@ class Spent(Struct, frozen=True):
         """So many of them, one after the other."""
         return Spent(tuple(part.times(factor) for part in self.parts))
 
+    def mapped(self, change: Callable[[Number], Number]) -> Spent:
+        """The account with every number changed: columns added up, or some of many points taken."""
+        return Spent(tuple(part.mapped(change) for part in self.parts))
+
     def table(self) -> dict[tuple[TimePart, str], SpentPart]:
         """The parts by what they are and the mesh axes they are over."""
         return {(part.what, part.axis): part for part in self.parts}
@@ -204,8 +229,45 @@ class Spent(Struct, frozen=True):
 
 def together(parts: Iterable[SpentPart]) -> Spent:
     """Parts as an account, those of one sort and axes added up."""
-    found: dict[tuple[TimePart, str], SpentPart] = {}
+    found: dict[tuple[TimePart, str], list[SpentPart]] = {}
     for part in parts:
-        key = part.what, part.axis
-        found[key] = found[key].plus(part) if key in found else part
-    return Spent(tuple(found.values()))
+        found.setdefault((part.what, part.axis), []).append(part)
+    return Spent(tuple(alike[0] if len(alike) == 1 else _sum(alike) for alike in found.values()))
+
+
+def _sum(alike: Sequence[SpentPart]) -> SpentPart:
+    """Parts of one sort, one after the other."""
+    return SpentPart(
+        alike[0].what,
+        sum(part.seconds for part in alike),
+        alike[0].axis,
+        sum(part.hidden for part in alike),
+        tuple(dict.fromkeys(hider for part in alike for hider in part.hidden_by)),
+        tuple(dict.fromkeys(name for part in alike for name in part.tensors)),
+        alike[0].rate,
+        sum(part.bytes for part in alike),
+        sum(part.count for part in alike),
+        sum(part.latency for part in alike),
+    )
+
+
+def at_places(accounts: Sequence[Spent], places: Sequence[Sequence[int]], count: int) -> Spent:
+    """Accounts of some of many points each as one account of all of them; what a point does not have is 0 there.
+
+    Args:
+        accounts: each of its own points.
+        places: numbers of their points.
+        count: points altogether.
+    """
+    if len(accounts) == 1 and len(places[0]) == count:
+        return accounts[0]
+    tables = [account.table() for account in accounts]
+    found: list[SpentPart] = []
+    for key in dict.fromkeys(key for table in tables for key in table):
+        parts = [table.get(key, SpentPart(key[0], 0.0, key[1])) for table in tables]
+        numbers = {
+            name: scattered([getattr(part, name) for part in parts], places, count)
+            for name in ("seconds", "hidden", "bytes", "count", "latency")
+        }
+        found.append(SpentPart(what=key[0], axis=key[1], **numbers))
+    return Spent(tuple(found))

@@ -72,23 +72,26 @@ class Structures(Generic[Question, Found]):
         return found
 
     def sort(
-        self, asked: Question, network: Network, points: Sequence[dict[str, int]]
+        self, asked: Question, network: Network, sizes: Mapping[str, int], columns: Mapping[str, Sequence[int]]
     ) -> list[tuple[Found, list[int]]]:
         """The structures of many points of one mesh, each with the numbers of its points.
 
         Args:
             asked: what they follow from.
             network: the devices and their links.
-            points: size of every axis at each.
+            sizes: of every axis, those that points differ in aside.
+            columns: axis -> its size at every point.
 
         Raises:
             StrategyError: the strategy does not fit the mesh or the program at one of them.
         """
         groups: list[tuple[Found, list[int]]] = []
-        left = list(range(len(points)))
+        left = list(range(len(next(iter(columns.values())))))
         while left:
-            found = self.find(asked, network, points[left[0]])
-            held = _holding(found, [points[number] for number in left], network.mesh)
+            first = {**sizes, **{name: column[left[0]] for name, column in columns.items()}}
+            found = self.find(asked, network, first)
+            here = {name: [column[number] for number in left] for name, column in columns.items()}
+            held = _holding(found, first, here, network.mesh)
             groups.append((found, [number for number, holds in zip(left, held, strict=True) if holds]))
             left = [number for number, holds in zip(left, held, strict=True) if not holds]
         return groups
@@ -109,16 +112,17 @@ def _place(asked: Asked, network: Network) -> tuple[object, ...]:
     return mesh.names, live, network.system if asked.strategy.policy.auto else None
 
 
-def _holding(found: Planned, points: Sequence[Mapping[str, int]], mesh: Mesh) -> list[bool]:
-    """At which points all decisions come out alike; each is asked once for all points that look the same to it."""
-    holding = [True] * len(points)
+def _holding(
+    found: Planned, first: Mapping[str, int], columns: Mapping[str, Sequence[int]], mesh: Mesh
+) -> list[bool]:
+    """At which points all decisions come out as at the first; each is asked once for points that look alike to it."""
+    holding = [True] * len(next(iter(columns.values())))
     for decision in found.requires:
-        names = decision.reads
-        answers: dict[tuple[int | None, ...], bool] = {}
-        for number, sizes in enumerate(points):
-            seen = tuple(sizes.get(name) for name in names)
+        names = [name for name in decision.reads if name in columns]
+        answers: dict[tuple[int, ...], bool] = {}
+        for number, seen in enumerate(zip(*(columns[name] for name in names), strict=True)):
             if seen not in answers:
-                answers[seen] = decision.holds(sizes, mesh)
+                answers[seen] = decision.holds({**first, **dict(zip(names, seen, strict=True))}, mesh)
             holding[number] = holding[number] and answers[seen]
     return holding
 

@@ -20,7 +20,7 @@ from einscale.priced import price_plan
 from einscale.topology import Network
 from einscale.train.layers import forward_cost, layer_cost
 from einscale.train.step import trained_layers
-from einscale.train.structure import on_one_stage
+from einscale.stages import on_one_stage
 
 WORTH = 0.02
 """Share of a statement's time that a free plan must save by itself to be tried."""

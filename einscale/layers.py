@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.cost import NOTHING, PricedStatement, Totals, total
+from einscale.footprint import Memory
 from einscale.layer import role_names
 from einscale.layout import padding_fraction
 from einscale.memory import Held, Peak
@@ -21,7 +22,7 @@ from einscale.strategy import Strategy
 from einscale.topology import Network
 from einscale.train.layers import forward_cost
 from einscale.train.step import train_report, trained_layers
-from einscale.train.values import LayerCost, StageMemory, TrainReport, TrainSetup
+from einscale.train.values import LayerCost, TrainReport, TrainSetup
 
 
 class KindReport(Struct, frozen=True):
@@ -168,7 +169,7 @@ class LayerReport(Struct, frozen=True):
     phases: tuple[str, ...]
     kinds: tuple[KindReport, ...]
     step: TrainReport | None
-    memory: StageMemory
+    memory: Memory
     notes: tuple[str, ...]
     unexpected: tuple[Unexpected, ...]
 
@@ -203,14 +204,9 @@ class LayerReport(Struct, frozen=True):
         return self.setup.sequence
 
     @property
-    def capacity(self) -> int:
-        """Bytes of memory of one device."""
-        return self.network.system.chip.memory_bytes
-
-    @property
     def fits(self) -> bool:
         """Whether what is needed fits in the memory of a device."""
-        return bool(self.memory.needed <= self.capacity)
+        return bool(self.memory.fits)
 
     @property
     def totals(self) -> Totals:
@@ -269,16 +265,13 @@ def layer_report(
     )
 
 
-def _forward_memory(kinds: tuple[KindReport, ...], setup: TrainSetup) -> StageMemory:
+def _forward_memory(kinds: tuple[KindReport, ...], setup: TrainSetup) -> Memory:
     """What a forward pass alone needs: parameters, and the hungriest layer at work."""
-    return StageMemory(
+    return Memory(
         parameters=sum(kind.parameter_bytes * kind.repeat for kind in kinds),
-        gradients=0,
-        optimizer=0,
-        saved=0,
-        gathered=0,
         working=max(kind.working_bytes for kind in kinds),
         overhead=setup.overhead,
+        capacity=setup.network.system.chip.memory_bytes,
     )
 
 

@@ -8,13 +8,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.api.serving import Asked, repeated_cache_notes
+from einscale.footprint import Memory
 from einscale.infer import (
     DecodeReport,
     DisaggregatedReport,
     Instance,
     PrefillReport,
     RequestReport,
-    ServingMemory,
     SpeculativeReport,
     SweepRow,
     cost_per_million_tokens,
@@ -205,7 +205,7 @@ class InferResult(Struct, frozen=True):
         return 1 / self.seconds_per_token if self.seconds_per_token else None
 
     @property
-    def memories(self) -> tuple[ServingMemory, ...]:
+    def memories(self) -> tuple[Memory, ...]:
         """Bytes on a device: of the instance; of the one that prefills and the one that decodes where they are two."""
         if self.disaggregated is not None:
             return self.disaggregated.prefill.memory, self.disaggregated.decode.memory

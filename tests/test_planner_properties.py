@@ -11,7 +11,7 @@ from planner_oracle import cheapest_plan
 from random_questions import Asking, random_question, relatives
 
 import einscale
-from einscale.errors import EinscaleError, HardwareError
+from einscale.errors import HardwareError
 from einscale.layout import Layout
 
 SEEDS = st.integers(0, 2**32)

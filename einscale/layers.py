@@ -20,7 +20,7 @@ from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
 from einscale.strategy import Strategy
 from einscale.topology import Network
-from einscale.train.layers import forward_cost, layer_cost
+from einscale.train.layers import forward_cost
 from einscale.train.step import train_report, trained_layers
 from einscale.train.values import LayerCost, TrainReport, TrainSetup
 
@@ -211,6 +211,20 @@ class LayerReport(Struct, frozen=True):
     @property
     def totals(self) -> Totals:
         """Sums over all layers of the model for one microbatch: what a step takes for its passes on one stage."""
+        waits = replace(NOTHING, communication_seconds=self.offloaded_seconds)
+        return self._layer_totals.plus(waits)
+
+    @property
+    def offloaded_seconds(self) -> float:
+        """What one microbatch waits for activations on their way to the host and back; no layer's by itself."""
+        if self.step is None or not self.setup.offload.activations:
+            return 0.0
+        chunks = self.step.chunks
+        taken = sum(sum(getattr(chunks, phase)) for phase in self.phases)
+        return max(0.0, float(taken - self._layer_totals.seconds))
+
+    @property
+    def _layer_totals(self) -> Totals:
         result = NOTHING
         for kind in self.kinds:
             result = result.plus(kind.totals().times(kind.repeat))

@@ -12,10 +12,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.layer import is_end, recomputed_here
-from einscale.layout import Layout
-from einscale.planner.planned import Decision, PlannedProgram, Structure, accumulator_layouts
+from einscale.planner.planned import Decision, Structure
 from einscale.planner.program import plan_program
 from einscale.planner.sending import sent_as
+from einscale.planner.update import plan_update
 from einscale.precision import Precision
 from einscale.program.backward import backward
 from einscale.program.capacity import with_capacity
@@ -126,14 +126,7 @@ def _planned(asked: Trained, network: Network, sizes: dict[str, int]) -> LayerSt
     planned = sent_as(planned, asked.precision)
     if not asked.trains:
         return LayerStructure(planned.structure, replace(planned.structure, statements=()), program)
-    updated = plan_program(
-        update_program(program, asked.optimizer, asked.precision),
-        asked.strategy,
-        mesh,
-        sizes,
-        pinned=accumulated(planned),
-        network=network,
-    )
+    updated = plan_update(planned, update_program(program, asked.optimizer, asked.precision))
     return LayerStructure(planned.structure, updated.structure, program)
 
 
@@ -146,11 +139,6 @@ def root_unit(strategy: Strategy, program: Program) -> Strategy:
     return (
         replace(strategy, policy=replace(strategy.policy, reshard_after_forward=False)) if is_end(program) else strategy
     )
-
-
-def accumulated(planned: PlannedProgram) -> dict[str, Layout]:
-    """Gradient of each parameter -> the layout it is accumulated in."""
-    return {f"d_{name}": layout for name, layout in accumulator_layouts(planned).items()}
 
 
 _STRUCTURES = Structures(_planned)

@@ -206,12 +206,12 @@ def test_text_forms() -> None:
     assert str(result).startswith("B/x D, D/x F -> B/x F\nmesh x=4, 4 devices of h100")
     assert "how to avoid what moves" in result.explain()
     assert max(map(len, result.explain(width=80).splitlines())) <= 80
-    assert result._repr_html_().startswith("<pre>B/x D, D/x F -&gt;")
+    assert "B/x D, D/x F -&gt; B/x F</div>" in result._repr_html_()
 
 
 def test_documents_are_plain_json_and_results_pickle() -> None:
     result = ask()
-    document = result.to_dict(explain=True, proof=result.verify())
+    document = replace(result, proof=result.verify()).to_dict(explain=True)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert pickle.loads(pickle.dumps(result)).to_dict() == result.to_dict()
 

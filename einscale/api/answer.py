@@ -163,7 +163,7 @@ class Answer(Shown, frozen=True):
 
 
 def one_line(name: str, subject: str, figures: str) -> str:
-    """An answer on one line of at most `LONGEST` characters; where it is too long, the question is cut before the answer.
+    """An answer on one line of `LONGEST` characters at most; the question is cut before the answer.
 
     >>> one_line("PlanResult", "'B/x D -> B D'", "1 µs")
     "<PlanResult 'B/x D -> B D': 1 µs>"

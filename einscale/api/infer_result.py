@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.api.answer import Answer, Figure
 from einscale.api.serving import Asked, repeated_cache_notes
 from einscale.infer import (
     DecodeReport,
@@ -27,9 +27,10 @@ from einscale.units import format_seconds
 
 if TYPE_CHECKING:
     from einscale.api.serving_advice import ServingAdvice
+    from einscale.report.table import Report
 
 
-class PrefillResult(Struct, frozen=True):
+class PrefillResult(Answer, frozen=True):
     """Prompts read into the cache, priced: read `report`, print it, or take it as a document.
 
     Args:
@@ -38,9 +39,30 @@ class PrefillResult(Struct, frozen=True):
         notes: what was decided where nothing was given.
     """
 
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
+
     report: PrefillReport
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Time until every prompt is read and the first token of each is made."""
+        return self.report.seconds
+
+    @property
+    def memory(self) -> ServingMemory:
+        """Bytes on each device of the fullest pipeline stage."""
+        return self.report.memory
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, rate, memory and money."""
+        return {
+            "seconds": self.seconds,
+            "tokens_per_second": self.report.tokens_per_second,
+            **_figures(self.memory, self.report.instance.devices, self.cost_per_million_tokens),
+        }
 
     @property
     def fits(self) -> bool:
@@ -58,25 +80,26 @@ class PrefillResult(Struct, frozen=True):
 
         return prefill_document(self)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text; arguments as for `InferResult.to_text`."""
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
+
+        `detail` adds every kind of layer, every statement of a step and every collective with its cause.
+        """
         from einscale.report.infer import prefill_tables
-        from einscale.report.text import render_text
 
-        return render_text(prefill_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        return prefill_tables(self, detail=detail, explain=explain, units=units)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
         report = self.report
-        what = f"batch {report.batch}, prompt {report.prompt}: {format_seconds(report.seconds)}"
-        return f"PrefillResult({_where(report.instance)}, {what}, {_fit(self.fits)})"
+        what = f"{_where(report.instance)}, batch {report.batch}, prompt {report.prompt}"
+        return what, f"{format_seconds(report.seconds)}, {_fit(self.fits)}"
 
 
-class DecodeResult(Struct, frozen=True):
+class DecodeResult(Answer, frozen=True):
     """Tokens generated one after the other, priced: read `report`, print it, or take it as a document.
 
     Args:
@@ -85,9 +108,31 @@ class DecodeResult(Struct, frozen=True):
         notes: what was decided where nothing was given.
     """
 
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
+
     report: DecodeReport
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Time of all tokens of a sequence."""
+        return self.report.seconds
+
+    @property
+    def memory(self) -> ServingMemory:
+        """Bytes on each device of the fullest pipeline stage."""
+        return self.report.memory
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, rate, memory and money."""
+        return {
+            "seconds": self.seconds,
+            "seconds_per_token": self.report.seconds_per_token,
+            "tokens_per_second": self.report.tokens_per_second,
+            **_figures(self.memory, self.report.instance.devices, self.cost_per_million_tokens),
+        }
 
     @property
     def fits(self) -> bool:
@@ -111,26 +156,26 @@ class DecodeResult(Struct, frozen=True):
 
         return decode_document(self)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text; arguments as for `InferResult.to_text`."""
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
+
+        `detail` adds every kind of layer, every statement of a step and every collective with its cause.
+        """
         from einscale.report.infer import decode_tables
-        from einscale.report.text import render_text
 
-        return render_text(decode_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        return decode_tables(self, detail=detail, explain=explain, units=units)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
         report = self.report
-        token = format_seconds(report.seconds_per_token)
-        what = f"batch {report.batch}, context {report.context}, output {report.output}: a token {token}"
-        return f"DecodeResult({_where(report.instance)}, {what}, {_fit(self.fits)})"
+        what = f"{_where(report.instance)}, batch {report.batch}, context {report.context}, output {report.output}"
+        return what, f"a token {format_seconds(report.seconds_per_token)}, {_fit(self.fits)}"
 
 
-class InferResult(Struct, frozen=True):
+class InferResult(Answer, frozen=True):
     """A batch of requests from prompt to last token, priced: read it, print it, or take it as a document.
 
     Args:
@@ -141,6 +186,8 @@ class InferResult(Struct, frozen=True):
         disaggregated: prefill on instances of their own, None if not asked for.
         sweep: decode steps at the points of a sweep.
     """
+
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory", "prefill_memory")
 
     asked: Asked
     report: RequestReport
@@ -203,6 +250,22 @@ class InferResult(Struct, frozen=True):
     def tokens_per_second_per_user(self) -> float | None:
         """Output tokens a second that one request sees after its first; None where there is one token only."""
         return 1 / self.seconds_per_token if self.seconds_per_token else None
+
+    @property
+    def memory(self) -> ServingMemory:
+        """Of `memories`, what fills most of its devices."""
+        return max(self.memories, key=lambda memory: memory.needed / memory.capacity)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Times, rate, memory and money."""
+        return {
+            "seconds": self.seconds,
+            "first_token_seconds": self.first_token_seconds,
+            "seconds_per_token": self.seconds_per_token,
+            "tokens_per_second": self.tokens_per_second,
+            **_figures(self.memory, self.devices, self.cost_per_million_tokens),
+        }
 
     @property
     def memories(self) -> tuple[ServingMemory, ...]:
@@ -283,35 +346,41 @@ class InferResult(Struct, frozen=True):
 
         return infer_document(self, advice)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text.
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
 
-        Args:
-            detail: also every kind of layer, every statement of a step and every collective with its cause.
-            explain: also how each number came about, its formula with the operands filled in.
-            width: columns to wrap at; None does not wrap.
-            units: `iec` or `si`.
+        `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
         from einscale.report.infer import infer_tables
-        from einscale.report.text import render_text
 
-        return render_text(infer_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        found = None if advice else ()
+        return infer_tables(self, detail=detail, explain=explain, units=units, advice=found)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
         asked, first = self.asked, format_seconds(self.first_token_seconds)
         token = f", a token {format_seconds(self.seconds_per_token)}" if self.seconds_per_token else ""
-        what = f"batch {asked.batch}, prompt {asked.prompt}, output {asked.output}: first token {first}{token}"
-        return f"InferResult({_where(self.instance)}, {what}, {_fit(self.fits)})"
+        what = f"{_where(self.instance)}, batch {asked.batch}, prompt {asked.prompt}, output {asked.output}"
+        return what, f"first token {first}{token}, {_fit(self.fits)}"
 
 
 def _where(instance: Instance) -> str:
     """The model and what answers, for one line."""
     return f"{instance.model.name}, {instance.mesh} on {instance.system.name}"
+
+
+def _figures(memory: ServingMemory, devices: int, cost: float | None) -> dict[str, Figure]:
+    """What figures of requests have in common."""
+    return {
+        "memory_bytes": memory.needed,
+        "capacity_bytes": memory.capacity,
+        "devices": devices,
+        "cost_per_million_tokens": cost,
+        "fits": memory.fits,
+    }
 
 
 def _fit(fits: bool) -> str:

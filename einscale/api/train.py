@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 from msgspec import Struct
 
+from einscale.api.answer import Answer, Figure
 from einscale.api.request import (
+    SYNONYMS,
     check_batch,
     check_overhead,
     check_price,
@@ -34,8 +36,11 @@ from einscale.train.request import make_setup
 from einscale.train.values import StageMemory
 from einscale.units import check_size, format_seconds
 
+if TYPE_CHECKING:
+    from einscale.report.table import Report
 
-class TrainResult(Struct, frozen=True):
+
+class TrainResult(Answer, frozen=True):
     """One optimizer step, priced: read `report`, print it, or take it as a document.
 
     Args:
@@ -43,6 +48,8 @@ class TrainResult(Struct, frozen=True):
         price_per_hour: of one device, None if not given; in whatever money it was given in.
         training_tokens: tokens of the whole training run, None if not given.
     """
+
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
 
     report: TrainReport
     price_per_hour: float | None = None
@@ -62,6 +69,20 @@ class TrainResult(Struct, frozen=True):
     def fits(self) -> bool:
         """Whether every stage fits in the memory of its devices."""
         return self.report.fits
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, memory of the fullest stage, whether it fits, and rates of all devices."""
+        report = self.report
+        return {
+            "seconds": report.step_seconds,
+            "memory_bytes": report.fullest.memory.needed,
+            "capacity_bytes": report.capacity,
+            "devices": report.setup.mesh.devices,
+            "tokens_per_second": report.tokens_per_second,
+            "mfu": report.mfu,
+            "fits": report.fits,
+        }
 
     @property
     def step_price(self) -> float | None:
@@ -114,29 +135,25 @@ class TrainResult(Struct, frozen=True):
 
         return train_document(self, advice)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text.
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
 
-        Args:
-            detail: also every tensor at the peak and every collective.
-            explain: also how each number came about, its formula with the operands filled in.
-            width: columns to wrap at; None does not wrap.
-            units: `iec` or `si`.
+        `detail` adds every tensor at the peak and every collective.
         """
-        from einscale.report.text import render_text
         from einscale.report.train import train_tables
 
-        return render_text(train_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        found = None if advice else ()
+        return train_tables(self, detail=detail, explain=explain, units=units, advice=found)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
         setup, fits = self.report.setup, "fits" if self.fits else "does not fit"
-        what = f"batch {setup.batch} x {setup.sequence}: a step {format_seconds(self.report.step_seconds)}"
-        return f"TrainResult({setup.model.name}, {setup.mesh} on {setup.network.system.name}, {what}, {fits})"
+        where = f"{setup.model.name}, {setup.mesh} on {setup.network.system.name}"
+        step = f"a step {format_seconds(self.report.step_seconds)}"
+        return f"{where}, batch {setup.batch} x {setup.sequence}", f"{step}, {fits}"
 
 
 class TrainOptions(TypedDict, total=False):
@@ -147,6 +164,7 @@ class TrainOptions(TypedDict, total=False):
     hardware: str | Path | System | None
     batch: int | None
     sequence: int | None
+    seq: int | None
     microbatch: int | None
     schedule: str | None
     chunks: int | None
@@ -230,10 +248,17 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
 def train_request(options: Mapping[str, Any]) -> TrainRequest:
     """A request from keyword arguments.
 
+    >>> train_request({"seq": 2048}).sequence
+    2048
+
     Raises:
-        UsageError: a name that no argument has, with the near miss.
+        UsageError: a name that no argument has, with the near miss, or one that is given twice.
     """
     known = TrainRequest.__struct_fields__
+    for other, name in SYNONYMS.items():
+        if other in options and name in options:
+            raise UsageError(f"`{other}` and `{name}` are the same argument, and both are given")
+    options = {SYNONYMS.get(name, name): value for name, value in options.items()}
     for name in options:
         if name not in known:
             raise UsageError(f"a training step has no argument `{name}`", hint=did_you_mean(name, known, "it has"))

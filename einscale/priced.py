@@ -214,7 +214,7 @@ def price_plan(plan: Plan, sizes: Mapping[str, int], network: Network) -> Priced
 
 def lower_bounds(priced: PricedPlan) -> LowerBounds:
     """Both bounds of a priced plan."""
-    found = {bound.name: bound for bound in every_bound(priced.plan, priced.sizes, priced.mesh)}
+    found: dict[str, LowerBound] = {bound.name: bound for bound in every_bound(priced.plan, priced.sizes, priced.mesh)}
     return LowerBounds(found["placement"], found.get("layout-free"))
 
 

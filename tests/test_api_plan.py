@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import einscale
 from einscale.api.plan import PlanResult
@@ -144,8 +145,6 @@ def test_doing_what_avoids_a_move_avoids_it() -> None:
 def test_verify_returns_what_it_ran_and_raises_what_it_finds() -> None:
     result = ask()
     assert result.verify(seed=3).seed == 3
-    from msgspec.structs import replace
-
     step = result.plan.steps[0]
     wrong = replace(result.plan, steps=(replace(step, kind=REDUCE_SCATTER), *result.plan.steps[1:]))
     broken = replace(result, priced=replace(result.priced, plan=wrong))

@@ -169,7 +169,7 @@ def one_line(name: str, subject: str, figures: str) -> str:
     "<PlanResult 'B/x D -> B D': 1 µs>"
     >>> line = one_line("PlanResult", "a" * 200, "1 µs")
     >>> len(line), line[-10:]
-    (120, 'aaa…: 1 µs>')
+    (120, 'aa…: 1 µs>')
     """
     subject, figures = " ".join(subject.split()), " ".join(figures.split())
     room = LONGEST - len(f"<{name} : {figures}>")

@@ -148,12 +148,13 @@ def sweep(
 
     Training steps are priced together, as by `price_many`; the full answer of one is worked out when it is taken.
 
+    >>> from einscale import train_step
     >>> grid = {"model": "llama3-8b", "mesh": ["data=8", "data=4,model=2"], "microbatch": [1, 2], "batch": 64}
     >>> found = sweep(train_step, grid)
     >>> found
     <SweepResult train_step over mesh, microbatch: 4 points, 4 fit>
-    >>> found.best("seconds").seconds == min(row["seconds"] for row in found.table)
-    True
+    >>> found.best("memory_bytes").step.setup.mesh.degrees, found.table[0]["fits"]
+    ({'data': 4, 'model': 2}, True)
 
     Args:
         fn: `train_step`, `infer`, `layer`, `plan`, ...: anything that takes arguments by name and gives an answer.

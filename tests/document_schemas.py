@@ -116,7 +116,7 @@ MAPS = (
     r"layer/kinds\[\]/sections",
     r"compare/strategies\[\]/kinds\[\]/sections",
     r"train/stages\[\]/layers",
-    r"train/advice\[\]/options",
+    r"(train|infer|prefill|decode)/advice\[\]/options",
     r"(infer|prefill|decode)/.*/stages\[\]",
     r"model/layers\[\]/sizes",
     r"model/defaults",

@@ -141,5 +141,5 @@ def test_gathers_along_an_inner_dim_are_put_in_order(microbatch: int, overlap: s
     at = next(k for k, row in enumerate(block.statements) if any(step.tensor.name == name for step in row.before))
     assert at < forward
     whole = 2 * microbatch * report.setup.sequence * 4096
-    held = [s.held.bytes for s in spans(block) if s.held.tensor.name == name and s.first <= at <= s.last]
+    held = [s.held.bytes for s in spans(block, overlap=report.setup.strategy.policy.overlap) if s.held.tensor.name == name and s.first <= at <= s.last]
     assert held.count(whole) == max(1, copies)

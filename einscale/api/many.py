@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
@@ -177,13 +177,15 @@ def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None
     good = np.array([error is None for error in errors], dtype=bool)
     at = np.array(list(setups), dtype=np.int64)
 
-    def spread(values: Number, missing: Number = float("nan")) -> Number:
-        column = np.full(len(errors), missing, dtype=np.float64)
+    def spread(values: Number) -> Number:
+        column = np.full(len(errors), np.nan)
         column[at] = values
-        return np.where(good, column, missing)
+        return np.where(good, column, np.nan)
 
-    def of(what: Any) -> Number:
-        return spread(np.array([what(setup) for setup in setups.values()], dtype=np.float64))
+    def of(what: Callable[[TrainSetup], float]) -> Number:
+        """A number of each request that is priced; of the others it may not even be known."""
+        known = (what(setup) if good[number] else np.nan for number, setup in setups.items())
+        return spread(np.fromiter(known, np.float64, len(setups)))
 
     seconds, memory, capacity = spread(priced.seconds), spread(priced.needed), of(_capacity)
     fits = good & (memory <= capacity)

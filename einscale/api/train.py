@@ -22,8 +22,9 @@ from einscale.api.request import (
     fixed_size,
     suited_strategy,
 )
+from einscale.efficiency import EXECUTIONS, ROOFLINE, Execution
 from einscale.errors import UsageError, did_you_mean
-from einscale.hardware import System
+from einscale.hardware import System, rooflines
 from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
@@ -181,6 +182,7 @@ class TrainOptions(TypedDict, total=False):
     overhead: int
     loss: str
     capacity: float
+    execution: str | Execution
     price_per_hour: float | None
     tokens: int | None
     sizes: Mapping[str, int] | None
@@ -212,6 +214,8 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
         overhead: bytes a runtime takes on each device beside tensors.
         loss: how the software runs the loss: `fused` (one kernel, fp32 logits), `compiled` (16-bit logits) or `eager`.
         capacity: rows each expert has room for, in even shares of those the tokens chose; above 1 they are padded.
+        execution: how local work runs: `eager` (kernel by kernel), `fused` (neighbouring maps are one kernel), `compiled`
+            (fused, and the host is ahead), or `roofline`; or an `Execution`.
         price_per_hour: of one device.
         tokens: of the whole training run: days and money follow.
         sizes: axis -> size, for axes that a program of your own leaves open.
@@ -239,6 +243,7 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
     overhead: int = FRAMEWORK
     loss: str = FUSED
     capacity: float = 1.0
+    execution: str | Execution = "fused"
     price_per_hour: float | None = None
     tokens: int | None = None
     sizes: Mapping[str, int] | None = None
@@ -305,11 +310,13 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
     length = chosen_sequence(loaded, asked.sequence, notes)
     given = fixed_size(loaded, "b", "batch", asked.batch) or asked.batch
+    execution = _execution(asked.execution)
+    system = chosen_system(asked.hardware)
     setup = make_setup(
         loaded,
         chosen,
         devices,
-        chosen_system(asked.hardware),
+        rooflines(system) if asked.execution == ROOFLINE else system,
         batch=None if given is None else check_batch(given),
         sequence=length,
         precision=parse_precision(asked.precision),
@@ -327,9 +334,23 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         overhead=check_overhead(asked.overhead),
         loss=check_text(asked.loss, "a form of the loss", FUSED),
         capacity=asked.capacity,
+        execution=execution,
         notes=notes,
     )
     return setup, (*notes, *loaded.notes)
+
+
+def _execution(given: str | Execution) -> Execution:
+    """How local work runs.
+
+    Raises:
+        UsageError: no such way.
+    """
+    if isinstance(given, Execution):
+        return given
+    if check_text(given, "an execution", "fused") not in EXECUTIONS:
+        raise UsageError(f"unknown execution `{given}`", hint=did_you_mean(given, EXECUTIONS, "it is one of"))
+    return EXECUTIONS[given]
 
 
 def _chosen(

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, price_program
+from einscale.efficiency import launch_seconds
 from einscale.memory import (
     gathered_copies,
     gradients_held,
@@ -106,6 +107,7 @@ def price_layer(
         accumulate_seconds=accumulating(
             sum(one.bytes for one in gradients), setup.microbatches, setup.network.system.chip
         ),
+        launch=launch_seconds(1, setup.execution, network.system.chip),
     )
 
 

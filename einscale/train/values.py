@@ -122,6 +122,7 @@ class LayerCost(Struct, frozen=True):
         fetched: its parameters as they are gathered ahead, while another layer works; none if they are not.
         peak: the most it holds while it runs, parameters and gradients at rest left out.
         accumulate_seconds: time to read back the gradients that a microbatch's are added to.
+        launch: seconds in which the host sends one kernel; 0 where it is ahead.
     """
 
     kind: str
@@ -138,6 +139,7 @@ class LayerCost(Struct, frozen=True):
     fetched: tuple[Held, ...]
     peak: Peak
     accumulate_seconds: Number
+    launch: float = 0.0
 
     def totals(self, phase: str = "") -> Totals:
         """Sums over the statements of one pass for one microbatch, or of both."""

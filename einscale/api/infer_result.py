@@ -31,48 +31,48 @@ if TYPE_CHECKING:
 
 
 class PrefillResult(Answer, frozen=True):
-    """Prompts read into the cache, priced: read `report`, print it, or take it as a document.
+    """Prompts read into the cache, priced: read `prefill`, print it, or take it as a document.
 
     Args:
-        report: the passes, where their time goes, memory.
+        prefill: the passes, where their time goes, memory.
         price_per_hour: of one device, None if not given.
         notes: what was decided where nothing was given.
     """
 
     BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
 
-    report: PrefillReport
+    prefill: PrefillReport
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Time until every prompt is read and the first token of each is made."""
-        return self.report.seconds
+        return self.prefill.seconds
 
     @property
     def memory(self) -> ServingMemory:
         """Bytes on each device of the fullest pipeline stage."""
-        return self.report.memory
+        return self.prefill.memory
 
     @property
     def figures(self) -> dict[str, Figure]:
         """Time, rate, memory and money."""
         return {
             "seconds": self.seconds,
-            "tokens_per_second": self.report.tokens_per_second,
-            **_figures(self.memory, self.report.instance.devices, self.cost_per_million_tokens),
+            "tokens_per_second": self.prefill.tokens_per_second,
+            **_figures(self.memory, self.prefill.instance.devices, self.cost_per_million_tokens),
         }
 
     @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.report.memory.fits
+        return self.prefill.memory.fits
 
     @property
     def cost_per_million_tokens(self) -> float | None:
         """Money for a million tokens of prompts, None without a price."""
-        return _cost(self.price_per_hour, self.report.instance.devices, self.report.tokens_per_second)
+        return _cost(self.price_per_hour, self.prefill.instance.devices, self.prefill.tokens_per_second)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -94,61 +94,61 @@ class PrefillResult(Answer, frozen=True):
     @property
     def headline(self) -> tuple[str, str]:
         """The request, and whether it fits."""
-        report = self.report
+        report = self.prefill
         what = f"{_where(report.instance)}, batch {report.batch}, prompt {report.prompt}"
         return what, f"{format_seconds(report.seconds)}, {_fit(self.fits)}"
 
 
 class DecodeResult(Answer, frozen=True):
-    """Tokens generated one after the other, priced: read `report`, print it, or take it as a document.
+    """Tokens generated one after the other, priced: read `decode`, print it, or take it as a document.
 
     Args:
-        report: a step, where its time goes, memory.
+        decode: a step, where its time goes, memory.
         price_per_hour: of one device, None if not given.
         notes: what was decided where nothing was given.
     """
 
     BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
 
-    report: DecodeReport
+    decode: DecodeReport
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Time of all tokens of a sequence."""
-        return self.report.seconds
+        return self.decode.seconds
 
     @property
     def memory(self) -> ServingMemory:
         """Bytes on each device of the fullest pipeline stage."""
-        return self.report.memory
+        return self.decode.memory
 
     @property
     def figures(self) -> dict[str, Figure]:
         """Time, rate, memory and money."""
         return {
             "seconds": self.seconds,
-            "seconds_per_token": self.report.seconds_per_token,
-            "tokens_per_second": self.report.tokens_per_second,
-            **_figures(self.memory, self.report.instance.devices, self.cost_per_million_tokens),
+            "seconds_per_token": self.decode.seconds_per_token,
+            "tokens_per_second": self.decode.tokens_per_second,
+            **_figures(self.memory, self.decode.instance.devices, self.cost_per_million_tokens),
         }
 
     @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.report.memory.fits
+        return self.decode.memory.fits
 
     @property
     def largest_batch(self) -> int:
         """The most sequences that fit until their last token; 0 if none does."""
-        report = self.report
+        report = self.decode
         return most_sequences(report.instance, prompt=max(1, report.context), output=report.output)
 
     @property
     def cost_per_million_tokens(self) -> float | None:
         """Money for a million output tokens, None without a price."""
-        return _cost(self.price_per_hour, self.report.instance.devices, self.report.tokens_per_second)
+        return _cost(self.price_per_hour, self.decode.instance.devices, self.decode.tokens_per_second)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -170,7 +170,7 @@ class DecodeResult(Answer, frozen=True):
     @property
     def headline(self) -> tuple[str, str]:
         """The request, and whether it fits."""
-        report = self.report
+        report = self.decode
         what = f"{_where(report.instance)}, batch {report.batch}, context {report.context}, output {report.output}"
         return what, f"a token {format_seconds(report.seconds_per_token)}, {_fit(self.fits)}"
 
@@ -180,7 +180,7 @@ class InferResult(Answer, frozen=True):
 
     Args:
         asked: the request, every input resolved.
-        report: prefill and decode on the same devices, nothing guessed.
+        request: prefill and decode on the same devices, nothing guessed.
         speculative: decoding with a draft, None if not asked for.
         draft_prefill: the draft reads the prompts too.
         disaggregated: prefill on instances of their own, None if not asked for.
@@ -190,7 +190,7 @@ class InferResult(Answer, frozen=True):
     BARS: ClassVar[tuple[str, ...]] = ("time", "memory", "prefill_memory")
 
     asked: Asked
-    report: RequestReport
+    request: RequestReport
     speculative: SpeculativeReport | None = None
     draft_prefill: PrefillReport | None = None
     disaggregated: DisaggregatedReport | None = None
@@ -199,24 +199,24 @@ class InferResult(Answer, frozen=True):
     @property
     def instance(self) -> Instance:
         """What answers; what decodes, where prefill has instances of its own."""
-        return self.report.prefill.instance
+        return self.request.prefill.instance
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided where nothing was given, and remarks on the model."""
-        last = self.report.decode.step if self.report.decode else self.report.prefill.last
+        last = self.request.decode.step if self.request.decode else self.request.prefill.last
         return (*self.asked.notes, *repeated_cache_notes(self.instance, last), *self.instance.model.notes)
 
     @property
     def first_token_seconds(self) -> float:
         """Time to first token, without queueing."""
-        found = self.disaggregated or self.report
+        found = self.disaggregated or self.request
         return found.first_token_seconds
 
     @property
     def seconds_per_token(self) -> float:
         """Time per output token of one sequence after the first, expected where guesses are accepted."""
-        found = self.speculative or self.disaggregated or self.report
+        found = self.speculative or self.disaggregated or self.request
         return found.seconds_per_token
 
     @property
@@ -225,7 +225,7 @@ class InferResult(Answer, frozen=True):
         if self.disaggregated is not None:
             return self.disaggregated.seconds
         if self.speculative is None:
-            return self.report.seconds
+            return self.request.seconds
         reading = self.draft_prefill.seconds if self.draft_prefill else 0.0
         return self.first_token_seconds + reading + (self.asked.output - 1) * self.speculative.seconds_per_token
 
@@ -273,9 +273,9 @@ class InferResult(Answer, frozen=True):
         if self.disaggregated is not None:
             return self.disaggregated.prefill.memory, self.disaggregated.decode.memory
         if self.speculative is not None and self.draft_prefill is not None:
-            reading = (self.report.prefill.memory.working, self.draft_prefill.memory.working)
+            reading = (self.request.prefill.memory.working, self.draft_prefill.memory.working)
             return (replace(self.speculative.memory, working=max(self.speculative.memory.working, *reading)),)
-        return (self.report.memory,)
+        return (self.request.memory,)
 
     @property
     def fits(self) -> bool:

@@ -81,7 +81,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
         Raises:
             EinscaleError: the request cannot be met, as `errors` says.
         """
-        return train_step(self.model, **self.requests[number])  # type: ignore[arg-type]
+        return train_step(self.model, **self.requests[number])
 
     @property
     def table(self) -> list[dict[str, Any]]:

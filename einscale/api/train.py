@@ -42,39 +42,39 @@ if TYPE_CHECKING:
 
 
 class TrainResult(Answer, frozen=True):
-    """One optimizer step, priced: read `report`, print it, or take it as a document.
+    """One optimizer step, priced: read `step`, print it, or take it as a document.
 
     Args:
-        report: layers, stages, times and memory.
+        step: layers, stages, times and memory.
         price_per_hour: of one device, None if not given; in whatever money it was given in.
         training_tokens: tokens of the whole training run, None if not given.
     """
 
     BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
 
-    report: TrainReport
+    step: TrainReport
     price_per_hour: float | None = None
     training_tokens: int | None = None
 
     @property
     def seconds(self) -> float:
         """Time of a step."""
-        return self.report.step_seconds
+        return self.step.step_seconds
 
     @property
     def memory(self) -> StageMemory:
         """Bytes on each device of the stage that needs most."""
-        return self.report.fullest.memory
+        return self.step.fullest.memory
 
     @property
     def fits(self) -> bool:
         """Whether every stage fits in the memory of its devices."""
-        return self.report.fits
+        return self.step.fits
 
     @property
     def figures(self) -> dict[str, Figure]:
         """Time, memory of the fullest stage, whether it fits, and rates of all devices."""
-        report = self.report
+        report = self.step
         return {
             "seconds": report.step_seconds,
             "memory_bytes": report.fullest.memory.needed,
@@ -90,17 +90,17 @@ class TrainResult(Answer, frozen=True):
         """Money for one step on all devices, None without a price."""
         if self.price_per_hour is None:
             return None
-        return self.price_per_hour * self.report.setup.mesh.devices * self.report.step_seconds / 3600
+        return self.price_per_hour * self.step.setup.mesh.devices * self.step.step_seconds / 3600
 
     @property
     def training_steps(self) -> int | None:
         """Steps of the whole training run, the last one perhaps not full; None without its tokens."""
-        return None if self.training_tokens is None else -(-self.training_tokens // self.report.setup.tokens)
+        return None if self.training_tokens is None else -(-self.training_tokens // self.step.setup.tokens)
 
     @property
     def training_days(self) -> float | None:
         """Days of the whole training run, nothing ever failing; None without its tokens."""
-        return None if self.training_steps is None else self.training_steps * self.report.step_seconds / 86400
+        return None if self.training_steps is None else self.training_steps * self.step.step_seconds / 86400
 
     @property
     def training_price(self) -> float | None:
@@ -118,13 +118,13 @@ class TrainResult(Answer, frozen=True):
         More than what is needed: what it cannot use again for other tensors is in. It is what a monitor of the device
         shows. Whether a step `fits` goes by what is needed, for an allocator that runs out gives back what it caches.
         """
-        report = self.report
+        report = self.step
         return reserved_memory(report) + report.setup.overhead if reserves(report) else None
 
     @property
     def advice(self) -> tuple[Advice, ...]:
         """The nearest changes that would fit, each priced; worked out when asked for."""
-        return advise(self.report)
+        return advise(self.step)
 
     def to_dict(self, *, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
@@ -151,9 +151,9 @@ class TrainResult(Answer, frozen=True):
     @property
     def headline(self) -> tuple[str, str]:
         """The request, and whether it fits."""
-        setup, fits = self.report.setup, "fits" if self.fits else "does not fit"
+        setup, fits = self.step.setup, "fits" if self.fits else "does not fit"
         where = f"{setup.model.name}, {setup.mesh} on {setup.network.system.name}"
-        step = f"a step {format_seconds(self.report.step_seconds)}"
+        step = f"a step {format_seconds(self.step.step_seconds)}"
         return f"{where}, batch {setup.batch} x {setup.sequence}", f"{step}, {fits}"
 
 
@@ -274,7 +274,7 @@ def train_step(model: str | Model, **options: Unpack[TrainOptions]) -> TrainResu
     """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
 
     >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
-    >>> answer.fits, answer.report.setup.microbatches, 0.2 < answer.report.mfu < 0.7
+    >>> answer.fits, answer.step.setup.microbatches, 0.2 < answer.step.mfu < 0.7
     (True, 8, True)
 
     Args:

@@ -47,8 +47,8 @@ def test_passes_are_never_shorter_on_slower_hardware(schedule: str) -> None:
         }
         changed = slower(system, rng.choice(SLOWER), rng.choice([0.999, 0.99, 0.5]))
         try:
-            fast = einscale.train_step(model, **request, hardware=system).report  # type: ignore[arg-type]
-            slow = einscale.train_step(model, **request, hardware=changed).report  # type: ignore[arg-type]
+            fast = einscale.train_step(model, **request, hardware=system).step  # type: ignore[arg-type]
+            slow = einscale.train_step(model, **request, hardware=changed).step  # type: ignore[arg-type]
         except EinscaleError:
             continue
         tried += 1

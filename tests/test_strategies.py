@@ -32,7 +32,7 @@ def priced(strategy, mesh: str, sequence: int = 1024, microbatch: int = 1, **opt
         microbatch=microbatch,
         precision="bf16-pure",
         **options,
-    ).report
+    ).layers
 
 
 def moves(report: LayerReport, phase: str) -> Counter[tuple[str, tuple[str, ...], str]]:
@@ -58,9 +58,9 @@ def received(report: LayerReport, phase: str, *names: str) -> int:
 @pytest.mark.parametrize("strategy", [strategy.name for strategy in list_strategies()])
 @pytest.mark.parametrize("model", ["llama3-8b", "gpt3-175b"])
 def test_every_strategy_prices_every_layer_with_what_it_expects(strategy: str, model: str) -> None:
-    report = layer(model, mesh=MESHES[strategy], strategy=strategy, sequence=512, batch=16).report
+    report = layer(model, mesh=MESHES[strategy], strategy=strategy, sequence=512, batch=16).layers
     assert report.unexpected == ()
-    flops = layer(model, sequence=512, batch=16).report.totals.flops
+    flops = layer(model, sequence=512, batch=16).layers.totals.flops
     assert report.totals.flops >= flops / 8  # no work is lost
 
 
@@ -222,7 +222,7 @@ def test_keeping_what_was_gathered_holds_the_whole_model() -> None:
 
 
 def test_a_tied_table_is_reduced_once_a_step() -> None:
-    report = layer("gpt2", mesh="data=4", strategy="dp", sequence=256, precision="bf16-pure").report
+    report = layer("gpt2", mesh="data=4", strategy="dp", sequence=256, precision="bf16-pure").layers
     table = [
         c.bytes
         for kind in report.kinds
@@ -234,7 +234,7 @@ def test_a_tied_table_is_reduced_once_a_step() -> None:
 
 
 def test_a_fused_kernel_reads_each_operand_once() -> None:
-    report = layer("llama3-8b", sequence=4096, batch=1).report
+    report = layer("llama3-8b", sequence=4096, batch=1).layers
     rows = [row for row in block(report).rows if row.planned.statement.group == "attention"]
     q = o = 4096 * N * G * K * 2
     kv = 4096 * N * K * 2

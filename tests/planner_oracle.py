@@ -150,8 +150,7 @@ def cheapest_plan(
     end = oracle.state(wanted)
     best = float("inf")
     choices = [
-        [frozenset(some) for n in range(len(owed) + 1) for some in combinations(sorted(owed), n)]
-        for _, owed in starts
+        [frozenset(some) for n in range(len(owed) + 1) for some in combinations(sorted(owed), n)] for _, owed in starts
     ]
     for kept in product(*choices):
         together = frozenset().union(*kept)
@@ -159,9 +158,7 @@ def cheapest_plan(
             continue
         for placement in oracle.layouts(len(indices), oracle.every - together):
             where = dict(zip(indices, placement, strict=True))
-            read = [
-                (tuple(where[i] for i in tensor.indices), held) for tensor, held in zip(tensors, kept, strict=True)
-            ]
+            read = [(tuple(where[i] for i in tensor.indices), held) for tensor, held in zip(tensors, kept, strict=True)]
             summed = {digit for index in indices if index not in output.indices for digit in where[index]}
             made = (tuple(where[i] for i in output.indices), together | summed)
             step = LocalEinsum(tensors, tuple(map(oracle.layout, read)), output, oracle.layout(made))

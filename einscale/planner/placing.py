@@ -36,7 +36,10 @@ GAP = 1.22
 """A best plan no more than this times the least bound leaves little to be gained."""
 
 SEEDS = 3
-"""By time, so many first placements are priced whatever that takes."""
+"""So many first placements are priced whatever that takes."""
+
+MANY = 0.25
+"""Share of the work allowed up to which there are so many choices of sums to keep that one placement is enough."""
 
 FIRST = 0.15
 """Share of the work allowed after which a search by bytes turns to whole axes."""
@@ -139,10 +142,11 @@ class Placer:
         best, pricing = self.best, self.pricing
         self._opened = (best.nodes, best.work)
         first = dict.fromkeys(self._seeds())
-        ordered = sorted(first, key=lambda placement: (pricing.bounds(placement)[0], self._points(placement)))
+        ordered = sorted(first, key=self._rank)
         none_yet = best.pricing is None
+        seeds = SEEDS if share > MANY else 1
         for k, placement in enumerate(ordered):
-            self.consider(placement, free=k < SEEDS or (none_yet and pricing.objective.fine))
+            self.consider(placement, free=k < seeds or (none_yet and pricing.objective.fine))
         if pricing.objective.fine:
             return
         self._uncharged()
@@ -177,10 +181,13 @@ class Placer:
         best.nodes = self._opened[0]
         self.pricing.work = 0
 
-    def _points(self, placement: Placement) -> int:
-        """Points of the iteration space on one device."""
+    def _rank(self, placement: Placement) -> tuple[int, int]:
+        """Least cost, then points on one device; for one operand by bytes, which no cap restrains, the other way."""
         question = self.question
-        return question.points(tuple([size_of(dim, question.radices) for dim in placement]))
+        points = question.points(tuple([size_of(dim, question.radices) for dim in placement]))
+        least = self.pricing.bounds(placement)[0]
+        uncapped = self.pricing.objective.fine and len(question.operands) == 1
+        return (points, least) if uncapped else (least, points)
 
     def _by_bytes(self, parts: Atoms) -> bool:
         """Hand out single digits; whether the search ended by itself.

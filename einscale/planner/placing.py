@@ -67,7 +67,7 @@ class Best:
     of it, and `aside` what guesses took beside it.
     """
 
-    __slots__ = ("allowance", "aside", "cost", "exact", "nodes", "placement", "pricing", "work")
+    __slots__ = ("allowance", "aside", "cost", "exact", "nodes", "placement", "points", "pricing", "work")
 
     def __init__(self, allowance: float = 1.0) -> None:
         """Nothing yet."""
@@ -75,6 +75,7 @@ class Best:
         self.cost = NEVER
         self.exact = True
         self.placement: Placement = ()
+        self.points = 0
         self.pricing: Pricing | None = None
         self.nodes = 0
         self.work = 0
@@ -181,10 +182,14 @@ class Placer:
         best.nodes = self._opened[0]
         self.pricing.work = 0
 
+    def _points(self, placement: Placement) -> int:
+        """Points of the iteration space on one device."""
+        question = self.question
+        return question.points(tuple([size_of(dim, question.radices) for dim in placement]))
+
     def _rank(self, placement: Placement) -> tuple[int, int]:
         """Least cost, then points on one device; for one operand by bytes, which no cap restrains, the other way."""
-        question = self.question
-        points = question.points(tuple([size_of(dim, question.radices) for dim in placement]))
+        question, points = self.question, self._points(placement)
         least = self.pricing.bounds(placement)[0]
         uncapped = self.pricing.objective.fine and len(question.operands) == 1
         return (points, least) if uncapped else (least, points)
@@ -279,8 +284,11 @@ class Placer:
             return
         if self.best.pricing is not None and not free and not self.allowed():
             return
-        cost = self.pricing.cost(placement, self.best.cost)
-        if cost < self.best.cost:
+        points = self._points(placement) if self.pricing.objective.fine else self.best.points
+        fewer = int(points < self.best.points)  # bytes do not weigh FLOPs: of equal placements the one with the fewest
+        cost = self.pricing.cost(placement, self.best.cost + fewer)
+        if cost < self.best.cost + fewer:
+            self.best.points = points
             self.best.cost = cost
             self.best.placement = placement
             self.best.pricing = self.pricing

@@ -23,7 +23,7 @@ class Budget:
         effort: share of the usual work.
 
     >>> Budget(1).effort, Budget(20).effort
-    (1.0, 0.25)
+    (1.0, 0.125)
     >>> budget = Budget(20)
     >>> budget.spend(60_000)
     >>> budget.over

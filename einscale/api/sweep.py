@@ -149,7 +149,8 @@ def sweep(
     Training steps are priced together, as by `price_many`; the full answer of one is worked out when it is taken.
 
     >>> from einscale import train_step
-    >>> grid = {"model": "llama3-8b", "mesh": ["data=8", "data=4,model=2"], "microbatch": [1, 2], "batch": 64}
+    >>> meshes = ["data=8", "data=4,model=2"]
+    >>> grid = {"model": "llama3-8b", "mesh": meshes, "microbatch": [1, 2], "batch": 64}
     >>> found = sweep(train_step, grid)
     >>> found
     <SweepResult train_step over mesh, microbatch: 4 points, 4 fit>

@@ -8,10 +8,11 @@ import pytest
 
 from einscale.api.layer import layer
 from einscale.errors import StrategyError
-from einscale.layer import KindReport, LayerReport
+from einscale.layers import KindReport, LayerReport
 from einscale.memory import Why
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
+from suited_meshes import MESHES
 
 D, N, G, K, F = 4096, 8, 4, 128, 14336
 """llama3-8b."""
@@ -43,30 +44,6 @@ def received(report: LayerReport, phase: str, *names: str) -> int:
         for c in row.collectives
         if c.step.tensor.name in names
     )
-
-
-MESHES = {
-    "dp": "data=8",
-    "zero1": "data=8",
-    "zero2": "data=8",
-    "fsdp": "data=8",
-    "hsdp": "pod=2,data=4",
-    "megatron": "data=2,model=4",
-    "megatron-sp": "data=2,model=4",
-    "megatron-sp+etp": "data=2,model=4",
-    "fsdp+tp": "data=2,model=4",
-    "2d": "x=2,y=4",
-    "weight-gathered": "data=2,model=4",
-    "context": "data=2,context=4",
-    "ring": "data=2,context=4",
-    "ulysses": "data=2,context=4",
-    "ulysses+ring": "data=2,context=2,ulysses=2",
-    "megatron-sp+context": "data=2,context=2,model=2",
-    "batch-attention": "data=2,model=4",
-    "2d-batch-attention": "x=2,y=4",
-    "split-kv": "data=2,model=2,context=2",
-    "dp-attention": "data=2,model=4",
-}
 
 
 @pytest.mark.parametrize("strategy", [strategy.name for strategy in list_strategies()])

@@ -13,8 +13,8 @@ from einscale.hiders import Hider, HidingWork
 from einscale.models import load_model, parameter_counts
 from einscale.planner.planned import FORWARD
 from einscale.schedule import bubble_seconds, schedule_names
+from einscale.spent import TimePart
 from einscale.train import TrainReport
-from einscale.train.parts import TimePart
 
 MIXED = 2 + 4 + 12
 """Bytes a parameter: 16-bit weight, fp32 gradient, fp32 master copy and two moments."""

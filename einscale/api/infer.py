@@ -145,7 +145,7 @@ def decode(
     """Price generating tokens one after the other, one of every sequence in each step.
 
     >>> answer = decode("llama3-70b", mesh="model=8", batch=32, context=2048)
-    >>> answer.fits, 0.008 < answer.decode.seconds_per_token < 0.02, answer.decode.spent.network[0].axes
+    >>> answer.fits, 0.008 < answer.decode.seconds_per_token < 0.02, answer.decode.spent.by_axes[0].axis
     (True, True, 'model')
 
     Args:

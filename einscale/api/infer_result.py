@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from einscale.api.answer import Answer, Figure
 from einscale.api.serving import Asked, repeated_cache_notes
+from einscale.footprint import Memory
 from einscale.infer import (
     DecodeReport,
     DisaggregatedReport,
     Instance,
     PrefillReport,
     RequestReport,
-    ServingMemory,
     SpeculativeReport,
     SweepRow,
     cost_per_million_tokens,
@@ -51,7 +51,7 @@ class PrefillResult(Answer, frozen=True):
         return self.prefill.seconds
 
     @property
-    def memory(self) -> ServingMemory:
+    def memory(self) -> Memory:
         """Bytes on each device of the fullest pipeline stage."""
         return self.prefill.memory
 
@@ -120,7 +120,7 @@ class DecodeResult(Answer, frozen=True):
         return self.decode.seconds
 
     @property
-    def memory(self) -> ServingMemory:
+    def memory(self) -> Memory:
         """Bytes on each device of the fullest pipeline stage."""
         return self.decode.memory
 
@@ -252,7 +252,7 @@ class InferResult(Answer, frozen=True):
         return 1 / self.seconds_per_token if self.seconds_per_token else None
 
     @property
-    def memory(self) -> ServingMemory:
+    def memory(self) -> Memory:
         """Of `memories`, what fills most of its devices."""
         return max(self.memories, key=lambda memory: memory.needed / memory.capacity)
 
@@ -268,7 +268,7 @@ class InferResult(Answer, frozen=True):
         }
 
     @property
-    def memories(self) -> tuple[ServingMemory, ...]:
+    def memories(self) -> tuple[Memory, ...]:
         """Bytes on a device: of the instance; of the one that prefills and the one that decodes where they are two."""
         if self.disaggregated is not None:
             return self.disaggregated.prefill.memory, self.disaggregated.decode.memory
@@ -372,7 +372,7 @@ def _where(instance: Instance) -> str:
     return f"{instance.model.name}, {instance.mesh} on {instance.system.name}"
 
 
-def _figures(memory: ServingMemory, devices: int, cost: float | None) -> dict[str, Figure]:
+def _figures(memory: Memory, devices: int, cost: float | None) -> dict[str, Figure]:
     """What figures of requests have in common."""
     return {
         "memory_bytes": memory.needed,

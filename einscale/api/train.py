@@ -24,6 +24,7 @@ from einscale.api.request import (
 )
 from einscale.efficiency import EXECUTIONS, ROOFLINE, Execution
 from einscale.errors import UsageError, did_you_mean
+from einscale.footprint import Memory
 from einscale.hardware import System, rooflines
 from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh, make_mesh
@@ -34,7 +35,6 @@ from einscale.stages import pipe_axis
 from einscale.strategy import Strategy, replicas
 from einscale.train import Advice, Offload, TrainReport, TrainSetup, advise, reserved_memory, reserves, train_report
 from einscale.train.request import make_setup
-from einscale.train.values import StageMemory
 from einscale.units import check_size, format_seconds
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TrainResult(Answer, frozen=True):
         return self.step.step_seconds
 
     @property
-    def memory(self) -> StageMemory:
+    def memory(self) -> Memory:
         """Bytes on each device of the stage that needs most."""
         return self.step.fullest.memory
 

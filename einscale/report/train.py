@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from einscale.footprint import MemoryPart
 from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
@@ -13,9 +14,9 @@ from einscale.report.train_detail import detail_tables
 from einscale.report.train_parts import moment_words, part_name, part_words
 from einscale.report.train_words import explain_table
 from einscale.report.words import changes_words, hiders_words
-from einscale.train import Advice, StageReport, StepPart, TrainReport
+from einscale.spent import SpentPart, TimeGroup, TimePart
+from einscale.train import Advice, StageReport, TrainReport
 from einscale.train.moves import Move, step_moves
-from einscale.train.parts import MemoryPart, TimeGroup, TimePart
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _time_table(report: TrainReport) -> Table:
     return Table("time", f"where the time goes, on {where}", columns, tuple(rows))
 
 
-def _spent_row(part: StepPart, report: TrainReport) -> Row:
+def _spent_row(part: SpentPart, report: TrainReport) -> Row:
     note, role = part_words(part, report.setup.optimizer), ""
     if part.what in (TimePart.FORWARD, TimePart.BACKWARD):
         note = f"{_microbatches(report.setup.microbatches)} through the layers of the stage"

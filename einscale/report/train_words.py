@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from einscale.footprint import MemoryPart
 from einscale.hardware import peak as peak_rate
 from einscale.models import model_flops
 from einscale.overlap import EFFICIENCY
@@ -16,7 +17,6 @@ from einscale.schedule import find_schedule, timeline_text
 from einscale.topology import explain_step
 from einscale.train import TrainReport
 from einscale.train.moves import STAGES, Move, step_moves
-from einscale.train.parts import MemoryPart
 from einscale.train.pipeline import pipeline_figures, sending_program, sent_times, step_timeline
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from einscale.collectives import FREE
 from einscale.cost import PricedStatement, host_waits, total
 from einscale.memory import Held
-from einscale.numeric import Number, is_array, maximum
+from einscale.numeric import Number, is_array, maximum, scattered
 from einscale.overlap import GRADIENTS, PARAMETERS, overlap_kind
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.train.stages import stream_name
@@ -165,13 +165,9 @@ def joined(parts: Sequence[LayerCell], places: Sequence[Number], count: int) -> 
         places: numbers of their points.
         count: points altogether.
     """
-    import numpy as np
 
     def spread(values: Sequence[Number]) -> Number:
-        column = np.zeros(count)
-        for place, value in zip(places, values, strict=True):
-            column[place] = value
-        return column
+        return scattered(values, places, count)
 
     fields = [name for name in LayerCell.__struct_fields__ if name != "once"]
     numbers = {name: spread([getattr(one, name) for one in parts]) for name in fields}

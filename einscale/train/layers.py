@@ -24,8 +24,9 @@ from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, hide, overlap_k
 from einscale.planner.planned import PlannedProgram
 from einscale.program.values import Program
 from einscale.strategy import Strategy
+from einscale.structures import on_one_stage
 from einscale.topology import AnyNetwork, Network, coefficients
-from einscale.train.structure import LayerStructure, Trained, layer_structure, on_one_stage, training_sizes
+from einscale.train.structure import LayerStructure, Trained, layer_structure, training_sizes
 from einscale.train.values import LayerCost, TrainSetup, accumulating
 
 

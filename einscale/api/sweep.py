@@ -207,12 +207,16 @@ def _is_train_step(fn: Callable[..., Any]) -> bool:
 
 def _names(fn: Callable[..., Any]) -> tuple[str, ...] | None:
     """Names of the arguments of a function; None if it takes any."""
-    if _is_train_step(fn):
+    parameters = inspect.signature(fn).parameters.values()
+    named = tuple(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
+    rest = next((one for one in parameters if one.kind is one.VAR_KEYWORD), None)
+    if rest is None:
+        return named
+    if rest.annotation == "Unpack[TrainOptions]":  # a question about a training step
         from einscale.api.train import TrainRequest
 
-        return ("model", *TrainRequest.__struct_fields__)
-    parameters = inspect.signature(fn).parameters.values()
-    return None if any(one.kind is one.VAR_KEYWORD for one in parameters) else tuple(one.name for one in parameters)
+        return (*named, *TrainRequest.__struct_fields__)
+    return None
 
 
 def _renamed(point: Point, fn: Callable[..., Any]) -> Point:

@@ -45,7 +45,7 @@ class PrefillResult(Struct, frozen=True):
     @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.report.memory.fits
+        return bool(self.report.memory.fits)
 
     @property
     def cost_per_million_tokens(self) -> float | None:
@@ -92,7 +92,7 @@ class DecodeResult(Struct, frozen=True):
     @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.report.memory.fits
+        return bool(self.report.memory.fits)
 
     @property
     def largest_batch(self) -> int:

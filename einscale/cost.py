@@ -78,18 +78,28 @@ class PricedStatement(Struct, frozen=True):
 
 
 class Totals(Struct, frozen=True):
-    """Sums over statements, per device; nothing overlaps but streamed collectives with the work that needs them."""
+    """Sums over statements, per device.
+
+    Args:
+        flops: FLOPs.
+        traffic: bytes of HBM read and written.
+        received: bytes received from other devices.
+        compute_seconds: local work.
+        communication_seconds: collectives that no other work hides.
+        waiting_seconds: neither, as in a pipeline's bubble.
+    """
 
     flops: Number
     traffic: Number
     received: Number
     compute_seconds: Number
     communication_seconds: Number
+    waiting_seconds: Number = 0.0
 
     @property
     def seconds(self) -> Number:
-        """Local work and collectives, one after the other."""
-        return self.compute_seconds + self.communication_seconds
+        """Local work, exposed collectives and waiting, one after the other."""
+        return self.compute_seconds + self.communication_seconds + self.waiting_seconds
 
     def times(self, repeat: Number) -> Totals:
         """The sums of so many layers."""
@@ -99,6 +109,7 @@ class Totals(Struct, frozen=True):
             self.received * repeat,
             self.compute_seconds * repeat,
             self.communication_seconds * repeat,
+            self.waiting_seconds * repeat,
         )
 
     def plus(self, other: Totals) -> Totals:
@@ -109,6 +120,7 @@ class Totals(Struct, frozen=True):
             self.received + other.received,
             self.compute_seconds + other.compute_seconds,
             self.communication_seconds + other.communication_seconds,
+            self.waiting_seconds + other.waiting_seconds,
         )
 
 
@@ -199,12 +211,7 @@ def _launched(
         sent = sum(row.local.kernels for row in here)
         sent += sum(1 for row in here for priced in row.collectives if priced.step.kind not in FREE)
         working = sum(row.local.seconds for row in here)
-        moving = sum(
-            priced.exposed_seconds
-            for row in here
-            for priced in row.collectives
-            if moved_class(planned.program, priced.step.tensor.name) in ("activations", "statistics")
-        )
+        moving = sum(host_waits(row, planned) for row in here)
         waited = launch_seconds(sent, execution, chip) - moving
         longer[phase] = where(waited > working, ratio(waited, working, 1.0), 1.0)
     return tuple(
@@ -212,6 +219,15 @@ def _launched(
         if never(longer[row.planned.phase] > 1.0)
         else replace(row, local=_stretched(row.local, longer[row.planned.phase]))
         for row in rows
+    )
+
+
+def host_waits(row: PricedStatement, planned: PlannedProgram) -> Number:
+    """Seconds of a statement's collectives in which the device has no kernel to run, so that the host gets ahead."""
+    return sum(
+        priced.exposed_seconds
+        for priced in row.collectives
+        if moved_class(planned.program, priced.step.tensor.name) in ("activations", "statistics")
     )
 
 

@@ -115,14 +115,14 @@ PAGER = f"{sys.executable} -c \"import sys; print('PAGED', sys.stdin.read().coun
 
 
 def test_long_text_on_a_terminal_is_paged() -> None:
-    whole = run_command("models", terminal=80, env={"NO_COLOR": "1"}).out
+    whole = run_command("strategies", terminal=80, env={"NO_COLOR": "1"}).out
     paged = f"PAGED {whole.count(chr(10))} lines\n"
-    assert on_terminal("models", EINSCALE_PAGER=PAGER, PAGER="false") == paged
-    assert on_terminal("models", PAGER=PAGER) == paged
-    assert on_terminal("models", "--no-pager", PAGER=PAGER) == whole
-    assert on_terminal("models", rows=500, PAGER=PAGER) == whole
-    for none in ("", "cat", "no-such-pager-anywhere"):
-        assert on_terminal("models", EINSCALE_PAGER=none, PAGER=PAGER) == whole
+    assert on_terminal("strategies", EINSCALE_PAGER=PAGER, PAGER="false") == paged
+    assert on_terminal("strategies", PAGER=PAGER) == paged
+    assert on_terminal("strategies", "--no-pager", PAGER=PAGER) == whole
+    assert on_terminal("strategies", rows=500, PAGER=PAGER) == whole
+    for none in ("", "no-such-pager-anywhere"):
+        assert on_terminal("strategies", EINSCALE_PAGER=none, PAGER=PAGER) == whole
 
 
 def test_nothing_is_paged_elsewhere() -> None:
@@ -309,12 +309,16 @@ def test_options_are_named_as_the_arguments_of_python() -> None:
     import inspect
 
     import einscale
+    from einscale.api.train import TrainRequest
 
     twins = {"layer": einscale.layer, "train": einscale.train_step, "infer": einscale.infer, "shard": einscale.shard}
     renamed = {"sizes": "size"}
     for name, function in twins.items():
         flags = {flag for one in command_line().commands[name].params for flag in one.opts}
-        for argument in inspect.signature(function).parameters:
+        arguments = dict.fromkeys(inspect.signature(function).parameters)
+        if arguments.pop("options", 0) is None:  # keyword arguments, one for each field of a request
+            arguments |= dict.fromkeys(TrainRequest.__struct_fields__)
+        for argument in arguments:
             word = renamed.get(argument, argument)
             assert word in flags or f"--{word.replace('_', '-')}" in flags, (name, argument)
 

@@ -42,7 +42,7 @@ def infer_tables(
         units: `iec` or `si`, for sentences; cells are written by the renderer.
         advice: changes with which it would fit, if they are worked out already.
     """
-    request = result.report
+    request = result.request
     swept = bool(result.sweep) and not detail and not explain
     tables = [_request_table(result)]
     if not swept:
@@ -81,7 +81,7 @@ def infer_tables(
 
 def prefill_tables(result: PrefillResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
     """Prompts read into the cache as tables; arguments as for `infer_tables`."""
-    report = result.report
+    report = result.prefill
     tables = [_phases_table(report, None), time_table(report, None), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "prompt_price", "a million of prompt"
@@ -104,7 +104,7 @@ def prefill_tables(result: PrefillResult, *, detail: bool = False, explain: bool
 
 def decode_tables(result: DecodeResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
     """Tokens generated one after the other as tables; arguments as for `infer_tables`."""
-    report = result.report
+    report = result.decode
     tables = [_phases_table(None, report), time_table(None, report), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "output_price", "a million of output"
@@ -191,7 +191,7 @@ def _request_table(result: InferResult) -> Table:
     ]
     priced = result.cost_per_million_tokens is not None
     columns += [Column("million_tokens_price", "a million", "si")] if priced else []
-    columns.append(Column("fits", "fits"))
+    columns.append(Column("fits", "fits", "flag"))
     rows: list[Row] = []
     special = "a draft guesses" if result.speculative else "prefill and decode apart" if result.disaggregated else ""
     empty = ("",) * (len(columns) - 1)
@@ -217,7 +217,7 @@ def _request_row(result: InferResult, priced: bool) -> Row:
         result.tokens_per_second_per_user,
     ]
     cells += [result.cost_per_million_tokens] if priced else []
-    return Row((*cells, "yes" if result.fits else "no"))
+    return Row((*cells, result.fits))
 
 
 def _phases_table(prefill: PrefillReport | None, decode: DecodeReport | None, alone: bool = False) -> Table:
@@ -324,8 +324,8 @@ def _money_table(result: InferResult) -> Table:
     asked, split = result.asked, result.disaggregated
     price, each = asked.price_per_hour, result.price_per_second
     assert price is not None and each is not None
-    prefill = split.prefill if split else result.report.prefill
-    decode = result.report.decode
+    prefill = split.prefill if split else result.request.prefill
+    decode = result.request.decode
     reading = price
     if asked.apart is not None and asked.apart.price_per_hour is not None:
         reading = asked.apart.price_per_hour

@@ -37,7 +37,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
     """
     asked, split = result.asked, result.disaggregated
     found = () if result.fits else (result.advice if advice is None else advice)
-    prefill = split.prefill if split else result.report.prefill
+    prefill = split.prefill if split else result.request.prefill
     return {
         **head("infer"),
         "inputs": {
@@ -63,7 +63,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
             "fits": result.fits,
         },
         "prefill": _prefill(prefill),
-        "decode": _decode(result.report.decode) if result.report.decode else None,
+        "decode": _decode(result.request.decode) if result.request.decode else None,
         "memory": [_memory(memory) for memory in result.memories],
         "cache": {
             "bytes_per_token": result.kv_bytes_per_token,
@@ -80,7 +80,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
 
 def prefill_document(result: PrefillResult) -> dict[str, Any]:
     """A prefill by itself."""
-    report = result.report
+    report = result.prefill
     return {
         **head("prefill"),
         "inputs": {
@@ -100,7 +100,7 @@ def prefill_document(result: PrefillResult) -> dict[str, Any]:
 
 def decode_document(result: DecodeResult) -> dict[str, Any]:
     """Decoding by itself."""
-    report = result.report
+    report = result.decode
     return {
         **head("decode"),
         "inputs": {

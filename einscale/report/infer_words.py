@@ -71,8 +71,8 @@ def infer_sections(result: InferResult, units: str) -> list[Section]:
         units: `iec` or `si`.
     """
     split = result.disaggregated
-    prefill = split.prefill if split else result.report.prefill
-    decode = result.report.decode
+    prefill = split.prefill if split else result.request.prefill
+    decode = result.request.decode
     return [
         ("a request", _request_lines(result)),
         ("prefill", prefill_lines(prefill, units)),
@@ -202,8 +202,8 @@ def _memory_lines(result: InferResult, units: str) -> list[Line]:
         return format_bytes(count, units)
 
     lines = [line for layer in instance.model.layers for line in _kept_lines(layer, instance, tokens, units)]
-    decode = result.report.decode
-    memory = decode.memory if decode else result.report.prefill.memory
+    decode = result.request.decode
+    memory = decode.memory if decode else result.request.prefill.memory
     whole = asked.batch * result.kv_bytes_per_sequence
     if memory.cache:
         formula = (

@@ -54,7 +54,7 @@ def train_tables(
         units: `iec` or `si`, for sentences; cells are written by the renderer.
         advice: changes with which the step would fit, if they are worked out already.
     """
-    report = result.report
+    report = result.step
     moves = step_moves(report)
     tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
     tables += [_memory_table(result), _alive_table(report, detail)]
@@ -155,7 +155,7 @@ def _offloaded(report: TrainReport) -> list[str]:
 
 def _step_table(result: TrainResult) -> Table:
     """The answer in one row."""
-    report = result.report
+    report = result.step
     columns = (
         Column("step_seconds", "step", "seconds"),
         Column("tokens_per_second", "tokens/s", "si"),
@@ -165,7 +165,7 @@ def _step_table(result: TrainResult) -> Table:
         Column("joules", "joules", "si"),
         Column("needed_bytes", "memory", "bytes"),
         Column("capacity_bytes", "of", "bytes"),
-        Column("fits", "fits"),
+        Column("fits", "fits", "flag"),
     )
     cells = (
         report.step_seconds,
@@ -176,7 +176,7 @@ def _step_table(result: TrainResult) -> Table:
         report.joules,
         report.fullest.memory.needed,
         report.capacity,
-        "yes" if report.fits else "no",
+        report.fits,
     )
     return Table("step", "the step: tokens and energy of all devices, memory of the fullest", columns, (Row(cells),))
 
@@ -301,7 +301,7 @@ def _memory_table(result: TrainResult) -> Table:
         Column("share", "of device", "share"),
         Column("what", "what it is", wrap=True),
     )
-    report = result.report
+    report = result.step
     stage, setup = report.fullest, report.setup
     memory, precision = stage.memory, setup.precision
     parts = (

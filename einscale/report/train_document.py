@@ -28,7 +28,7 @@ def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None
         result: what was priced.
         advice: changes with which the step would fit, if they are worked out already.
     """
-    report = result.report
+    report = result.step
     found = () if report.fits else (result.advice if advice is None else advice)
     counts = parameter_counts(report.setup.model)
     return {
@@ -52,7 +52,7 @@ def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None
 
 
 def _inputs(result: TrainResult) -> dict[str, Any]:
-    setup = result.report.setup
+    setup = result.step.setup
     policy = setup.strategy.policy
     return {
         "model": setup.model.name,

@@ -45,7 +45,7 @@ def explain_table(result: TrainResult, units: str) -> Table:
         Column("value", "value"),
         Column("formula", "formula", detail=True),
     )
-    report = result.report
+    report = result.step
     sections: tuple[tuple[str, list[Line]], ...] = (
         ("the step", _step_lines(report)),
         ("one microbatch in one layer", _layer_lines(report)),
@@ -127,8 +127,8 @@ def _layer_lines(report: TrainReport) -> list[Line]:
 
 
 def _money_lines(result: TrainResult) -> list[Line]:
-    setup = result.report.setup
-    step = format_seconds(result.report.step_seconds)
+    setup = result.step.setup
+    step = format_seconds(result.step.step_seconds)
     lines: list[Line] = []
     if result.step_price is not None:
         formula = f"{result.price_per_hour:g} an hour x {setup.mesh.devices} devices x {step} / 3600 s"

@@ -196,8 +196,11 @@ def chunk_seconds(setup: TrainSetup, cells: Cells) -> ChunkSeconds:
     splits = find_schedule(setup.schedule).splits_backward
     for content in contents:
         ahead = sum(cells[kind].forward * count for kind, count in content)
-        back = sum(_backward(cells[kind], setup) * count for kind, count in content)
-        late = sum((cells[kind].weight + accumulate_seconds(cells[kind], setup)) * count for kind, count in content)
+        adding = {kind: accumulate_seconds(cells[kind], setup) for kind, _ in content}
+        back = sum(
+            ((cells[kind].apart if splits else cells[kind].backward) + adding[kind]) * count for kind, count in content
+        )
+        late = sum((cells[kind].weight + adding[kind]) * count for kind, count in content)
         forward.append(ahead + written_out(content, cells, setup, FORWARD))
         backward.append(back + written_out(content, cells, setup, BACKWARD))
         weight.append(late if splits else 0.0)

@@ -12,10 +12,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.layer import is_end, recomputed_here
-from einscale.layout import Layout
-from einscale.planner.planned import Decision, PlannedProgram, Structure, accumulator_layouts
+from einscale.planner.planned import Decision, Structure
 from einscale.planner.program import plan_program
 from einscale.planner.sending import sent_as
+from einscale.planner.update import plan_update
 from einscale.precision import Precision
 from einscale.program.backward import backward
 from einscale.program.capacity import with_capacity
@@ -39,7 +39,8 @@ class Trained(Struct, frozen=True, cache_hash=True):
         optimizer: by name.
         loss: how the software stack runs the loss.
         capacity: rows each expert has room for.
-        deferred: gradients are added up over microbatches, and reduced once a step as far as they can be.
+        trains: there is a backward pass, whose gradients are added up over microbatches and reduced once a step as far
+            as they can be, and an update.
     """
 
     program: Program
@@ -48,6 +49,7 @@ class Trained(Struct, frozen=True, cache_hash=True):
     optimizer: str
     loss: str
     capacity: float
+    trains: bool = True
 
 
 class LayerStructure(Struct, frozen=True, dict=True):
@@ -55,7 +57,7 @@ class LayerStructure(Struct, frozen=True, dict=True):
 
     Args:
         passes: forward and backward statements; gradients of parameters left as they are accumulated.
-        update: the optimizer's step of its parameters.
+        update: the optimizer's step of its parameters; no statement where it does not train.
         program: its passes, in the element types it works in.
     """
 
@@ -74,6 +76,8 @@ def trained_program(asked: Trained) -> Program:
     """Forward and backward pass of a layer in the element types it works in."""
     policy = trained_strategy(asked).policy
     written = typed(forward_program(asked), asked.precision)
+    if not asked.trains:
+        return written
     return typed(backward(written, frozenset(policy.recompute), frozenset(policy.fuse)), asked.precision)
 
 
@@ -118,16 +122,11 @@ def layer_structure(asked: Trained, network: Network, batch: int, sequence: int)
 def _planned(asked: Trained, network: Network, sizes: dict[str, int]) -> LayerStructure:
     """A structure planned anew."""
     program, mesh = trained_program(asked), network.mesh
-    planned = plan_program(program, trained_strategy(asked), mesh, sizes, network=network, deferred=True)
+    planned = plan_program(program, trained_strategy(asked), mesh, sizes, network=network, deferred=asked.trains)
     planned = sent_as(planned, asked.precision)
-    updated = plan_program(
-        update_program(program, asked.optimizer, asked.precision),
-        asked.strategy,
-        mesh,
-        sizes,
-        pinned=accumulated(planned),
-        network=network,
-    )
+    if not asked.trains:
+        return LayerStructure(planned.structure, replace(planned.structure, statements=()), program)
+    updated = plan_update(planned, update_program(program, asked.optimizer, asked.precision))
     return LayerStructure(planned.structure, updated.structure, program)
 
 
@@ -140,11 +139,6 @@ def root_unit(strategy: Strategy, program: Program) -> Strategy:
     return (
         replace(strategy, policy=replace(strategy.policy, reshard_after_forward=False)) if is_end(program) else strategy
     )
-
-
-def accumulated(planned: PlannedProgram) -> dict[str, Layout]:
-    """Gradient of each parameter -> the layout it is accumulated in."""
-    return {f"d_{name}": layout for name, layout in accumulator_layouts(planned).items()}
 
 
 _STRUCTURES = Structures(_planned)

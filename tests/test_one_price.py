@@ -138,7 +138,9 @@ def check_terms(answer: CompareResult) -> None:
     for place, found in enumerate(answer.comparison.differences, 1):
         first, other = answer.comparison.totals[0], answer.comparison.totals[place]
         for name in ("flops", "traffic", "received"):
-            assert sum(getattr(term.change, name) for term in found.terms) == getattr(other, name) - getattr(first, name)
+            assert sum(getattr(term.change, name) for term in found.terms) == getattr(other, name) - getattr(
+                first, name
+            )
         seconds = math.fsum(term.change.seconds for term in found.terms)
         steps = [side.report.step_seconds for side in (sides[0], sides[place])]
         assert abs(seconds - (steps[1] - steps[0])) <= 1e-9 * max(steps)

@@ -215,8 +215,8 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
         overhead: bytes a runtime takes on each device beside tensors.
         loss: how the software runs the loss: `fused` (one kernel, fp32 logits), `compiled` (16-bit logits) or `eager`.
         capacity: rows each expert has room for, in even shares of those the tokens chose; above 1 they are padded.
-        execution: how local work runs: `eager` (kernel by kernel), `fused` (neighbouring maps are one kernel), `compiled`
-            (fused, and the host is ahead), or `roofline`; or an `Execution`.
+        execution: how local work runs: `eager` (kernel by kernel), `fused` (neighbouring maps are one kernel),
+            `compiled` (fused, and the host is ahead), or `roofline`; or an `Execution`.
         price_per_hour: of one device.
         tokens: of the whole training run: days and money follow.
         sizes: axis -> size, for axes that a program of your own leaves open.
@@ -274,7 +274,8 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
 def train_step(model: str | Model, **options: Unpack[TrainOptions]) -> TrainResult:
     """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
 
-    >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
+    >>> step = {"mesh": "data=8,model=2", "strategy": "megatron-sp", "zero": 1, "batch": 64}
+    >>> answer = train_step("llama3-8b", **step)
     >>> answer.fits, answer.step.setup.microbatches, 0.2 < answer.step.mfu < 0.7
     (True, 8, True)
 

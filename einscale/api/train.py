@@ -29,7 +29,17 @@ from einscale.precision import Precision, parse_precision
 from einscale.program.loss import FUSED
 from einscale.stages import pipe_axis
 from einscale.strategy import Strategy, replicas
-from einscale.train import Advice, Offload, TrainReport, TrainSetup, advise, reserved_memory, reserves, train_report
+from einscale.train import (
+    Advice,
+    Offload,
+    TrainReport,
+    TrainSetup,
+    advise,
+    levers,
+    reserved_memory,
+    reserves,
+    train_report,
+)
 from einscale.train.request import make_setup
 from einscale.train.values import StageMemory
 from einscale.units import check_size, format_seconds
@@ -104,6 +114,11 @@ class TrainResult(Struct, frozen=True):
         """The nearest changes that would fit, each priced; worked out when asked for."""
         return advise(self.report)
 
+    @property
+    def faster(self) -> tuple[Advice, ...]:
+        """Nearby changes on as many devices that make a step that fits faster, each priced; worked out when asked."""
+        return levers(self.report)
+
     def to_dict(self, *, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
 
@@ -115,20 +130,28 @@ class TrainResult(Struct, frozen=True):
         return train_document(self, advice)
 
     def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        only: str | None = None,
+        width: int | None = None,
+        units: str = "iec",
     ) -> str:
-        """The report as text.
+        """The report as text: one screen, unless more is asked for.
 
         Args:
-            detail: also every tensor at the peak and every collective.
+            detail: all tables, with every tensor at the peak and every collective.
             explain: also how each number came about, its formula with the operands filled in.
+            only: name of the one part that is wanted: of a table, of a kind of layer, or `timeline`.
             width: columns to wrap at; None does not wrap.
             units: `iec` or `si`.
         """
         from einscale.report.text import render_text
         from einscale.report.train import train_tables
 
-        return render_text(train_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        report = train_tables(self, detail=detail, explain=explain, only=only, units=units)
+        return render_text(report, width=width, units=units)
 
     def __str__(self) -> str:
         return self.to_text()

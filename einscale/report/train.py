@@ -8,26 +8,20 @@ from typing import TYPE_CHECKING
 from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
-from einscale.report.table import Cell, Column, Report, Row, Table
-from einscale.report.train_detail import detail_tables
-from einscale.report.train_parts import moment_words, part_name, part_words
+from einscale.report.screen import TableBlock, Words, closing, part
+from einscale.report.table import Block, Cell, Column, Report, Row, Table
+from einscale.report.train_detail import detail_tables, statement_tables, timeline_block
+from einscale.report.train_parts import WORDS, moment_words, moved_words, part_name, part_words
+from einscale.report.train_screen import money_verdicts, time_verdict, train_screen
 from einscale.report.train_words import explain_table
 from einscale.report.words import changes_words, hiders_words
 from einscale.train import Advice, StageReport, StepPart, TrainReport
-from einscale.train.moves import Move, step_moves
+from einscale.train.moves import UPDATE, Move, step_moves
 from einscale.train.parts import MemoryPart, TimeGroup, TimePart
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
-
-WORDS = {
-    "routed": "tokens to experts, and back",
-    "statistics": "statistics of divided axes",
-    "streamed": "keys and values around a ring",
-    "optimizer": "what the optimizer wants",
-}
-"""Parts and collectives in words, where their name needs some."""
 
 LARGEST = 8
 """Tensors that are listed without `detail`."""
@@ -41,33 +35,67 @@ def train_tables(
     *,
     detail: bool = False,
     explain: bool = False,
+    only: str | None = None,
     units: str = "iec",
     advice: tuple[Advice, ...] | None = None,
 ) -> Report:
-    """The report as tables.
+    """The report: one screen, or tables.
 
     Args:
         result: what was priced.
-        detail: also every collective, every tensor at the peak and the memory of every stage.
+        detail: all tables: also every collective, every tensor at the peak and the memory of every stage.
         explain: also how each number came about, its formula with the operands filled in.
+        only: name of the one part that is wanted: of a table, of a kind of layer, or `timeline`.
         units: `iec` or `si`, for sentences; cells are written by the renderer.
         advice: changes with which the step would fit, if they are worked out already.
+
+    Raises:
+        UsageError: there is no such part.
     """
     report = result.report
     moves = step_moves(report)
+    verdicts = (time_verdict(result), verdict(report, units), *money_verdicts(result))
     tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
-    tables += [_memory_table(result), _alive_table(report, detail)]
+    tables += [_memory_table(result), _alive_table(report, detail or only is not None)]
     tables += [_moves_table(report, moves)] if moves else []
-    tables += detail_tables(report, moves) if detail else []
-    tables += [explain_table(result, units)] if explain else []
+    tables += detail_tables(report, moves) if detail or only is not None else []
+    tables += [explain_table(result, units)] if explain or only is not None else []
     if not report.fits:
         tables += _advice_tables(report, result.advice if advice is None else advice)
+    title, *asked = _heading(report)
+    conventions = _conventions(report, units)
+    if only is not None:
+        tables += statement_tables(report) if only not in {table.name for table in tables} else []
+        return part(Report((title,), tuple(tables)), only, drawn=timeline_block(report))
+    if detail:
+        heading = (title, *verdicts, *asked, *report.notes)
+        return Report(heading, tuple(tables), (), conventions, screen=())
+    screen = _screen(result, moves, verdicts, (title, "; ".join(asked)), advice, units)
+    explained = tuple(TableBlock(table) for table in tables if table.name == "explained")
     return Report(
-        heading=_heading(report),
-        tables=tuple(tables),
-        summary=(verdict(report, units),),
-        conventions=_conventions(report, units),
+        (title, *asked, *report.notes), tuple(tables), verdicts, conventions, screen=(*screen, *explained, _closing(report))
     )
+
+
+def _screen(
+    result: TrainResult,
+    moves: tuple[Move, ...],
+    verdicts: tuple[str, ...],
+    heading: tuple[str, ...],
+    advice: tuple[Advice, ...] | None,
+    units: str,
+) -> tuple[Block, ...]:
+    """The default report but for its last lines; the changes it names are priced here."""
+    changes = result.faster if result.fits else result.advice if advice is None else advice
+    return train_screen(result, moves, verdicts, heading, changes, units)
+
+
+def _closing(report: TrainReport) -> Words:
+    """The last lines of the screen."""
+    kind = max(report.busiest.layers, key=lambda one: one[1])[0]
+    timeline = ["timeline"] if report.setup.stages > 1 else []
+    notes = tuple(note for note in report.notes if note not in report.setup.model.notes)
+    return closing(notes, ["time", "memory", kind, *timeline])
 
 
 def verdict(report: TrainReport, units: str) -> str:
@@ -115,15 +143,14 @@ def _heading(report: TrainReport) -> tuple[str, ...]:
     active = f" ({format_count(counts.active)} active)" if counts.active != counts.total else ""
     replicas = f"{setup.replicas} replica" + ("s" if setup.replicas > 1 else "")
     lines = [
-        f"{setup.model.name}: {format_count(counts.total)} parameters{active}; one training step under"
-        f" {setup.strategy.name} on {setup.mesh.devices} x {setup.network.system.name} ({setup.mesh})",
+        f"{setup.model.name}: {format_count(counts.total)} parameters{active}; {setup.strategy.name} on"
+        f" {setup.mesh.devices} x {setup.network.system.name} ({setup.mesh})",
         f"batch {setup.batch} x {setup.sequence} tokens = {replicas} x {_microbatches(setup.microbatches)} of"
-        f" {setup.microbatch}; {setup.precision}, {setup.optimizer}; every figure is of one device unless it says"
-        " otherwise",
+        f" {setup.microbatch}; {setup.precision}, {setup.optimizer}",
     ]
     if setup.stages > 1:
         chunks = f", {setup.chunks} chunks a stage" if setup.chunks > 1 else ""
-        lines.append(f"pipeline: {setup.stages} stages along {setup.pipe}, {setup.schedule}{chunks}")
+        lines.append(f"{setup.stages} stages, {setup.schedule}{chunks}")
     policy = setup.strategy.policy
     if policy.recompute:
         lines.append(f"computed again in the backward pass: {', '.join(_recomputed(policy.recompute))}")
@@ -131,7 +158,7 @@ def _heading(report: TrainReport) -> tuple[str, ...]:
         lines.append(f"in the host's memory: {' and '.join(_offloaded(report))}")
     if setup.capacity > 1:
         lines.append(f"experts have room for {setup.capacity:g} times their even share of rows: the rest is padding")
-    return (*lines, *report.notes)
+    return tuple(lines)
 
 
 def _microbatches(count: int) -> str:
@@ -380,21 +407,14 @@ def _moves_table(report: TrainReport, moves: tuple[Move, ...]) -> Table:
         along = [move for move in moves if move.axis == axis]
         groups: dict[str, list[Move]] = {}
         for move in along:
-            groups.setdefault(_moved_words(move), []).append(move)
+            once = ", once a step" if move.phase == UPDATE else ""
+            groups.setdefault(f"{moved_words(move)}{once}", []).append(move)
         for words, group in sorted(groups.items(), key=lambda item: -sum(move.seconds for move in item[1])):
             rows.append(_sums(words, axis, group, 1, "collective"))
         if len(groups) > 1:
             rows.append(_sums("all", axis, along, 0, "subtotal"))
     stage = f", on stage {report.busiest.stage}, which works longest" if report.setup.stages > 1 else ""
     return Table("collectives", f"collectives of a step by mesh axis{stage}", columns, tuple(rows))
-
-
-def _moved_words(move: Move) -> str:
-    """A group of collectives in words: kind, what is moved, and when if that is once a step."""
-    what = WORDS.get(move.what, move.what)
-    once = ", once a step" if move.phase == "update" else ""
-    of = f" {what}" if move.what == "between stages" else f" of {what}"
-    return f"{move.priced.step.kind}{of}{once}"
 
 
 def _sums(words: str, axis: str, group: list[Move], level: int, role: str) -> Row:

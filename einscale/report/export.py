@@ -7,7 +7,7 @@ from typing import Any
 
 from einscale.errors import UsageError, did_you_mean
 from einscale.report.bars import Bars
-from einscale.report.screen import Beside, TableBlock, Words
+from einscale.report.screen import Beside, Items, TableBlock, Words
 from einscale.report.table import Block, Cell, Picture, Report, Row, Table, numeric
 
 
@@ -38,6 +38,9 @@ def _markdown_block(block: Block, units: str) -> str:
     if isinstance(block, Words):
         title = [f"### {_escape(block.title)}", ""] if block.title else []
         return "\n".join((*title, *(_paragraph(text) for text, _ in block.texts))).rstrip()
+    if isinstance(block, Items):
+        items = (f"{number}. {_escape(what)}  \n   {_escape(why)}" for number, (what, why) in enumerate(block.items, 1))
+        return "\n".join((f"### {_escape(block.title)}", "", *items))
     if isinstance(block, Bars):
         return _markdown_table(block.table(), units)
     if isinstance(block, TableBlock):

@@ -41,6 +41,26 @@ class Words(Struct, frozen=True):
         return found
 
 
+class Items(Struct, frozen=True):
+    """Numbered items, what each is and a sentence about it below.
+
+    Args:
+        title: heading.
+        items: what, and why.
+    """
+
+    title: str
+    items: tuple[tuple[str, str], ...]
+
+    def lines(self, width: int | None, units: str) -> list[Line]:
+        """As a block of a screen draws itself."""
+        found = paragraph(self.title, width, "title")
+        for number, (what, why) in enumerate(self.items, 1):
+            found += paragraph(f"{number}. {what}", width, "", 3)
+            found += paragraph(f"   {why}", width, "detail", 0) if why else []
+        return found
+
+
 class TableBlock(Struct, frozen=True):
     """A table as a block.
 
@@ -79,20 +99,6 @@ def _joined(left: Line, right: Line, start: int) -> Line:
     """Two lines in one, the second from a column on."""
     length = sum(len(text) for text, _ in left)
     return (*left, (" " * (start - length), ""), *right) if right else left
-
-
-def numbered(title: str, items: Sequence[tuple[str, str]]) -> Words:
-    """Numbered items, what each is and a sentence about it below.
-
-    Args:
-        title: heading.
-        items: what, and why.
-    """
-    texts: list[tuple[str, str]] = []
-    for number, (what, why) in enumerate(items, 1):
-        texts.append((f"{number}. {what}", ""))
-        texts += [(f"   {why}", "detail")] if why else []  # `wrap` keeps the indent
-    return Words(tuple(texts), title, hanging=0)
 
 
 def closing(notes: tuple[str, ...], names: Sequence[str]) -> Words:

@@ -12,7 +12,7 @@ _UNIT = (
     r"(?:%|[kMGTPE](?=[ ),.;:]|$)|[KMGTPE]i?B(?:/s)?|[kMGTPE]?B(?:/s)?|[kMGTPE]?FLOP(?:/s)?|[mµn]?s|W|[kMG]?J"
     r"|tokens(?:/s)?|days?|hours?|times)"
 )
-_WORDS = re.compile(rf"[(+~-]*\d[\d.,]*(?: {_UNIT})+[),.;:]*(?= |$)|\S+")
+_WORDS = re.compile(rf"(?:\+ )?[(+~-]*\d[\d.,]*(?: {_UNIT})+[),.;:]*(?= |$)|\S+")
 """What a line is broken between: words, and figures with their units."""
 
 GAP = 2

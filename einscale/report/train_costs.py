@@ -26,6 +26,13 @@ NAMED = 3
 """Statements that are named."""
 
 
+_SLOW = {
+    "memory": "kernels that wait for memory, not arithmetic",
+    "launch": "kernels that wait for the host to start them",
+}
+"""What bounds local work, in words."""
+
+
 class Cost(Struct, frozen=True):
     """One cost.
 
@@ -53,17 +60,17 @@ def largest_costs(report: TrainReport, moves: tuple[Move, ...], units: str) -> t
     return tuple(sorted(large, key=lambda cost: -cost.seconds)[:SHOWN])
 
 
-def cost_items(costs: tuple[Cost, ...], whole: float) -> list[tuple[str, str]]:
+def cost_items(costs: tuple[Cost, ...], whole: float) -> tuple[tuple[str, str], ...]:
     """Costs as items of a screen: what and how much, and why.
 
     Args:
         costs: largest first.
         whole: what shares are of.
     """
-    return [
+    return tuple(
         (f"{format_seconds(cost.seconds)} ({100 * cost.seconds / whole:.1f} %): {cost.what}", cost.cause)
         for cost in costs
-    ]
+    )
 
 
 def _collectives(moves: tuple[Move, ...], units: str) -> Iterator[Cost]:
@@ -119,8 +126,7 @@ def _slow_kernels(report: TrainReport) -> Iterator[Cost]:
             groups.setdefault(str(row.local.bound), []).append(one)
     for bound, rows in groups.items():
         seconds = sum(seconds for _, seconds, _ in rows)
-        words = {"memory": "kernels that wait for memory, not arithmetic"}.get(bound, f"kernels bound by {bound}")
-        yield Cost(words, seconds, f"part of forward and backward, most of it {_most(rows)}")
+        yield Cost(_SLOW.get(bound, f"kernels bound by {bound}"), seconds, f"part of forward and backward, most of it {_most(rows)}")
 
 
 def _stage_rows(report: TrainReport) -> Iterator[tuple[str, float, PricedStatement]]:
@@ -136,7 +142,7 @@ def _most(rows: list[tuple[str, float, PricedStatement]]) -> str:
     """The statements that take most, in words."""
     largest = sorted(rows, key=lambda one: -one[1])[:NAMED]
     return ", ".join(
-        f"{row.planned.statement.output} ({row.planned.statement.op}) of {kind} {format_seconds(seconds)}"
+        f"{row.planned.statement.output} ({row.planned.statement.op}, {kind}) {format_seconds(seconds)}"
         for kind, seconds, row in largest
         if seconds
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from einscale.changes import Option
 from einscale.report.bars import Bar, Bars, Fill, bar
-from einscale.report.screen import Beside, Words, numbered
+from einscale.report.screen import Beside, Items, Words
 from einscale.report.table import Block
 from einscale.report.train_costs import cost_items, largest_costs
 from einscale.report.train_parts import WORDS, part_name
@@ -55,7 +55,7 @@ def train_screen(
     return (
         verdict_block(heading, verdicts, report.fits),
         Beside(_time_bars(report), _memory_bars(report)),
-        *((numbered(title, costs),) if costs else ()),
+        *((Items(title, costs),) if costs else ()),
         _change_block(report, advice, units),
     )
 
@@ -179,8 +179,7 @@ def time_verdict(result: TrainResult) -> str:
     report = result.report
     return (
         f"a step takes {format_seconds(report.step_seconds)}: {format_si(report.tokens_per_second)} tokens/s,"
-        f" {format_si(report.tokens_per_second_per_device)} tokens/s a device; MFU {100 * report.mfu:.1f} %,"
-        f" HFU {100 * report.hfu:.1f} %"
+        f" {format_si(report.tokens_per_second_per_device)} tokens/s a device, MFU {100 * report.mfu:.1f} %"
     )
 
 

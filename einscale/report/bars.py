@@ -12,7 +12,7 @@ from math import floor
 
 from msgspec import Struct
 
-from einscale.report.table import Cell, Column, Line, Row, Table, format_cell
+from einscale.report.table import Column, Line, Row, Table, format_cell
 from einscale.report.text import GAP, paragraph
 
 WIDEST = 50

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 
 from msgspec import Struct
@@ -99,6 +99,33 @@ def _joined(left: Line, right: Line, start: int) -> Line:
     """Two lines in one, the second from a column on."""
     length = sum(len(text) for text, _ in left)
     return (*left, (" " * (start - length), ""), *right) if right else left
+
+
+def verdict_block(heading: Sequence[str], verdicts: Sequence[str], fits: bool) -> Words:
+    """A title, the verdict, and what was asked.
+
+    Args:
+        heading: title, then how it was asked.
+        verdicts: lines of the verdict, the second of which says whether it fits.
+        fits: whether it does.
+    """
+    first, fit, *more = verdicts
+    texts = [(heading[0], "title"), (first, ""), (fit, "good" if fits else "bad"), *((text, "") for text in more)]
+    return Words((*texts, *((text, "note") for text in heading[1:])))
+
+
+def full_screen(
+    verdict: Block, tables: Iterable[Table], drawn: Sequence[Block], conventions: Iterable[str]
+) -> tuple[Block, ...]:
+    """The blocks of a report in full: the verdict, every table, what is drawn, and how to read the numbers.
+
+    Args:
+        verdict: from `verdict_block`.
+        tables: in order.
+        drawn: blocks that are no tables.
+        conventions: one line each.
+    """
+    return (verdict, *map(TableBlock, tables), *drawn, Words(tuple((text, "note") for text in conventions)))
 
 
 def closing(notes: tuple[str, ...], names: Sequence[str]) -> Words:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
-from einscale.report.screen import TableBlock, Words, closing, part
-from einscale.report.table import Block, Cell, Column, Report, Row, Table
-from einscale.report.train_detail import detail_tables, statement_tables, timeline_block
+from einscale.report.screen import TableBlock, Words, closing, full_screen, part, verdict_block
+from einscale.report.table import Cell, Column, Report, Row, Table
+from einscale.report.train_detail import detail_tables, is_short, statement_tables, timeline_block
 from einscale.report.train_parts import WORDS, moment_words, moved_words, part_name, part_words
 from einscale.report.train_screen import money_verdicts, time_verdict, train_screen
 from einscale.report.train_words import explain_table
@@ -68,26 +68,15 @@ def train_tables(
         tables += statement_tables(report) if only not in {table.name for table in tables} else []
         return part(Report((title,), tuple(tables)), only, drawn=timeline_block(report))
     if detail:
-        heading = (title, *verdicts, *asked, *report.notes)
-        return Report(heading, tuple(tables), (), conventions, screen=())
-    screen = _screen(result, moves, verdicts, (title, "; ".join(asked)), advice, units)
-    explained = tuple(TableBlock(table) for table in tables if table.name == "explained")
-    return Report(
-        (title, *asked, *report.notes), tuple(tables), verdicts, conventions, screen=(*screen, *explained, _closing(report))
-    )
-
-
-def _screen(
-    result: TrainResult,
-    moves: tuple[Move, ...],
-    verdicts: tuple[str, ...],
-    heading: tuple[str, ...],
-    advice: tuple[Advice, ...] | None,
-    units: str,
-) -> tuple[Block, ...]:
-    """The default report but for its last lines; the changes it names are priced here."""
-    changes = result.faster if result.fits else result.advice if advice is None else advice
-    return train_screen(result, moves, verdicts, heading, changes, units)
+        drawn = tuple(timeline_block(report).values()) if is_short(report) else ()
+        answer = verdict_block((title, *asked, *report.notes), verdicts, report.fits)
+        screen = full_screen(answer, tables, drawn, conventions)
+    else:
+        changes = result.faster if result.fits else result.advice if advice is None else advice
+        explained = tuple(TableBlock(table) for table in tables if table.name == "explained")
+        shown = train_screen(result, moves, verdicts, (title, "; ".join(asked)), changes, units)
+        screen = (*shown, *explained, _closing(report))
+    return Report((title, *asked, *report.notes), tuple(tables), verdicts, conventions, screen=screen)
 
 
 def _closing(report: TrainReport) -> Words:

@@ -126,7 +126,11 @@ def _slow_kernels(report: TrainReport) -> Iterator[Cost]:
             groups.setdefault(str(row.local.bound), []).append(one)
     for bound, rows in groups.items():
         seconds = sum(seconds for _, seconds, _ in rows)
-        yield Cost(_SLOW.get(bound, f"kernels bound by {bound}"), seconds, f"part of forward and backward, most of it {_most(rows)}")
+        yield Cost(
+            _SLOW.get(bound, f"kernels bound by {bound}"),
+            seconds,
+            f"part of forward and backward, most of it {_most(rows)}",
+        )
 
 
 def _stage_rows(report: TrainReport) -> Iterator[tuple[str, float, PricedStatement]]:

@@ -53,7 +53,19 @@ def _statements_table(layer: LayerCost, report: TrainReport) -> Table:
     layers = f" (x {count})" if count > 1 else ""
     size = report.setup.microbatch
     of = f"one microbatch of {size} sequence{'s' if size > 1 else ''}"
-    return Table(layer.kind, f"{layer.kind}{layers}: {of}, exposed time of collectives", COLUMNS, tuple(rows), "statements")
+    return Table(
+        layer.kind, f"{layer.kind}{layers}: {of}, exposed time of collectives", COLUMNS, tuple(rows), "statements"
+    )
+
+
+SHORT_STAGES, SHORT_TASKS = 8, 24
+"""Stages, and microbatches times chunks, of the largest pipeline whose timeline is drawn without being asked for."""
+
+
+def is_short(report: TrainReport) -> bool:
+    """Whether a step's timeline is short enough to be drawn among tables."""
+    setup = report.setup
+    return setup.stages <= SHORT_STAGES and setup.microbatches * setup.chunks <= SHORT_TASKS
 
 
 def timeline_block(report: TrainReport) -> Mapping[str, Block]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from einscale.changes import Option
 from einscale.report.bars import Bar, Bars, Fill, bar
-from einscale.report.screen import Beside, Items, Words
+from einscale.report.screen import Beside, Items, Words, verdict_block
 from einscale.report.table import Block
 from einscale.report.train_costs import cost_items, largest_costs
 from einscale.report.train_parts import WORDS, part_name
@@ -58,19 +58,6 @@ def train_screen(
         *((Items(title, costs),) if costs else ()),
         _change_block(report, advice, units),
     )
-
-
-def verdict_block(heading: tuple[str, ...], verdicts: tuple[str, ...], fits: bool) -> Words:
-    """A title, the verdict, and what was asked.
-
-    Args:
-        heading: title, then how it was asked.
-        verdicts: lines of the verdict, the second of which says whether it fits.
-        fits: whether it does.
-    """
-    first, fit, *more = verdicts
-    texts = [(heading[0], "title"), (first, ""), (fit, "good" if fits else "bad"), *((text, "") for text in more)]
-    return Words((*texts, *((text, "note") for text in heading[1:])))
 
 
 def merged(bars: list[Bar], total: float, *, most: int = MOST_BARS) -> tuple[Bar, ...]:

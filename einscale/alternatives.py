@@ -155,7 +155,9 @@ class _Search:
         self._moves: dict[tuple[Tensor, Layout, Layout], tuple[Collective, ...]] = {}
         chip = network.system.chip
         self._fastest = max(level.bandwidth.used for level in network.system.levels)
-        works = any(isinstance(step, LocalEinsum) and step_flops(step, sizes, network.mesh.degrees) for step in plan.steps)
+        works = any(
+            isinstance(step, LocalEinsum) and step_flops(step, sizes, network.mesh.degrees) for step in plan.steps
+        )
         self._rate = flop_rate(chip, compute_dtype(plan.inputs)) if objective == "time" and works else 1.0
 
     def promise(self, placement: Placement) -> tuple[float, float]:

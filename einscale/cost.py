@@ -78,18 +78,28 @@ class PricedStatement(Struct, frozen=True):
 
 
 class Totals(Struct, frozen=True):
-    """Sums over statements, per device; nothing overlaps but streamed collectives with the work that needs them."""
+    """Sums over statements, per device.
+
+    Args:
+        flops: FLOPs.
+        traffic: bytes of HBM read and written.
+        received: bytes received from other devices.
+        compute_seconds: local work.
+        communication_seconds: collectives that no other work hides.
+        waiting_seconds: neither, as in a pipeline's bubble.
+    """
 
     flops: Number
     traffic: Number
     received: Number
     compute_seconds: Number
     communication_seconds: Number
+    waiting_seconds: Number = 0.0
 
     @property
     def seconds(self) -> Number:
-        """Local work and collectives, one after the other."""
-        return self.compute_seconds + self.communication_seconds
+        """Local work, exposed collectives and waiting, one after the other."""
+        return self.compute_seconds + self.communication_seconds + self.waiting_seconds
 
     def times(self, repeat: Number) -> Totals:
         """The sums of so many layers."""
@@ -99,6 +109,7 @@ class Totals(Struct, frozen=True):
             self.received * repeat,
             self.compute_seconds * repeat,
             self.communication_seconds * repeat,
+            self.waiting_seconds * repeat,
         )
 
     def plus(self, other: Totals) -> Totals:
@@ -109,6 +120,7 @@ class Totals(Struct, frozen=True):
             self.received + other.received,
             self.compute_seconds + other.compute_seconds,
             self.communication_seconds + other.communication_seconds,
+            self.waiting_seconds + other.waiting_seconds,
         )
 
 

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.cost import PricedStatement, price_program, total
-from einscale.layer import KindReport, LayerReport
+from einscale.cost import PricedStatement
+from einscale.layers import KindReport, LayerReport
 from einscale.layout import Layout
 from einscale.plan import LocalEinsum, Plan
 from einscale.planner.free import label_sizes, plan_statement_freely
-from einscale.planner.program import plan_program
 from einscale.priced import price_plan
 from einscale.topology import Network
+from einscale.train.layers import forward_cost, layer_cost
+from einscale.train.step import trained_layers
+from einscale.train.structure import on_one_stage
 
 WORTH = 0.02
 """Share of a statement's time that a free plan must save by itself to be tried."""
@@ -61,7 +63,7 @@ def free_gains(report: LayerReport) -> tuple[Gain, ...]:
 
 def _kind_gains(kind: KindReport, report: LayerReport) -> Iterator[Gain]:
     fuse = kind.planned.strategy.policy.fuse
-    before = total(kind.rows).seconds
+    before = float(kind.totals().seconds)
     gathered: dict[tuple[str, str], Layout] = {}
     for row in kind.rows:
         statement, work, phase = row.planned.statement, row.planned.work, row.planned.phase
@@ -91,10 +93,10 @@ def _faster(kind: KindReport, row: PricedStatement, resting: dict[str, Layout], 
 
 
 def _replanned(kind: KindReport, name: str, report: LayerReport) -> float:
-    """Seconds of one layer whose statement for `name` is left to the free planner."""
-    planned = kind.planned
-    policy = replace(planned.strategy.policy, auto=(*planned.strategy.policy.auto, name))
-    strategy = replace(planned.strategy, policy=policy)
-    again = plan_program(planned.program, strategy, planned.mesh, planned.sizes, network=report.network)
-    rows = price_program(again, report.network, report.dtype)
-    return total(row for row in rows if row.planned.phase in report.phases).seconds
+    """Seconds of one layer's passes if its statement for `name` is left to the free planner."""
+    setup = report.setup
+    policy = replace(setup.strategy.policy, auto=(*setup.strategy.policy.auto, name))
+    changed = replace(setup, strategy=replace(setup.strategy, policy=policy))
+    layer = next(layer for layer in trained_layers(setup) if layer.kind == kind.kind)
+    again = layer_cost(layer, changed) if report.step else forward_cost(layer, changed)
+    return float(replace(kind, cost=again).totals().seconds)

@@ -134,9 +134,7 @@ def _runs(statements: Sequence[PlannedStatement]) -> list[tuple[str, tuple[int, 
     return found
 
 
-def _apart(
-    run: Sequence[int], structure: Structure, rates: Mapping[str, str], execution: Execution
-) -> list[Kernel]:
+def _apart(run: Sequence[int], structure: Structure, rates: Mapping[str, str], execution: Execution) -> list[Kernel]:
     """Kernels of statements that are not fused as a whole."""
     found: list[Kernel] = []
     for number in run:
@@ -252,7 +250,9 @@ def _attention(
     if not multiplied:
         return moving_seconds(traffic, chip)
     rate = multiplied[0][0]
-    work = sum(count if one == rate else count * flop_rate(chip, rate) / flop_rate(chip, one) for one, count in multiplied)
+    work = sum(
+        count if one == rate else count * flop_rate(chip, rate) / flop_rate(chip, one) for one, count in multiplied
+    )
     first = next((row.work for row in rows if isinstance(row.work, LocalEinsum)), None)
     queries, keys = (planned.sizes.get(axis, QUERIES) for axis in (SEQUENCE, KEYS))
     scores = local_product(first, planned.sizes, planned.degrees) if first is not None else None

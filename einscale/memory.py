@@ -311,9 +311,7 @@ class Span(Struct, frozen=True):
     fed: bool
 
 
-def spans(
-    planned: PlannedProgram, *, accumulates: bool = False, overlap: Collection[str] = ()
-) -> tuple[Span, ...]:
+def spans(planned: PlannedProgram, *, accumulates: bool = False, overlap: Collection[str] = ()) -> tuple[Span, ...]:
     """Every tensor a device holds while a program runs, in every layout; what it holds all the time is left out.
 
     Args:

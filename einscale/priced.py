@@ -88,6 +88,11 @@ class Memory(Struct, frozen=True):
     result: int
     temporaries: int
 
+    @property
+    def needed(self) -> int:
+        """The same as `peak`, by the name that every answer's memory has for it."""
+        return self.peak
+
 
 class LowerBounds(Struct, frozen=True):
     """Least bytes that a device must receive, and how near a plan comes.
@@ -209,7 +214,7 @@ def price_plan(plan: Plan, sizes: Mapping[str, int], network: Network) -> Priced
 
 def lower_bounds(priced: PricedPlan) -> LowerBounds:
     """Both bounds of a priced plan."""
-    found = {bound.name: bound for bound in every_bound(priced.plan, priced.sizes, priced.mesh)}
+    found: dict[str, LowerBound] = {bound.name: bound for bound in every_bound(priced.plan, priced.sizes, priced.mesh)}
     return LowerBounds(found["placement"], found.get("layout-free"))
 
 

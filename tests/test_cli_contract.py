@@ -115,14 +115,14 @@ PAGER = f"{sys.executable} -c \"import sys; print('PAGED', sys.stdin.read().coun
 
 
 def test_long_text_on_a_terminal_is_paged() -> None:
-    whole = run_command("models", terminal=80, env={"NO_COLOR": "1"}).out
+    whole = run_command("strategies", terminal=80, env={"NO_COLOR": "1"}).out
     paged = f"PAGED {whole.count(chr(10))} lines\n"
-    assert on_terminal("models", EINSCALE_PAGER=PAGER, PAGER="false") == paged
-    assert on_terminal("models", PAGER=PAGER) == paged
-    assert on_terminal("models", "--no-pager", PAGER=PAGER) == whole
-    assert on_terminal("models", rows=500, PAGER=PAGER) == whole
-    for none in ("", "cat", "no-such-pager-anywhere"):
-        assert on_terminal("models", EINSCALE_PAGER=none, PAGER=PAGER) == whole
+    assert on_terminal("strategies", EINSCALE_PAGER=PAGER, PAGER="false") == paged
+    assert on_terminal("strategies", PAGER=PAGER) == paged
+    assert on_terminal("strategies", "--no-pager", PAGER=PAGER) == whole
+    assert on_terminal("strategies", rows=500, PAGER=PAGER) == whole
+    for none in ("", "no-such-pager-anywhere"):
+        assert on_terminal("strategies", EINSCALE_PAGER=none, PAGER=PAGER) == whole
 
 
 def test_nothing_is_paged_elsewhere() -> None:

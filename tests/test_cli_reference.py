@@ -39,10 +39,15 @@ def test_tables_of_the_reference_are_whole() -> None:
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
-@pytest.mark.parametrize("page", ["cli.md", "cli_reference.md", "index.md"])
-def test_code_is_not_clipped(page: str) -> None:
-    blocks = re.findall(r"^```.*?^```", (DOCS / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    long = [line for block in blocks for line in block.splitlines() if len(line) > WIDEST]
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+GIVEN = re.compile(r"W1122 |[\[(]'")
+"""Lines that are as they are: a log of XLA's, the value that Python shows for an expression."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_code_is_not_clipped(page: Path) -> None:
+    blocks = re.findall(r"^```.*?^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    long = [line for block in blocks for line in block.splitlines() if len(line) > WIDEST and not GIVEN.match(line)]
     assert not long
 
 

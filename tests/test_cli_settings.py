@@ -69,6 +69,18 @@ def test_units_and_formats(folder: Path) -> None:
     assert run_command(*LAYER, "--format", "table", "--units", "iec").out == run_command(*LAYER, env=NOTHING).out
 
 
+def test_a_default_format_gives_way_to_a_flag_that_says_another(folder: Path) -> None:
+    for text in ('format = "csv"\n', "[layer]\njson = true\n"):
+        write(folder / "einscale.toml", text)
+        assert run_command(*LAYER).out != run_command(*LAYER, env=NOTHING).out
+        for flags in (["--json"], ["--format", "md"], ["-o", "r.md"]):
+            outcome = run_command(*LAYER, *flags)
+            wrote = "wrote r.md\n" if "-o" in flags else ""
+            assert (outcome.status, outcome.err) == (0, wrote)
+            assert outcome.out == run_command(*LAYER, *flags, env=NOTHING).out
+        assert (folder / "r.md").read_text("utf-8").startswith("## gpt2")
+
+
 NOTHING = {"EINSCALE_CONFIG": ""}
 
 

@@ -16,6 +16,7 @@ import pytest
 from command import csv_tables, refused, run_command, steady
 
 import einscale
+from einscale.api.train import TrainOptions, TrainRequest
 from einscale.report.train import train_tables
 from einscale.schedule import bubble_seconds, find_schedule, in_flight, schedule_names
 
@@ -293,7 +294,8 @@ def test_every_argument_of_the_function_is_an_option() -> None:
     from einscale.cli.options import Output
     from einscale.cli.train import train
 
-    given = set(inspect.signature(einscale.train_step).parameters)
+    given = {"model", *TrainRequest.__struct_fields__}
+    assert set(TrainOptions.__annotations__) == {*TrainRequest.__struct_fields__}
     options = set(inspect.signature(train).parameters)
     renamed = {"sizes": "size"}
     assert {renamed.get(name, name) for name in given} <= options

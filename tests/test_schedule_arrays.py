@@ -186,9 +186,27 @@ def test_problems_of_different_microbatches_are_what_they_would_be_alone(
     assert np.all(found.exact)
 
 
+def test_numbers_and_arrays_may_be_mixed_anyhow() -> None:
+    """Seconds in plain numbers, of which one array is a few problems: blocks of two, and problems that leave early."""
+    for name in NAMES:
+        numbers = legal_numbers(name, 4, 16, 2)
+        counts = np.array([16, 400, 80, 400, 128])
+        times: tuple[Any, ...] = (1.0, 2.5, 0.75)
+        options: Any = {"send": 0.25, "overlap": 0.5}
+        found = pipeline_times(name, 4, counts, numbers[3], *times, **options)
+        brief = pipeline_times(name, 4, counts, numbers[3], *times, **options, by_device=False)
+        assert np.array_equal(found.makespan, brief.makespan) and not brief.ends and len(found.ends) == 4
+        for index, count in enumerate(counts.tolist()):
+            alone = pipeline_times(name, 4, count, numbers[3], *times, **options)
+            assert found.makespan[index] == alone.makespan
+            assert [idle[index] for idle in found.idle] == list(alone.idle)
+
+
 def test_a_number_of_microbatches_that_cannot_be_is_refused_among_others() -> None:
     with pytest.raises(ScheduleError, match=r"must be a whole number, at least 1, not 2\.5"):
         pipeline_times("1f1b", 2, np.array([1, 2.5]), 1, 1, 2)
+    with pytest.raises(ScheduleError, match="must be a whole number, at least 1, not nan"):
+        pipeline_times("1f1b", 2, np.array([1, np.nan]), 1, 1, 2)
     with pytest.raises(ScheduleError, match="groups of 4 stages, not 10"):
         pipeline_times("interleaved", 4, np.array([8, 10]), 2, 1, 2)
 

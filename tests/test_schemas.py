@@ -42,6 +42,7 @@ def test_a_command_prints_them() -> None:
     assert run_command("schema").out.split() == NAMES
     for name in NAMES:
         assert json.loads(run_command("schema", name).out)["properties"]["command"] == {"const": name}
+    assert run_command("schema explain").out == run_command("schema plan").out
     assert "did you mean `train`?" in refused(run_command("schema", "trian"))
 
 

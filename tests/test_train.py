@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from msgspec.structs import replace
 
@@ -240,11 +242,6 @@ REFUSED = {
     ),
     "huge batch": ({"batch": 10**16}, SizeError, "the batch is absurd"),
     "divisors of a huge batch": ({"batch": 10**14 + 1, "microbatch": 3}, SizeError, "use microbatches of 1 or 29"),
-    "tasks of a huge batch": (
-        {"mesh": "pipe=2", "batch": 10**14, "schedule": "gpipe"},
-        ScheduleError,
-        "at most 5000000",
-    ),
     "schedule of no name": ({"mesh": "pipe=4", "batch": 8, "schedule": 1}, UsageError, "a schedule is named by text"),
     "attention of no name": ({"batch": 8, "attention": None}, UsageError, "is named by text, not by NoneType"),
     "loss of no name": (
@@ -270,6 +267,16 @@ def test_what_cannot_be_is_refused_with_the_nearest_that_can(name: str) -> None:
     with pytest.raises(error) as caught:
         report(**given)  # type: ignore[arg-type]
     assert words in str(caught.value)
+
+
+def test_a_step_of_any_number_of_microbatches_is_answered_and_grows_by_one_rhythm() -> None:
+    few, more, huge = (
+        report("gpt2", mesh="pipe=2", batch=batch, schedule="gpipe") for batch in (10**6, 2 * 10**6, 10**14)
+    )
+    each = (more.step_seconds - few.step_seconds) / 10**6
+    assert math.isclose(huge.step_seconds, few.step_seconds + each * (10**14 - 10**6), rel_tol=1e-9)
+    saved = (more.fullest.memory.saved - few.fullest.memory.saved) // 10**6
+    assert huge.fullest.memory.saved == few.fullest.memory.saved + saved * (10**14 - 10**6)  # gpipe keeps them all
 
 
 @pytest.mark.parametrize("name", [name for name in SETUPS if name != "offload"])

@@ -1,24 +1,26 @@
-"""`einscale.compare`: the layers of a model under several strategies, and why they differ."""
+"""`einscale.compare`: a training step of a model under several strategies, and why they differ."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from math import lcm
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from einscale.api.layer import layer
-from einscale.api.request import check_batch, fixed_size
-from einscale.compare import Comparison, Side, compare_reports
-from einscale.errors import EinscaleError, StrategyError, UsageError
-from einscale.hardware import System
-from einscale.layer import LayerReport, batch_ways, check_divides
+from einscale.api.request import chosen_model
+from einscale.api.train import TrainOptions, TrainRequest, train_request, train_setup
+from einscale.compare import Comparison, Scope, Side, compare_reports
+from einscale.errors import EinscaleError, StrategyError, UsageError, did_you_mean
+from einscale.layer import batch_ways
 from einscale.mesh import Mesh, make_mesh
-from einscale.models import Model, load_model, resized
+from einscale.models import Model
+from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, bind_strategy, load_strategy
+from einscale.train import TrainReport, TrainSetup, train_report
 
 MeshLike: TypeAlias = Mesh | str | Mapping[str, int]
 Chosen: TypeAlias = str | Strategy | tuple[str | Strategy, MeshLike]
@@ -31,17 +33,30 @@ OWN_MESH = re.compile(r"(?P<name>.*?)@(?P<mesh>[A-Za-z]\w*\s*=.*)", re.DOTALL)
 """`fsdp@data=64` and `my.toml@data=8@ib,model=8`: the mesh begins at the first `@` before a `NAME=`."""
 
 
+class Purpose(StrEnum):
+    """What strategies are compared for."""
+
+    TRAIN = "train"
+    """A training step."""
+
+    LAYER = "layer"
+    """The forward and backward passes of one microbatch through one layer of each kind."""
+
+
+SCOPES = {Purpose.TRAIN: Scope.STEP, Purpose.LAYER: Scope.LAYER}
+
+
 class CompareResult(Struct, frozen=True):
     """Strategies side by side: read `comparison`, print it, or take it as a document.
 
     Args:
-        comparison: the report of every strategy, the differences term by term, and the best by each measure.
+        comparison: the step of every strategy, the differences term by term, and the best by each measure.
     """
 
     comparison: Comparison
 
-    def report(self, label: str) -> LayerReport:
-        """The report of one strategy, by the label it has in the comparison.
+    def report(self, label: str) -> TrainReport:
+        """The step of one strategy, by the label it has in the comparison.
 
         Raises:
             UsageError: no strategy of the comparison is called that.
@@ -74,21 +89,19 @@ class CompareResult(Struct, frozen=True):
     def __str__(self) -> str:
         return self.to_text()
 
+    def __repr__(self) -> str:
+        comparison = self.comparison
+        model = comparison.sides[0].report.setup.model.name
+        fastest = comparison.fastest_fitting or "none fits"
+        return f"CompareResult({model}, {len(comparison.sides)} strategies, fastest that fits: {fastest})"
+
 
 def compare(
-    model: str | Model,
-    strategies: Sequence[Chosen],
-    *,
-    mesh: MeshLike | None = None,
-    hardware: str | Path | System | None = None,
-    batch: int | None = None,
-    sequence: int | None = None,
-    dtype: str = "bf16",
-    forward: bool = True,
-    backward: bool = True,
-    sizes: Mapping[str, int] | None = None,
+    model: str | Model, strategies: Sequence[Chosen], *, for_: str = "train", **options: Unpack[TrainOptions]
 ) -> CompareResult:
-    """Price the layers of a model under several strategies and explain how they differ from the first.
+    """Price a training step of a model under several strategies and explain how they differ from the first.
+
+    Every figure is the one that `train_step` gives for the same request.
 
     >>> answer = compare("llama3-8b", ["megatron", "megatron-sp"], mesh="model=8", sequence=2048)
     >>> change = answer.comparison.differences[0]
@@ -99,58 +112,61 @@ def compare(
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
         strategies: two or more: names, paths of TOML files, or `Strategy` values; `"fsdp@data=64"`, or a pair of a
             strategy and a mesh, is on a mesh of its own.
-        mesh: of the strategies that have none of their own.
-        hardware: name of a system, path of a system's TOML file, or a `System`.
-        batch: sequences in the global batch; by default the fewest that divide over the data-parallel devices of each.
-        sequence: tokens in a sequence; by default 4096, or as many as the model allows.
-        dtype: element type of parameters, activations and einsums.
-        forward: price the forward pass.
-        backward: price the backward pass.
-        sizes: axis -> size, for axes that a program of your own leaves open.
+        for_: what they are compared for: `train` (a whole step) or `layer` (one microbatch through one layer of each
+            kind).
+        options: of every step, as `TrainRequest` documents them; `mesh` is that of strategies that have none of their
+            own, and `batch` by default the fewest sequences that divide over the replicas of each.
 
     Raises:
-        UsageError: fewer than two strategies, one of them twice, or one without a mesh.
-        ModelError, MeshError, StrategyError, HardwareError, SizeError, NotationError: an argument cannot be understood.
+        EinscaleError: fewer than two strategies, one of them twice, or one without a mesh; or a request that one of
+            them cannot meet, which the message names.
     """
-    chosen = [_resolve(one, mesh) for one in _listed(strategies)]
+    purpose = _purpose(for_)
+    asked = train_request(options)
+    if asked.strategy is not None:
+        raise UsageError("the strategies are the second argument of compare", expected='["megatron", "fsdp@data=8"]')
+    chosen = [_resolve(one, asked.mesh if "mesh" in options else None) for one in _listed(strategies)]
     labels = _labels(chosen)
-    ways = lcm(*(_ways(label, *one) for label, one in zip(labels, chosen, strict=True)))
-    loaded = model if isinstance(model, Model) else load_model(model)
-    loaded = resized(loaded, sizes) if sizes else loaded
+    for label, one in zip(labels, chosen, strict=True):
+        _ways(label, *one)
+    loaded = chosen_model(model, asked.sizes)
+    given = replace(asked, sizes=None)
+    setups = [_setup(loaded, label, *one, given) for label, one in zip(labels, chosen, strict=True)]
     notes: list[str] = []
-    sequences = _batch(fixed_size(loaded, "b", "batch", batch) or batch, ways, notes)
+    if len({setup.batch for setup, _ in setups}) > 1:
+        common = lcm(*(setup.batch for setup, _ in setups))
+        notes.append(f"batch: {common} sequences, the fewest that every strategy can divide (none was given)")
+        given = replace(given, batch=common)
+        setups = [_setup(loaded, label, *one, given) for label, one in zip(labels, chosen, strict=True)]
     sides = []
-    for label, (strategy, devices) in zip(labels, chosen, strict=True):
+    for label, (setup, said) in zip(labels, setups, strict=True):
         try:
-            answer = layer(
-                loaded,
-                mesh=devices,
-                strategy=strategy,
-                hardware=hardware,
-                batch=sequences,
-                sequence=sequence,
-                dtype=dtype,
-                forward=forward,
-                backward=backward,
-            )
-        except StrategyError as error:
+            sides.append(Side(label, train_report(setup, said)))
+        except EinscaleError as error:
             raise _said_of(error, label) from None
-        sides.append(Side(label, answer.report))
-        notes += answer.report.notes
-    return CompareResult(compare_reports(sides, dict.fromkeys(notes)))
+        notes += said
+    return CompareResult(compare_reports(sides, dict.fromkeys(notes), SCOPES[purpose]))
 
 
-def _batch(batch: int | None, ways: int, notes: list[str]) -> int:
-    """Sequences in the global batch of every strategy."""
-    if batch is None:
-        notes.append(
-            f"batch: {ways} sequence{'s' if ways > 1 else ''}, the fewest that divide over the data-parallel devices"
-            " of each strategy (none was given)"
-        )
-        return ways
-    sequences = check_batch(batch)
-    check_divides(sequences, ways, "the data-parallel devices of every strategy")
-    return sequences
+def _purpose(given: str) -> Purpose:
+    """What strategies are compared for.
+
+    Raises:
+        UsageError: nothing that they can be compared for.
+    """
+    if given not in tuple(Purpose):
+        raise UsageError(f"nothing is compared for `{given}`", hint=did_you_mean(str(given), tuple(Purpose), "known"))
+    return Purpose(given)
+
+
+def _setup(
+    model: Model, label: str, strategy: Strategy, mesh: Mesh, asked: TrainRequest
+) -> tuple[TrainSetup, tuple[str, ...]]:
+    """The request of one strategy, resolved, and what was chosen in it."""
+    try:
+        return train_setup(model, replace(asked, strategy=strategy, mesh=mesh))
+    except EinscaleError as error:
+        raise _said_of(error, label) from None
 
 
 def _listed(strategies: Sequence[Chosen]) -> Sequence[Chosen]:
@@ -227,9 +243,10 @@ def _labels(chosen: Sequence[tuple[Strategy, Mesh]]) -> list[str]:
 
 def _ways(label: str, strategy: Strategy, mesh: Mesh) -> int:
     """How many ways a strategy divides the batch; the first thing to go wrong where it does not fit its mesh."""
+    staged = in_stages(strategy, pipe_axis(mesh))
     try:
-        bind_strategy(strategy, mesh)
-        return batch_ways(strategy, mesh)
+        bind_strategy(staged, mesh)
+        return batch_ways(staged, mesh)
     except StrategyError as error:
         if "has no role" in error.message:
             error.hint = f"give it a mesh of its own: {strategy.name}@{_suited(strategy, mesh)}"

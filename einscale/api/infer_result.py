@@ -59,13 +59,20 @@ class PrefillResult(Struct, frozen=True):
         return prefill_document(self)
 
     def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        only: str | None = None,
+        width: int | None = None,
+        units: str = "iec",
     ) -> str:
         """The report as text; arguments as for `InferResult.to_text`."""
         from einscale.report.infer import prefill_tables
         from einscale.report.text import render_text
 
-        return render_text(prefill_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        report = prefill_tables(self, detail=detail, explain=explain, only=only, units=units)
+        return render_text(report, width=width, units=units)
 
     def __str__(self) -> str:
         return self.to_text()
@@ -112,13 +119,20 @@ class DecodeResult(Struct, frozen=True):
         return decode_document(self)
 
     def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        only: str | None = None,
+        width: int | None = None,
+        units: str = "iec",
     ) -> str:
         """The report as text; arguments as for `InferResult.to_text`."""
         from einscale.report.infer import decode_tables
         from einscale.report.text import render_text
 
-        return render_text(decode_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        report = decode_tables(self, detail=detail, explain=explain, only=only, units=units)
+        return render_text(report, width=width, units=units)
 
     def __str__(self) -> str:
         return self.to_text()
@@ -273,6 +287,13 @@ class InferResult(Struct, frozen=True):
 
         return advise(self)
 
+    @property
+    def cheaper(self) -> tuple[ServingAdvice, ...]:
+        """Nearby changes on as many devices that serve more tokens/s, each priced; worked out when asked for."""
+        from einscale.api.serving_levers import levers
+
+        return levers(self)
+
     def to_dict(self, *, advice: tuple[ServingAdvice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
 
@@ -284,20 +305,28 @@ class InferResult(Struct, frozen=True):
         return infer_document(self, advice)
 
     def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        only: str | None = None,
+        width: int | None = None,
+        units: str = "iec",
     ) -> str:
-        """The report as text.
+        """The report as text: one screen, unless more is asked for.
 
         Args:
-            detail: also every kind of layer, every statement of a step and every collective with its cause.
+            detail: all tables, with every kind of layer, every statement of a step and every collective with its cause.
             explain: also how each number came about, its formula with the operands filled in.
+            only: name of the one part that is wanted: of a table, or of a kind of layer.
             width: columns to wrap at; None does not wrap.
             units: `iec` or `si`.
         """
         from einscale.report.infer import infer_tables
         from einscale.report.text import render_text
 
-        return render_text(infer_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        report = infer_tables(self, detail=detail, explain=explain, only=only, units=units)
+        return render_text(report, width=width, units=units)
 
     def __str__(self) -> str:
         return self.to_text()

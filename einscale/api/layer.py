@@ -1,31 +1,17 @@
-"""`einscale.layer`: a model, a mesh and a strategy -> the cost report of every kind of layer."""
+"""`einscale.layer`: a model, a mesh and a strategy -> the cost report of every kind of layer of a training step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from msgspec import Struct
 
-from einscale.api.request import (
-    chosen_batch,
-    chosen_model,
-    chosen_sequence,
-    chosen_strategy,
-    chosen_system,
-    fixed_size,
-)
-from einscale.dtypes import dtype as canonical_dtype
+from einscale.api.train import TrainOptions, train_request, train_setup
 from einscale.errors import UsageError
 from einscale.gains import Gain, free_gains
-from einscale.hardware import System
-from einscale.layer import LayerReport, layer_report
-from einscale.mesh import Mesh, make_mesh
+from einscale.layers import LayerReport, layer_report
 from einscale.models import Model
 from einscale.planner.planned import BACKWARD, FORWARD
-from einscale.program.shapes import is_float
-from einscale.strategy import Strategy
 
 
 class LayerResult(Struct, frozen=True):
@@ -36,6 +22,11 @@ class LayerResult(Struct, frozen=True):
     """
 
     report: LayerReport
+
+    @property
+    def seconds(self) -> float:
+        """Time of the passes of one microbatch through all layers."""
+        return float(self.report.totals.seconds)
 
     @property
     def gains(self) -> tuple[Gain, ...]:
@@ -77,19 +68,14 @@ class LayerResult(Struct, frozen=True):
 def layer(
     model: str | Model,
     *,
-    mesh: Mesh | str | Mapping[str, int] = "data=1",
-    strategy: str | Strategy | None = None,
-    hardware: str | Path | System | None = None,
-    batch: int | None = None,
-    sequence: int | None = None,
-    dtype: str = "bf16",
     forward: bool = True,
     backward: bool = True,
     strict: bool = False,
-    sizes: Mapping[str, int] | None = None,
-    shard: str | Mapping[str, str | Iterable[str] | None] | None = None,
+    **options: Unpack[TrainOptions],
 ) -> LayerResult:
-    """Price every kind of layer of a model under a strategy.
+    """Price every kind of layer of a model under a strategy: the statements of a training step, for one microbatch.
+
+    The request, its defaults and its prices are those of `train_step`.
 
     >>> answer = layer("llama3-8b", mesh="model=8", strategy="megatron", sequence=2048)
     >>> [kind.kind for kind in answer.report.kinds], answer.report.totals.flops > 10**13
@@ -97,68 +83,33 @@ def layer(
 
     Args:
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
-        mesh: its axes, major to minor: `"data=8,model=8"`, a mapping of names to sizes, or a `Mesh`.
-        strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
-        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
-        batch: sequences in the global batch; by default one for each data-parallel device.
-        sequence: tokens in a sequence; by default 4096, or as many as the model allows.
-        dtype: element type of parameters, activations and einsums.
-        forward: price the forward pass.
-        backward: price the backward pass.
-        sizes: axis -> size, for axes that a program of your own leaves open.
-        shard: compute rules of your own, `"b=data,h=model"` or a mapping of axes to mesh axes: a strategy by
-            themselves, or rules that come before those of `strategy`.
+        forward: show the forward pass.
+        backward: show the backward pass and the update; a forward pass alone is priced with nothing saved for one.
         strict: refuse a strategy that does not say which collectives it expects; what it does not expect is in
             `report.unexpected`.
+        options: of the step, as `TrainRequest` documents them: `mesh`, `strategy`, `hardware`, `batch`, `microbatch`...
 
     Raises:
-        ModelError, ProgramError, MeshError, StrategyError, HardwareError, SizeError, NotationError, UsageError: an
-            argument cannot be understood.
+        EinscaleError: an argument cannot be understood, or a request cannot be met; the message names the nearest
+            values that could.
     """
     phases = _phases(forward, backward)
-    element = _element(dtype)
-    devices = make_mesh(mesh)
-    loaded = chosen_model(model, sizes)
-    system = chosen_system(hardware)
-    chosen = chosen_strategy(strategy, shard, loaded, devices)
-    if strict and chosen.expect is None:
+    setup, notes = train_setup(model, train_request(options))
+    if strict and setup.strategy.expect is None:
         raise UsageError(
-            f"strategy `{chosen.name}` does not say which collectives it expects",
+            f"strategy `{setup.strategy.name}` does not say which collectives it expects",
             expected='a list such as `expect = ["all-reduce model activations"]` in its file, or no --strict',
         )
-    notes: list[str] = []
-    if strategy is None and not shard and devices.devices > 1:
-        notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
-    tokens = chosen_sequence(loaded, sequence, notes)
-    sequences = chosen_batch(chosen, devices, batch, fixed_size(loaded, "b", "batch", batch), notes)
-    report = layer_report(
-        loaded,
-        chosen,
-        devices,
-        system,
-        batch=sequences,
-        sequence=tokens,
-        dtype=element,
-        phases=phases,
-        notes=(*notes, *loaded.notes),
-    )
-    return LayerResult(report)
+    return LayerResult(layer_report(setup, phases, notes))
 
 
 def _phases(forward: bool, backward: bool) -> tuple[str, ...]:
-    """Phases asked for, at least one."""
+    """The passes that are shown, in order.
+
+    Raises:
+        UsageError: none is.
+    """
     phases = tuple(phase for phase, wanted in ((FORWARD, forward), (BACKWARD, backward)) if wanted)
     if not phases:
-        raise UsageError("neither the forward nor the backward pass is asked for", expected="one of them, or both")
+        raise UsageError("neither the forward nor the backward pass is asked for", expected="at least one of them")
     return phases
-
-
-def _element(dtype: str) -> str:
-    """A floating-point element type by its canonical name."""
-    element = canonical_dtype(dtype)
-    if not is_float(element):
-        raise UsageError(
-            f"a model cannot be trained or run in `{element}` throughout",
-            expected="a floating-point dtype such as bf16",
-        )
-    return element

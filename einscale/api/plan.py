@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.api.answer import Answer, Figure
 from einscale.api.resolve import Asked, resolve, wanted_choices
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import PlanError, SizeError, UsageError, did_you_mean
@@ -19,7 +19,7 @@ from einscale.notation import parse_spec
 from einscale.plan import Plan
 from einscale.planner.budget import Budget
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
-from einscale.priced import LowerBounds, PricedPlan, PricedStep, lower_bounds, price_plan
+from einscale.priced import LowerBounds, Memory, PricedPlan, PricedStep, lower_bounds, price_plan
 from einscale.topology import Network, bind
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OBJECTIVES = ("time", "bytes")
 
 
-class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
+class PlanResult(Answer, frozen=True):
     """The answer to one question, per device: what runs, what it costs, and why.
 
     Args:
@@ -43,7 +43,10 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
         exact: whether the search was complete, so that no cheaper plan exists among those it knows.
         note: where the search was cut short, what that means; "" otherwise.
         asked: the question resolved.
+        proof: of the plan, if it was asked for; its `sizes` are those at which it was run.
     """
+
+    BARS: ClassVar[tuple[str, ...]] = ("steps", "memory")
 
     spec: str
     priced: PricedPlan
@@ -53,6 +56,7 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
     exact: bool
     note: str
     asked: Asked
+    proof: Verification | None = None
 
     @property
     def plan(self) -> Plan:
@@ -90,14 +94,31 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
         return self.priced.bytes_received
 
     @property
+    def memory(self) -> Memory:
+        """Most bytes a device holds at once: operands, result and temporaries."""
+        return self.priced.memory
+
+    @property
     def memory_bytes(self) -> int:
-        """Most bytes a device holds at once: operands, result and temporaries, as `priced.Memory` says."""
+        """The same as a number of bytes."""
         return self.priced.memory.peak
 
     @property
     def seconds(self) -> float:
         """Modelled time of all steps, one after the other."""
         return self.priced.seconds
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, bytes, FLOPs and memory of a device."""
+        return {
+            "seconds": self.seconds,
+            "received_bytes": self.bytes_received,
+            "flops": self.flops,
+            "memory_bytes": self.memory_bytes,
+            "steps": len(self.steps),
+            "exact": self.exact,
+        }
 
     @property
     def alternatives(self) -> tuple[Alternative, ...]:
@@ -129,27 +150,27 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
 
         return verify_plan(self.plan, self.asked.sizes, self.mesh, seed=seed)
 
-    def view(self, notes: Iterable[str] = ()) -> PlanView:
+    def view(self) -> PlanView:
         """What a report shows beside the prices."""
         from einscale.report.plan import PlanView
 
-        notes = (*([f"note: {self.note}"] if self.note else []), *notes)
-        return PlanView(self.spec, self.objective, self.max_flops, self.exact, self.lower_bound, notes)
+        notes = [f"note: {self.note}"] if self.note else []
+        notes += [str(self.proof)] if self.proof is not None else []
+        return PlanView(self.spec, self.objective, self.max_flops, self.exact, self.lower_bound, tuple(notes))
 
-    def report(self, *, explain: bool = False, proof: Verification | None = None, units: str = "iec") -> Report:
-        """The answer as a report that `einscale.report` renders.
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The answer as tables; arguments as for `Answer.to_report`.
 
-        Args:
-            explain: with formulas, alternatives and how to avoid what moves.
-            proof: a verification to mention.
-            units: `iec` or `si`.
+        `detail` adds what memory holds; `explain` adds formulas, alternatives, and how to avoid what moves.
         """
         from einscale.report.plan import explain_report, plan_report
 
-        view = self.view([str(proof)] if proof is not None else ())
         if explain:
-            return explain_report(self.priced, view, self.alternatives, self.avoidances, units)
-        return plan_report(self.priced, view, units)
+            avoidances = self.avoidances if advice else ()
+            return explain_report(self.priced, self.view(), self.alternatives, avoidances, units, detail=detail)
+        return plan_report(self.priced, self.view(), units, detail=detail)
 
     def explain(self, *, width: int | None = None, units: str = "iec") -> str:
         """Every step with its cause and its formulas filled in, how to avoid what moves, and alternatives priced.
@@ -158,43 +179,30 @@ class PlanResult(Struct, frozen=True, repr_omit_defaults=True):
             width: columns to wrap at; None does not wrap.
             units: `iec` or `si`.
         """
-        from einscale.report.text import render_text
+        return self.to_text(explain=True, width=width, units=units)
 
-        return render_text(self.report(explain=True, units=units), width=width, units=units)
-
-    def to_dict(self, *, explain: bool = False, proof: Verification | None = None) -> dict[str, Any]:
+    def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
 
         Args:
             explain: with formulas in words, alternatives and how to avoid what moves.
-            proof: a verification to include.
         """
         from einscale.report.plan_document import explanation, plan_document, verification
 
         document = plan_document(self.priced, self.view())
         if explain:
             document |= explanation(self.priced, self.alternatives, self.avoidances)
-        if proof is not None:
-            document |= verification(proof)
+        if self.proof is not None:
+            document |= verification(self.proof)
         return document
 
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The question, and what a device spends."""
         from einscale.units import format_bytes, format_flops, format_seconds
 
-        return (
-            f"<PlanResult {self.spec!r}: {format_seconds(self.seconds)}, {format_bytes(self.bytes_received)} received,"
-            f" {format_flops(self.flops)} in {len(self.steps)} steps>"
-        )
-
-    def __str__(self) -> str:
-        from einscale.report.text import render_text
-
-        return render_text(self.report()).rstrip("\n")
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
+        spent = f"{format_seconds(self.seconds)}, {format_bytes(self.bytes_received)} received"
+        return repr(self.spec), f"{spent}, {format_flops(self.flops)} in {len(self.steps)} steps"
 
 
 def plan(
@@ -208,6 +216,7 @@ def plan(
     max_flops: int | None = None,
     syntax: str | None = None,
     rules: str | Mapping[str, str | Iterable[str] | None] | None = None,
+    verify: bool = False,
 ) -> PlanResult:
     """Plan one sharded einsum: which collectives must run, and what that costs each device.
 
@@ -227,10 +236,12 @@ def plan(
         max_flops: most FLOPs a device may spend. Without it `bytes` allows the least attainable; `time` weighs them.
         syntax: the dialect of the spec where it cannot be told.
         rules: index -> mesh axes, for axes written without a slash: `"B=data,F=model"` or a mapping.
+        verify: also prove the plan on an emulated mesh; `proof` of the answer says at which sizes.
 
     Raises:
         NotationError, MeshError, LayoutError, SizeError, HardwareError, UsageError: an argument cannot be understood.
         PlanError: no plan answers the question, for example because of `max_flops`.
+        VerificationError: the plan is not what it claims.
     """
     _check_kind(spec, str, "the spec must be text", "an einsum such as 'B/x D, D F -> B/x F'")
     _check_kind(mesh, (str, Mapping, Mesh), "the mesh must be text, a mapping or a Mesh", "for example 'x=2,y=4'")
@@ -252,7 +263,8 @@ def plan(
     parsed = parse_spec(spec, syntax=syntax, mesh_axes=devices.names, mesh_sizes=sizes_of_axes, rules=rules)
     asked = resolve(parsed, devices, sizes or {}, canonical_dtype(dtype))
     system = hardware if isinstance(hardware, System) else load_system(hardware or DEFAULT_SYSTEM)
-    return answer(asked, bind(devices, system), objective, max_flops)
+    found = answer(asked, bind(devices, system), objective, max_flops)
+    return replace(found, proof=found.verify()) if verify else found
 
 
 def answer(

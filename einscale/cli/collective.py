@@ -52,4 +52,4 @@ def collective(
 
     destination = output.destination()
     result = ask(kind, size, mesh=mesh, axes=axes, hardware=hardware)
-    emit(destination, result.to_dict, lambda: result.report(output.units))
+    emit(destination, result.to_dict, lambda: result.to_report(units=output.units))

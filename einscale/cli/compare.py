@@ -1,4 +1,4 @@
-"""`einscale compare`: the layers of a model under several strategies, side by side."""
+"""`einscale compare`: a training step of a model under several strategies, side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import typer
 
 from einscale.cli import complete
 from einscale.cli.groups import Options, command
-from einscale.cli.options import AxisSizes, Detail, Hardware, MeshOrNone, ModelName, Output, Work
+from einscale.cli.options import AxisSizes, Detail, Hardware, MeshOrNone, ModelName, Output
+from einscale.cli.training import Pipeline, State
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -38,11 +39,22 @@ class Compared(Options, frozen=True, kw_only=True):
     mesh: MeshOrNone = None
     size: AxisSizes = None
     hardware: Hardware = None
+    purpose: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="train|layer",
+            help="Compare a whole training step, or one layer of each kind for one microbatch.",
+            autocompletion=complete.words("train", "layer"),
+        ),
+    ] = "train"
 
 
 @command
-def compare(compared: Compared, work: Work, *, detail: Detail = False, output: Output) -> None:
-    """Price the layers of a model under several strategies, and explain every difference from the first.
+def compare(compared: Compared, pipeline: Pipeline, state: State, *, detail: Detail = False, output: Output) -> None:
+    """Price a training step of a model under several strategies, and explain every difference from the first.
+
+    The figures are those of `einscale train`.
 
     einscale compare llama3-70b megatron megatron-sp --mesh data=8,model=8
 
@@ -55,10 +67,12 @@ def compare(compared: Compared, work: Work, *, detail: Detail = False, output: O
     answer = compare_strategies(
         compared.model,
         (*(compared.strategies or ()), *(compared.strategy or ())),
-        mesh=compared.mesh,
+        for_=compared.purpose,
+        **({} if compared.mesh is None else {"mesh": compared.mesh}),
         sizes=_sizes(compared.size),
         hardware=compared.hardware,
-        **work.arguments(),
+        **pipeline.arguments(),
+        **state.arguments(),
     )
 
     def report() -> Report:

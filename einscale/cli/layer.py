@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einscale.cli.groups import command
-from einscale.cli.options import Detail, Output, Placed, Work
+from einscale.cli.options import Detail, Output, Passes, Placed
+from einscale.cli.training import Pipeline, State
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -21,9 +22,19 @@ Strict = Annotated[
 
 @command
 def layer(
-    placed: Placed, work: Work, *, detail: Detail = False, free: Free = False, strict: Strict = False, output: Output
+    placed: Placed,
+    pipeline: Pipeline,
+    state: State,
+    passes: Passes,
+    *,
+    detail: Detail = False,
+    free: Free = False,
+    strict: Strict = False,
+    output: Output,
 ) -> None:
-    """Price every kind of layer of a model: local shapes, collectives with causes, FLOPs, bytes, time, memory.
+    """Price every kind of layer of a training step: local shapes, collectives with causes, FLOPs, bytes, time, memory.
+
+    The figures are those of `einscale train` for one microbatch.
 
     einscale layer llama3-70b --mesh data=8,model=8 --strategy megatron-sp --hardware h100
 
@@ -33,7 +44,9 @@ def layer(
     from einscale.cli.output import emit, write
 
     destination = output.destination()
-    answer = price_layer(**placed.arguments(), **work.arguments(), strict=strict)
+    answer = price_layer(
+        **placed.arguments(), **pipeline.arguments(), **state.arguments(), **passes.arguments(), strict=strict
+    )
 
     def report() -> Report:
         from einscale.report.layer import layer_tables

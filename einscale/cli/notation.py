@@ -48,4 +48,4 @@ def notation(
 
     destination = output.destination()
     result = convert(read_spec(source), mesh=mesh, syntax=syntax, indices=indices)
-    emit(destination, result.to_dict, result.report)
+    emit(destination, result.to_dict, result.to_report)

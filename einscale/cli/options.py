@@ -325,24 +325,15 @@ class Placed(Options, frozen=True, kw_only=True):
         }
 
 
-class Work(Options, frozen=True, kw_only=True):
-    """What layers are priced at."""
+class Passes(Options, frozen=True, kw_only=True):
+    """Which passes of a step are shown."""
 
-    batch: Batch = None
-    sequence: Sequence = None
-    dtype: Dtype = "bf16"
     forward: Forward = False
     backward: Backward = False
 
     def arguments(self) -> dict[str, Any]:
         """What `einscale.layer` and `compare` call these; a pass asked for is asked for alone."""
-        return {
-            "batch": number(self.batch, "batch"),
-            "sequence": number(self.sequence, "sequence"),
-            "dtype": self.dtype,
-            "forward": self.forward or not self.backward,
-            "backward": self.backward or not self.forward,
-        }
+        return {"forward": self.forward or not self.backward, "backward": self.backward or not self.forward}
 
 
 def number(text: str | None, what: str) -> int | None:

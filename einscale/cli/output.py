@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -205,6 +206,7 @@ def show(destination: Destination, text: str) -> None:
     """Text on stdout, through a pager where that is a terminal and the text longer than it."""
     from einscale.cli.pager import page
 
+    text = spelt(text, getattr(sys.stdout, "encoding", None) or "utf-8")
     if not (destination.pager and page(text)):
         write(sys.stdout, text)
 
@@ -223,12 +225,6 @@ def wants_color(stream: TextIO, color: str) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def note(destination: Destination, text: str) -> None:
-    """One line on stderr about how the answer came about, unless none are wanted."""
-    if not destination.quiet:
-        write(sys.stderr, f"note: {text}\n")
 
 
 def _wanted(destination: Destination, report: Report) -> Report:
@@ -253,18 +249,23 @@ def _write_folder(folder: Path, report: Report, *, quiet: bool) -> None:
     except OSError as error:
         raise UsageError(f"cannot make the directory `{folder}`: {error.strerror or error}") from error
     for name in csv_tables(report):
-        write_file(folder / f"{name}.csv", render_csv(report, name), quiet=quiet)
+        stem = re.sub(r"[^\w.+@=-]", "_", name)
+        write_file(folder / f"{stem}.csv", render_csv(report, name), quiet=quiet)
 
 
 def write(stream: TextIO, text: str) -> None:
     """Write text to a stream whatever its encoding; signs it has not are spelt in ASCII."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(spelt(text, getattr(stream, "encoding", None) or "utf-8"))
+    stream.flush()
+
+
+def spelt(text: str, encoding: str) -> str:
+    """Text in signs that an encoding has."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.translate(ASCII).encode(encoding, errors="backslashreplace").decode(encoding)
-    stream.write(text)
-    stream.flush()
+        return text.translate(ASCII).encode(encoding, errors="backslashreplace").decode(encoding)
+    return text
 
 
 def write_file(path: Path, text: str, *, quiet: bool = False) -> None:

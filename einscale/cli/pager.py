@@ -65,7 +65,7 @@ def _run(words: list[str], text: str) -> bool:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with contextlib.suppress(OSError):  # the reader left before the end
-            process.communicate(text.encode("utf-8"))
+            process.communicate(text.encode(sys.stdout.encoding or "utf-8"))
         process.wait()
     finally:
         signal.signal(signal.SIGINT, before)

@@ -30,10 +30,9 @@ def _answer(question: Question, output: Output, verify: bool, *, explain: bool) 
     from einscale.cli.output import emit
 
     destination = output.destination()
-    result = ask(**question.arguments())
-    proof = result.verify() if verify else None
+    result = ask(**question.arguments(), verify=verify)
     emit(
         destination,
-        lambda: result.to_dict(explain=explain, proof=proof),
-        lambda: result.report(explain=explain, proof=proof, units=output.units),
+        lambda: result.to_dict(explain=explain),
+        lambda: result.to_report(explain=explain, units=output.units),
     )

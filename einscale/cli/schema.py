@@ -20,6 +20,10 @@ Name = Annotated[
 ]
 
 
+SAME = {"explain": "plan"}
+"""Commands whose documents go by another name."""
+
+
 @command
 def schema(*, name: Name = None, manner: Manner) -> None:
     """Print the JSON Schema of a document, or list the documents that have one.
@@ -31,6 +35,7 @@ def schema(*, name: Name = None, manner: Manner) -> None:
 
     destination = manner.destination()
     known = complete.documents("")
+    name = SAME.get(name or "", name)
     if name is None:
         show(destination, "".join(f"{one}\n" for one in known))
         return

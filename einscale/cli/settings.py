@@ -162,12 +162,22 @@ def announce(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
         name: before[name] if name in before and sources[name] != "COMMANDLINE" else value
         for name, value in values.items()
     }
+    _overrule(given, sources)
     lines = [] if given.get("quiet") else _notes(context, given, sources)
     if lines:
         from einscale.cli.output import write
 
         write(sys.stderr, "".join(lines))
     return given
+
+
+def _overrule(values: dict[str, Any], sources: dict[str, str]) -> None:
+    """Take back a default form of the output where a flag asks for another: `--json`, `-o r.csv`, `--format md`."""
+    asked = {name for name, source in sources.items() if source == "COMMANDLINE"}
+    if "output_format" in values and "output_format" not in asked and asked & {"as_json", "out"}:
+        values["output_format"], sources["output_format"] = "auto", ""
+    if "as_json" in values and "as_json" not in asked and asked & {"output_format", "out", "table"}:
+        values["as_json"], sources["as_json"] = False, ""
 
 
 def _notes(context: typer.Context, values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:

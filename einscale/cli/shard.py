@@ -58,4 +58,4 @@ def shard(
         indices=indices,
     )
     long = detail or destination.format == "csv" or destination.table == "devices"
-    emit(destination, result.to_dict, lambda: result.report(detail=long, units=output.units))
+    emit(destination, result.to_dict, lambda: result.to_report(detail=long, units=output.units))

@@ -1,99 +1,131 @@
-"""Strategies side by side: the same layers under each, and every difference as a sum of terms.
+"""Strategies side by side: the same step under each, and every difference as a sum of terms.
 
 A term is one thing that one strategy does and the other does not, or does at another price: the collectives of one
-tensor, or the local work of one statement. Terms are differences of what the reports hold, so their sum is the
-difference of the totals: exactly for FLOPs and bytes, up to rounding for seconds.
+tensor, the local work of one statement, or a part of the step's time such as the bubble. Terms are differences of what
+the reports hold, so their sum is the difference of the totals: exactly for FLOPs and bytes, up to rounding for seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from einscale.compare.held import held_terms, whole_terms, working_term
-from einscale.compare.terms import View, collective_terms, compute_terms, minus
+from einscale.compare.held import memory_terms
+from einscale.compare.pieces import Key, Piece, View, pieces, whole
 from einscale.compare.values import (
-    COLLECTIVE,
-    COMPUTE,
-    MEMORY_PARTS,
-    PARAMETERS,
-    SAVED,
+    About,
     Best,
     Comparison,
     Difference,
+    Measure,
     MemoryTerm,
+    Scope,
     Side,
     Term,
 )
-from einscale.cost import NOTHING
+from einscale.cost import NOTHING, Totals
 
 __all__ = [
-    "COLLECTIVE",
-    "COMPUTE",
-    "MEMORY_PARTS",
+    "About",
     "Best",
     "Comparison",
     "Difference",
+    "Measure",
     "MemoryTerm",
+    "Scope",
     "Side",
     "Term",
     "compare_reports",
-    "difference",
     "grouped",
     "grouped_memory",
 ]
 
 
-def compare_reports(sides: Sequence[Side], notes: Iterable[str] = ()) -> Comparison:
-    """Explain how reports of one model under several strategies differ.
+def compare_reports(sides: Sequence[Side], notes: Iterable[str] = (), scope: Scope = Scope.STEP) -> Comparison:
+    """Explain how steps of one model under several strategies differ.
 
     Args:
-        sides: at least two, of the same model, batch, sequence, dtype and phases.
+        sides: at least two, of the same model, batch, sequence and precision.
         notes: to keep beside the answer.
+        scope: compare whole steps, or the passes of one microbatch through one layer of each kind.
     """
-    first = sides[0]
-    meshes = dict.fromkeys(str(side.report.mesh) for side in sides)
-    devices = {side.label: side.report.mesh.devices for side in sides}
-    found = list(notes)
-    if len(set(devices.values())) > 1:
-        counts = ", ".join(f"{label} on {count}" for label, count in devices.items())
-        found.append(
-            f"the meshes are of different size ({counts} devices): every figure is per device,"
-            " and device time is what compares"
-        )
+    sized = len({str(side.report.setup.mesh) for side in sides}) > 1
+    views = [View(side.report, scope, sized) for side in sides]
+    made = [pieces(view) for view in views]
+    totals = tuple(map(whole, made))
     return Comparison(
+        scope=scope,
         sides=tuple(sides),
-        differences=tuple(difference(first, side, sized=len(meshes) > 1) for side in sides[1:]),
-        best=_best(sides),
-        notes=tuple(found),
+        totals=totals,
+        differences=tuple(
+            Difference(
+                first=sides[0].label,
+                other=sides[at].label,
+                change=minus(totals[at], totals[0]),
+                terms=_terms(made[0], made[at]),
+                memory_change=sides[at].report.fullest.memory.needed - sides[0].report.fullest.memory.needed,
+                memory_terms=_ordered(memory_terms(views[0], views[at])),
+            )
+            for at in range(1, len(sides))
+        ),
+        best=_best(sides, totals),
+        notes=(*notes, *_device_note(sides)),
     )
 
 
-def difference(first: Side, other: Side, *, sized: bool = False) -> Difference:
-    """How one side differs from the first.
+def _device_note(sides: Sequence[Side]) -> tuple[str, ...]:
+    """What to mind where the meshes are of different size."""
+    devices = {side.label: side.report.setup.mesh.devices for side in sides}
+    if len(set(devices.values())) == 1:
+        return ()
+    counts = ", ".join(f"{label} on {count}" for label, count in devices.items())
+    return (
+        f"the meshes are of different size ({counts} devices): every figure is per device, and device time is what"
+        " compares",
+    )
 
-    Args:
-        first: what is compared with.
-        other: the other side.
-        sized: write the devices of a mesh axis beside its role, for meshes that differ.
+
+def minus(one: Totals, other: Totals) -> Totals:
+    """What the first totals have more than the others.
+
+    >>> minus(Totals(5, 4, 3, 2.0, 1.0), Totals(1, 1, 1, 1.0, 1.0))
+    Totals(flops=4, traffic=3, received=2, compute_seconds=1.0, communication_seconds=0.0, waiting_seconds=0.0)
     """
-    terms: list[Term] = []
-    memory: list[MemoryTerm] = []
-    for mine, theirs in zip(first.report.kinds, other.report.kinds, strict=True):
-        one, two = View(first.report, mine, sized), View(other.report, theirs, sized)
-        terms += [*collective_terms(one, two), *compute_terms(one, two)]
-        memory += [*held_terms(PARAMETERS, one, two), *held_terms(SAVED, one, two)]
-        memory += whole_terms(mine, theirs)
-    memory += working_term(first.report, other.report)
-    return Difference(
-        first=first.label,
-        other=other.label,
-        change=minus(other.report.totals, first.report.totals),
-        terms=tuple(sorted((term for term in terms if term.change != NOTHING), key=_weight)),
-        memory_change=other.report.memory.needed - first.report.memory.needed,
-        memory_terms=tuple(sorted((term for term in memory if term.bytes), key=lambda term: -abs(term.bytes))),
+    return one.plus(other.times(-1))
+
+
+def _terms(mine: Mapping[Key, Piece], theirs: Mapping[Key, Piece]) -> tuple[Term, ...]:
+    """Pieces that differ, the largest first."""
+    found = []
+    for key in dict.fromkeys((*mine, *theirs)):
+        before, after = mine.get(key), theirs.get(key)
+        change = minus(after.totals if after else NOTHING, before.totals if before else NOTHING)
+        if change != NOTHING:
+            found.append(_term(before, after, change))
+    return tuple(sorted(found, key=_weight))
+
+
+def _term(before: Piece | None, after: Piece | None, change: Totals) -> Term:
+    piece = after or before
+    assert piece is not None
+    return Term(
+        about=piece.about,
+        layer=piece.layer,
+        phase=piece.phase,
+        sections=(piece.section,),
+        names=(piece.name,),
+        what=piece.what,
+        first=before.doing if before else None,
+        other=after.doing if after else None,
+        first_cause=before.cause if before else None,
+        other_cause=after.cause if after else None,
+        change=change,
     )
+
+
+def _ordered(terms: Iterable[MemoryTerm]) -> tuple[MemoryTerm, ...]:
+    return tuple(sorted((term for term in terms if term.bytes), key=lambda term: -abs(term.bytes)))
 
 
 def grouped(terms: Iterable[Term]) -> tuple[Term, ...]:
@@ -115,10 +147,10 @@ def grouped(terms: Iterable[Term]) -> tuple[Term, ...]:
 
 
 def grouped_memory(terms: Iterable[MemoryTerm]) -> tuple[MemoryTerm, ...]:
-    """Memory terms of one part and layer whose tensors are divided alike, taken together, the largest first."""
+    """Memory terms of one part and kind of layer taken together, the largest first; their sum stays."""
     groups: dict[tuple[object, ...], MemoryTerm] = {}
     for term in terms:
-        key = (term.part, term.layer, term.first, term.other)
+        key = (term.part, term.layer)
         held = groups.get(key)
         groups[key] = (
             term if held is None else replace(held, names=held.names + term.names, bytes=held.bytes + term.bytes)
@@ -131,25 +163,24 @@ def _weight(term: Term) -> tuple[float, int, int]:
     return -abs(term.change.seconds), -abs(term.change.received), -abs(term.change.flops)
 
 
-def _best(sides: Sequence[Side]) -> tuple[Best, ...]:
+def _best(sides: Sequence[Side], totals: Sequence[Totals]) -> tuple[Best, ...]:
     """The best side by each measure; less is better in all of them."""
-    totals = {side.label: side.report.totals for side in sides}
-    devices = {side.label: side.report.mesh.devices for side in sides}
-    measures: list[tuple[str, str, dict[str, float]]] = [
-        ("time", "second", {label: one.seconds for label, one in totals.items()}),
-        ("FLOPs", "FLOP", {label: one.flops for label, one in totals.items()}),
-        ("bytes received", "byte", {label: one.received for label, one in totals.items()}),
-        ("memory", "byte", {side.label: side.report.memory.needed for side in sides}),
-    ]
+    devices = {side.label: side.report.setup.mesh.devices for side in sides}
+    each = {side.label: one for side, one in zip(sides, totals, strict=True)}
+    measures: dict[Measure, dict[str, float]] = {
+        Measure.TIME: {label: one.seconds for label, one in each.items()},
+        Measure.FLOPS: {label: one.flops for label, one in each.items()},
+        Measure.RECEIVED: {label: one.received for label, one in each.items()},
+        Measure.MEMORY: {side.label: side.report.fullest.memory.needed for side in sides},
+    }
     if len(set(devices.values())) > 1:
-        spent = {label: one.seconds * devices[label] for label, one in totals.items()}
-        measures.append(("device time", "device second", spent))
-    return tuple(_least(*measure) for measure in measures)
+        measures[Measure.DEVICE_TIME] = {label: one.seconds * devices[label] for label, one in each.items()}
+    return tuple(_least(measure, values) for measure, values in measures.items())
 
 
-def _least(measure: str, unit: str, values: dict[str, float]) -> Best:
+def _least(measure: Measure, values: dict[str, float]) -> Best:
     least = min(values.values())
     rest = {label: value for label, value in values.items() if value > least}
     follower = min(rest, key=lambda label: rest[label]) if rest else ""
     labels = tuple(label for label, value in values.items() if value == least)
-    return Best(measure, unit, labels, least, follower, rest.get(follower, least))
+    return Best(measure, labels, least, follower, rest.get(follower, least))

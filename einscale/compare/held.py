@@ -1,62 +1,40 @@
-"""Terms of what a device holds: tensors that rest otherwise, and the parts that are counted as a whole."""
+"""Terms of what a device of the fullest stage holds, tensor by tensor; they add up to the difference of what is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from einscale.compare.terms import View
-from einscale.compare.values import GATHERED, GRADIENTS, OPTIMIZER, PARAMETERS, WORKING, AtPeak, MemoryTerm, Rests
-from einscale.layer import KindReport, LayerReport
-from einscale.memory import Held
+from einscale.compare.pieces import View
+from einscale.compare.values import MemoryTerm, Rests
+from einscale.train.parts import MemoryPart
 
-
-def held_terms(part: str, first: View, other: View) -> Iterable[MemoryTerm]:
-    """One term for each parameter, or saved activation, that takes another amount."""
-    before, after = _tensors(part, first.kind), _tensors(part, other.kind)
-    for name in dict.fromkeys((*before, *after)):
-        mine, theirs = before.get(name), after.get(name)
-        yield MemoryTerm(
-            part=part,
-            layer=first.kind.kind,
-            names=(name,),
-            first=_rests(mine, first),
-            other=_rests(theirs, other),
-            bytes=(theirs.bytes * other.kind.repeat if theirs else 0) - (mine.bytes * first.kind.repeat if mine else 0),
-        )
+Key = tuple[MemoryPart, str, str]
+"""What a tensor is matched by: what it is held as, kind of layer, name."""
 
 
-def _tensors(part: str, kind: KindReport) -> dict[str, Held]:
-    return {held.tensor.name: held for held in (kind.parameters if part == PARAMETERS else kind.saved)}
+def memory_terms(first: View, other: View) -> Iterator[MemoryTerm]:
+    """One term for each tensor of which the sides hold different amounts, one for what the runtime takes, and one for
+    what rests on the host instead."""
+    mine, theirs = _held(first), _held(other)
+    for key in dict.fromkeys((*mine, *theirs)):
+        before, after = mine.get(key, (None, 0)), theirs.get(key, (None, 0))
+        part, layer, name = key
+        yield MemoryTerm(part, layer, (name,) if name else (), before[0], after[0], after[1] - before[1])
 
 
-def _rests(held: Held | None, side: View) -> Rests | None:
-    """How a tensor is divided: only the dims that are."""
-    if held is None:
-        return None
-    return Rests(side.divided(zip(held.tensor.indices, held.layout.dims, strict=True)))
-
-
-def whole_terms(mine: KindReport, theirs: KindReport) -> Iterable[MemoryTerm]:
-    """What is counted for a kind of layer as a whole: gradients, optimizer state, gathered parameters that are kept."""
-    counts = (
-        (GRADIENTS, mine.gradient_bytes, theirs.gradient_bytes),
-        (OPTIMIZER, mine.optimizer_bytes, theirs.optimizer_bytes),
-        (GATHERED, mine.gathered_bytes, theirs.gathered_bytes),
-    )
-    for part, one, other in counts:
-        yield MemoryTerm(part, mine.kind, (), None, None, other * theirs.repeat - one * mine.repeat)
-
-
-def working_term(first: LayerReport, other: LayerReport) -> Iterable[MemoryTerm]:
-    """What the hungriest layer needs besides, with the statement at its peak."""
-    change = other.memory.working - first.memory.working
-    yield MemoryTerm(WORKING, _hungriest(other).kind, (), _peak(first), _peak(other), change)
-
-
-def _hungriest(report: LayerReport) -> KindReport:
-    return max(report.kinds, key=lambda kind: kind.working_bytes)
-
-
-def _peak(report: LayerReport) -> AtPeak | None:
-    kind = _hungriest(report)
-    return AtPeak(kind.peak.statement, kind.kind) if kind.peak.statement else None
+def _held(side: View) -> dict[Key, tuple[Rests | None, int]]:
+    """Everything the fullest stage of a side holds: how, and its bytes."""
+    found: dict[Key, tuple[Rests | None, int]] = {}
+    stage = side.report.fullest
+    for alive in stage.alive:
+        key = alive.what, alive.kind, alive.held.tensor.name
+        divided = side.divided(zip(alive.held.tensor.indices, alive.held.layout.dims, strict=True))
+        known = found.get(key, (None, 0))
+        copies = alive.copies + (known[0].copies if known[0] else 0)
+        found[key] = Rests(divided, copies), alive.total + known[1]
+    memory = stage.memory
+    found[MemoryPart.OVERHEAD, "", ""] = (None, memory.overhead)
+    away = sum(size for _, size in found.values()) - memory.needed
+    if away:
+        found[MemoryPart.HOST, "", ""] = (None, -away)
+    return found

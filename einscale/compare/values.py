@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from msgspec import Struct
 
 from einscale.causes import Cause
 from einscale.cost import Totals
-from einscale.layer import LayerReport
+from einscale.train.parts import MemoryPart, TimePart
+from einscale.train.values import TrainReport
 
-COLLECTIVE = "collective"
-COMPUTE = "compute"
 
-PARAMETERS, GRADIENTS, OPTIMIZER, SAVED, GATHERED, WORKING = MEMORY_PARTS = (
-    "parameters",
-    "gradients",
-    "optimizer",
-    "saved activations",
-    "gathered parameters",
-    "working",
-)
-"""Parts of what a device holds, as the report of a layer adds them up."""
+class Scope(StrEnum):
+    """What is compared."""
+
+    STEP = "step"
+    """Training steps: what `train` prices, bubbles, update and all."""
+
+    LAYER = "layer"
+    """The forward and backward passes of one microbatch through one layer of each kind."""
+
+
+class About(StrEnum):
+    """What a term is about."""
+
+    COLLECTIVE = "collective"
+    COMPUTE = "compute"
+    PART = "part"
+    """A part of a step's time that belongs to no statement, such as the bubble."""
 
 
 class Side(Struct, frozen=True):
-    """One strategy of a comparison: what it is called there, and its priced layers."""
+    """One strategy of a comparison.
+
+    Args:
+        label: what it is called there.
+        report: its training step.
+    """
 
     label: str
-    report: LayerReport
+    report: TrainReport
 
 
 Divided = tuple[tuple[str, tuple[str, ...]], ...]
@@ -39,7 +53,7 @@ class Moves(Struct, frozen=True):
     Args:
         kind: of the collective.
         axes: what it runs over: roles, with their devices where the meshes differ.
-        count: how many.
+        count: how many different ones.
     """
 
     kind: str
@@ -65,66 +79,77 @@ class WorkDivision(Struct, frozen=True):
     padding: float = 0.0
 
 
+class Runs(Struct, frozen=True):
+    """How often the stage at hand runs a layer, where that is all that differs.
+
+    Args:
+        layers: layers of the kind it holds.
+        microbatches: that pass it in a step.
+    """
+
+    layers: int
+    microbatches: int
+
+
+Doing = tuple[Moves, ...] | WorkDivision | Runs | None
+"""What a side does: its collectives, how it divides the work, how often; None for nothing."""
+
+
 class Term(Struct, frozen=True):
     """One difference between the first side and another.
 
     Args:
-        about: `collective` or `compute`.
-        layer: kind of layer.
-        phase: `forward` or `backward`.
+        about: what it is about.
+        layer: kind of layer, "" for what belongs to none.
+        phase: `forward`, `backward` or `update`; "" for what belongs to none.
         sections: sections of the layer it belongs to, "" for none.
         names: the tensors that move, or the results of the statements.
-        what: class of the tensors (`parameters`, `gradients`, `activations`, ...), or `einsum` or `map`.
-        first: what the first side does: its collectives, or how it divides the work; nothing where it is empty.
+        what: class of the tensors (`parameters`, `gradients`, `activations`, ...), `einsum` or `map`, or the part of
+            the step's time.
+        first: what the first side does.
         other: what the other side does.
         first_cause: why the first side's largest collective of the term runs.
         other_cause: the same of the other side.
-        change: the other side less the first, for every layer of the kind.
+        change: the other side less the first.
     """
 
-    about: str
+    about: About
     layer: str
     phase: str
     sections: tuple[str, ...]
     names: tuple[str, ...]
-    what: str
-    first: tuple[Moves, ...] | WorkDivision
-    other: tuple[Moves, ...] | WorkDivision
+    what: str | TimePart
+    first: Doing
+    other: Doing
     first_cause: Cause | None
     other_cause: Cause | None
     change: Totals
 
 
 class Rests(Struct, frozen=True):
-    """How a tensor is divided while it rests; `divided` is empty where it is whole."""
+    """How a tensor is divided while it rests, and how often; `divided` is empty where it is whole."""
 
     divided: Divided
-
-
-class AtPeak(Struct, frozen=True):
-    """The statement at which a layer holds most."""
-
-    statement: str
-    layer: str
+    copies: int = 1
 
 
 class MemoryTerm(Struct, frozen=True):
-    """One difference in what a device holds.
+    """One difference in what a device of the fullest stage holds.
 
     Args:
-        part: one of `MEMORY_PARTS`.
-        layer: kind of layer.
-        names: tensors that rest otherwise, or are held by one side only; none where a part is counted as a whole.
-        first: how the first side holds them, or when; None for not at all, and where it does not say.
+        part: what it is held as.
+        layer: kind of layer, "" for what belongs to none.
+        names: the tensors; none for what is no tensor.
+        first: how the first side holds them; None for not at all.
         other: how the other side does.
-        bytes: the other side less the first, for every layer of the kind.
+        bytes: the other side less the first.
     """
 
-    part: str
+    part: MemoryPart
     layer: str
     names: tuple[str, ...]
-    first: Rests | AtPeak | None
-    other: Rests | AtPeak | None
+    first: Rests | None
+    other: Rests | None
     bytes: int
 
 
@@ -134,7 +159,7 @@ class Difference(Struct, frozen=True):
     Args:
         first: label of the first side.
         other: label of the other.
-        change: totals of the other less those of the first, every layer counted; the sum of the terms.
+        change: totals of the other less those of the first; the sum of the terms.
         terms: of FLOPs, bytes received and seconds.
         memory_change: bytes needed on a device, the other less the first; the sum of the memory terms.
         memory_terms: of bytes held.
@@ -148,20 +173,28 @@ class Difference(Struct, frozen=True):
     memory_terms: tuple[MemoryTerm, ...]
 
 
+class Measure(StrEnum):
+    """What sides are judged by; less is better in all of them."""
+
+    TIME = "time"
+    FLOPS = "FLOPs"
+    RECEIVED = "bytes received"
+    MEMORY = "memory"
+    DEVICE_TIME = "device time"
+
+
 class Best(Struct, frozen=True):
     """Which side is best by one measure.
 
     Args:
-        measure: `time`, `FLOPs`, `bytes received`, `memory`, or `device time` (time x devices).
-        unit: `second`, `FLOP`, `byte` or `device second`.
+        measure: by what.
         labels: the best side, or all that share its value.
-        value: its value.
+        value: its value: seconds, FLOPs, bytes, or device seconds.
         next_label: the next best; "" where all are the same.
         next_value: its value.
     """
 
-    measure: str
-    unit: str
+    measure: Measure
     labels: tuple[str, ...]
     value: float
     next_label: str
@@ -172,13 +205,17 @@ class Comparison(Struct, frozen=True):
     """Strategies side by side.
 
     Args:
+        scope: what is compared of them.
         sides: in the order they were given.
+        totals: of each side, on the stage that works longest.
         differences: every side but the first, against the first.
         best: the best side by each measure.
         notes: what was chosen where nothing was given, and what does not compare as it stands.
     """
 
+    scope: Scope
     sides: tuple[Side, ...]
+    totals: tuple[Totals, ...]
     differences: tuple[Difference, ...]
     best: tuple[Best, ...]
     notes: tuple[str, ...]
@@ -186,10 +223,12 @@ class Comparison(Struct, frozen=True):
     @property
     def fitting(self) -> tuple[str, ...]:
         """Labels of the sides that fit in the memory of a chip."""
-        return tuple(side.label for side in self.sides if side.report.memory.fits)
+        return tuple(side.label for side in self.sides if side.report.fits)
 
     @property
     def fastest_fitting(self) -> str:
         """Label of the fastest side that fits; "" where none does."""
-        fitting = [side for side in self.sides if side.report.memory.fits]
-        return min(fitting, key=lambda side: side.report.totals.seconds).label if fitting else ""
+        fitting = {
+            side.label: whole.seconds for side, whole in zip(self.sides, self.totals, strict=True) if side.report.fits
+        }
+        return min(fitting, key=lambda label: fitting[label]) if fitting else ""

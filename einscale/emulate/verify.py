@@ -39,11 +39,13 @@ class Verification(Struct, frozen=True):
     Args:
         mesh: the emulated mesh: the one asked about, or a smaller one that keeps the plan's meaning.
         devices: devices emulated.
-        sizes: the size of each index it ran at.
+        sizes: the size of each index it ran at, at which everything was proved.
         elements: elements of the result compared, over all devices.
         bytes_received: per step, bytes received at those sizes, added up over all devices; 0 for local work.
         seed: what the operands were drawn from.
         padded: uneven indices that were taken padded, because permutes exchange blocks of them (see `shrink`).
+        asked: the size of each index of the question; the larger ones were shrunk, every division kept what it is.
+        asked_mesh: the mesh of the question.
     """
 
     mesh: Mesh
@@ -53,19 +55,35 @@ class Verification(Struct, frozen=True):
     bytes_received: tuple[int, ...]
     seed: int
     padded: tuple[str, ...] = ()
+    asked: tuple[tuple[str, int], ...] = ()
+    asked_mesh: Mesh | None = None
 
     @property
     def total_received(self) -> int:
         """Bytes received over all steps and devices, at the sizes it ran at."""
         return sum(self.bytes_received)
 
+    @property
+    def shrunk(self) -> bool:
+        """Whether it ran at smaller sizes, or on fewer devices, than those of the question."""
+        return self.sizes != self.asked or self.mesh != self.asked_mesh
+
     def __str__(self) -> str:
         sizes = " ".join(f"{index}={size}{' (padded)' if index in self.padded else ''}" for index, size in self.sizes)
         return (
-            f"verified on {self.devices} emulated devices ({self.mesh}) at {sizes or 'no indices'}: "
+            f"verified on {self.devices} emulated devices ({self.mesh}) at {sizes or 'no indices'}{self._instead()}: "
             f"{len(self.bytes_received)} steps, {self.elements} elements exact, "
             f"{self.total_received} bytes received as claimed"
         )
+
+    def _instead(self) -> str:
+        """What it ran in place of, in words; "" where it ran what was asked."""
+        if not self.shrunk or self.asked_mesh is None:
+            return ""
+        ran = dict(self.sizes)
+        sizes = [f"{index}={size}" for index, size in self.asked if ran.get(index) != size]
+        mesh = [f"mesh {self.asked_mesh}"] if self.mesh != self.asked_mesh else []
+        return f", which divide as {', '.join((*mesh, *([' '.join(sizes)] if sizes else [])))} do"
 
 
 def verify_plan(plan: Plan, sizes: Mapping[str, int], mesh: Mesh, *, seed: int = 0) -> Verification:
@@ -96,7 +114,7 @@ def verify_plan(plan: Plan, sizes: Mapping[str, int], mesh: Mesh, *, seed: int =
     >>> reduce = Collective(ALL_REDUCE, y, ("m",), make_layout([()], ["m"]), make_layout([()]))
     >>> plan = Plan((x,), (make_layout([(), ("m",)]),), (local, reduce), y, make_layout([()]))
     >>> print(verify_plan(plan, {"i": 512, "j": 4096}, parse_mesh("m=4")))
-    verified on 4 emulated devices (m=4) at i=2 j=4: 2 steps, 8 elements exact, 24 bytes received as claimed
+    verified on 4 emulated devices (m=4) at i=2 j=4, which divide as i=512 j=4096 do: 2 steps, 8 elements exact, 24 bytes received as claimed
     """
     _check_question(plan, mesh)
     small = shrink(plan, sizes, mesh)
@@ -126,7 +144,10 @@ def verify_plan(plan: Plan, sizes: Mapping[str, int], mesh: Mesh, *, seed: int =
         raise VerificationError(f"the result {wrong}") from None
     devices = count(range(len(run.radices)), run.radices)
     ran = tuple(small.sizes.items())
-    return Verification(small.digits.mesh, devices, ran, elements, tuple(received), seed, small.whole)
+    asked = tuple((index, sizes[index]) for index in small.sizes)
+    return Verification(
+        small.digits.mesh, devices, ran, elements, tuple(received), seed, small.whole, asked=asked, asked_mesh=mesh
+    )
 
 
 class _Wrong(Exception):  # noqa: N818  (not an error of its own: the caller names the step)

@@ -134,6 +134,8 @@ class Searched(Struct, frozen=True):
 class Fixed(Struct, frozen=True):
     """Something was worked out for these sizes, and for this mesh, that no rule repeats: a statement planned freely.
 
+    The links that such a statement was priced on had a say, too: who keeps a structure keeps it by them.
+
     Args:
         sizes: sizes that decided.
         mesh: the mesh that did; None where it did not.

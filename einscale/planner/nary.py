@@ -310,7 +310,7 @@ class _Ask(Struct, frozen=True):
 
     def made(self, wanted: Wanted) -> list[Option]:
         """The result in the wanted layout, from every choice of the operands' layouts while there is work left."""
-        result = []
+        result: list[Option] = []
         for first in self.choices[0]:
             for second in self.choices[1]:
                 if result and self.budget.over:

@@ -381,8 +381,10 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
         )
     for _, placer, _ in placers:
         placer.start(max(FIRST_LOOK, 1 / len(placers)))
-    for _, placer, cap in placers:
-        placer.finish(_lean(placer, cap, avoid) if by_time else None)
+    placers.sort(key=lambda entry: entry[1].promise)
+    for k, (_, placer, cap) in enumerate(placers):
+        limit = 1.0 if k + 1 == len(placers) else 1 - 0.5 ** (k + 1)
+        placer.finish(limit, _lean(placer, cap, avoid) if by_time else None)
     if best.pricing is None:
         raise PlanError("no placement was found within the search's bound on work")
     exact = best.exact and every and not (by_time and len(asked.ways) > 1)
@@ -400,7 +402,7 @@ def _lean(placer: Placer, cap: _Cap, avoid: frozenset[Divisions]) -> Guess:
         by_bytes = Bytes(question, cap.most_points)
         other = Placer(question, placer.pricing.kept, max(cap.needed, cap.most), by_bytes, found, avoid)
         other.start(1.0)
-        other.finish()
+        other.finish(1.0)
         best.aside += found.work + found.nodes
         return found.placement if found.pricing is not None else None
 
@@ -420,8 +422,8 @@ def keeps(question: Question) -> tuple[list[tuple[int, ...]], bool]:
         axes = [axis for axis in axes if axis]
         parts = parts or any(axis & (axis - 1) for axis in axes)
         sets = {0: None, owed: None, **dict.fromkeys(axes)}
-        for choice in product((False, True), repeat=len(axes)):
-            sets[sum(axis for axis, taken in zip(axes, choice, strict=True) if taken)] = None
+        for taken in product((False, True), repeat=len(axes)):
+            sets[sum(axis for axis, kept in zip(axes, taken, strict=True) if kept)] = None
         options.append(list(sets))
     result = []
     for choice in product(*options):

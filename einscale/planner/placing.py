@@ -90,9 +90,24 @@ class Placer:
         avoid: placements that do not count, nor others that divide the same indices over as many devices of the same
             axes (`divisions`).
         most: parts of the iteration space worth a try, if that is more than `needed`.
+        promise: least cost thought possible once it has started, by time.
     """
 
-    __slots__ = ("_made", "_opened", "_share", "atoms", "avoid", "best", "most", "needed", "parts", "pricing", "question")
+    __slots__ = (
+        "_limit",
+        "_made",
+        "_opened",
+        "_share",
+        "atoms",
+        "avoid",
+        "best",
+        "most",
+        "needed",
+        "parts",
+        "pricing",
+        "promise",
+        "question",
+    )
 
     def __init__(
         self,
@@ -113,6 +128,8 @@ class Placer:
         self.pricing = Pricing(question, kept, objective)
         self.atoms: Atoms = ()
         self._share = 1.0
+        self._limit = 1.0
+        self.promise = 0
         self._opened = (0, 0)
         self._made: dict[Atoms, tuple[list[Vector], bool]] = {}
         self.parts = parts_of(question, kept, objective.crossing)
@@ -130,18 +147,23 @@ class Placer:
             return
         self._uncharged()
         whole = self._whole()
-        if len(whole) < len(self.question.radices):
+        if share < 1 or len(whole) < len(self.question.radices):
             self._search(whole, share)
+            self.promise = min((vector[0] for vector in self._made.get(whole, ([], True))[0]), default=NEVER)
         self._uncharged()
 
-    def finish(self, guess: Guess | None = None) -> None:
+    def finish(self, limit: float, guess: Guess | None = None) -> None:
         """Improve on the best placement until none can be cheaper, or the work allowed is done.
 
         By bytes single digits are handed out. By time bounds are weaker, and that is done only where few vectors of
         counts are left by the first placements; else `guess` has its say, and parts of axes are handed out.
+
+        Args:
+            limit: share of the work allowed that may be done when this ends, that of others before it included.
+            guess: where else to start.
         """
         best, pricing = self.best, self.pricing
-        self._opened = (0, 0)
+        self._opened, self._limit = (0, 0), limit
         parts = single_digits(self.question)
         done = self._by_bytes(parts) if pricing.objective.fine else self._by_time(parts, guess)
         best.exact = best.exact and done and pricing.exact
@@ -240,7 +262,7 @@ class Placer:
     def allowed(self) -> bool:
         """Whether more may be looked at."""
         objective, best = self.pricing.objective, self.best
-        share = self._share * best.allowance
+        share = self._share * self._limit * best.allowance
         nodes, work = best.nodes - self._opened[0], best.work + self.pricing.work - self._opened[1]
         return nodes <= objective.nodes * share and work <= objective.tried * share
 

@@ -85,9 +85,7 @@ def prepare(
 
     def move(before: Layout, after: Layout, cause: Cause) -> Layout:
         objective = "bytes" if network is None else "time"
-        steps.extend(
-            reshard(tensor, before, after, sizes, mesh, network=network, objective=objective, cause=cause)
-        )
+        steps.extend(reshard(tensor, before, after, sizes, mesh, network=network, objective=objective, cause=cause))
         return after
 
     here = layout

@@ -190,7 +190,9 @@ class _Update:
             tensor = Tensor(f"squares of {gradient.name} by {what}", axes, "fp32")
             owing = Layout(tuple(placement[axis] for axis in axes), over)
             cause = ProgramCause(CauseRule.SQUARES, gradient.name, over, gone, op=statement.op, output=statement.output)
-            moves += direct(tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause, self.decisions)
+            moves += direct(
+                tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause, self.decisions
+            )
         return tuple(moves)
 
     def work(

@@ -50,7 +50,7 @@ def _output_text(value: Value, inferred: tuple[Shape, Chosen], of: Value | None)
     return text if value.of is None else f"{text} of {value.of}"
 
 
-def _statement_text(statement: Statement, table: dict[str, Value]) -> str:
+def _statement_text(statement: Statement, table: Mapping[str, Value]) -> str:
     inputs = [table[name] for name in statement.inputs]
     shapes = infer(statement.op, inputs, statement.labels, dict(statement.options))
     chosen = infer_chosen(statement.op, inputs, statement.labels, dict(statement.options), [axes for axes, _ in shapes])

@@ -19,7 +19,7 @@ class Transposer:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.table = program.table
+        self.table = dict(program.table)
         self.names = set(self.table)
         self.values: list[Value] = []
         self.fed: list[Value] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -124,9 +126,9 @@ class Program(Struct, frozen=True, dict=True):
     repeat: int = 1
 
     @cached_property
-    def table(self) -> dict[str, Value]:
-        """Value name -> value."""
-        return {value.name: value for value in self.values}
+    def table(self) -> Mapping[str, Value]:
+        """Value name -> value; made once and shared by all that read the program, so it cannot be written to."""
+        return MappingProxyType({value.name: value for value in self.values})
 
     @cached_property
     def kept(self) -> dict[object, dict[object, Any]]:

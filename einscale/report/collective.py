@@ -11,7 +11,7 @@ from einscale.units import format_bytes, format_seconds
 
 ALGORITHMS = (
     Column("algorithm", "algorithm", wrap=True),
-    Column("priced", "", "text"),
+    Column("priced", "", "mark"),
     Column("seconds", "time", "seconds"),
     Column("latency_seconds", "latency", "seconds"),
     Column("latency_share", "share", "percent"),
@@ -82,7 +82,7 @@ def _algorithms(alone: Alone) -> Table:
         Row(
             (
                 way.name,
-                "*" if way.priced else "",
+                way.priced,
                 way.seconds,
                 way.alpha,
                 way.latency_share,

@@ -1,33 +1,64 @@
-"""Strategies side by side as a report: tables of each kind of layer, of memory, and of the terms of a difference."""
+"""Strategies side by side as a report: the verdict, one row a strategy, and the terms that make them differ."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from msgspec.structs import replace
-
-from einscale.compare import COLLECTIVE, Best, Comparison, Difference, MemoryTerm, Side, Term, grouped, grouped_memory
+from einscale.compare import (
+    About,
+    Best,
+    Comparison,
+    Difference,
+    Measure,
+    MemoryTerm,
+    Scope,
+    Side,
+    Term,
+    grouped,
+    grouped_memory,
+)
 from einscale.cost import Totals
-from einscale.layer import KindReport
 from einscale.models import parameter_counts
 from einscale.report.causes import cause_words
 from einscale.report.compare_words import doing_words, holding_words
 from einscale.report.table import Column, Report, Row, Table
+from einscale.train.parts import MemoryPart, TimePart
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
-COLUMNS = (
-    Column("part", "part"),
+STEP_COLUMNS = (
+    Column("strategy", "strategy", wrap=True),
+    Column("seconds", "time", "seconds"),
+    Column("of_first", "x first", "ratio"),
+    Column("tokens_per_second", "tokens/s", "si"),
+    Column("mfu_percent", "MFU %", "ratio"),
+    Column("compute_seconds", "local", "seconds"),
+    Column("communication_seconds", "exposed", "seconds"),
+    Column("waiting_seconds", "waiting", "seconds"),
+    Column("needed_bytes", "memory", "bytes"),
+    Column("fits", "fits"),
+)
+
+LAYER_COLUMNS = (
+    Column("layer", "layer"),
+    Column("phase", "pass"),
     Column("strategy", "strategy", wrap=True),
     Column("flops", "FLOPs", "si"),
     Column("received_bytes", "received", "bytes"),
     Column("compute_seconds", "local", "seconds"),
-    Column("communication_seconds", "network", "seconds"),
+    Column("communication_seconds", "exposed", "seconds"),
     Column("seconds", "time", "seconds"),
     Column("of_first", "x first", "ratio"),
 )
 
+TIME_COLUMNS = (
+    Column("part", "part of the step"),
+    Column("axis", "over"),
+    Column("strategy", "strategy", wrap=True),
+    Column("seconds", "time", "seconds"),
+    Column("hidden_seconds", "hidden", "seconds"),
+)
+
 MEMORY_COLUMNS = (
-    Column("part", "part"),
     Column("strategy", "strategy", wrap=True),
     Column("parameters_bytes", "params", "bytes"),
     Column("gradients_bytes", "gradients", "bytes"),
@@ -35,11 +66,18 @@ MEMORY_COLUMNS = (
     Column("saved_bytes", "saved", "bytes"),
     Column("gathered_bytes", "gathered", "bytes"),
     Column("working_bytes", "working", "bytes"),
+    Column("overhead_bytes", "runtime", "bytes"),
     Column("needed_bytes", "needed", "bytes"),
     Column("fits", "fits"),
 )
 
 NOTHING = "nothing"
+
+FEW_NAMES = 2
+"""Names of tensors or results that a term gives where not all are asked for."""
+
+MOST_TERMS = 6
+"""Terms of a difference that are shown where all are not asked for."""
 
 
 def compare_tables(comparison: Comparison, *, detail: bool = False, units: str = "iec") -> Report:
@@ -47,19 +85,23 @@ def compare_tables(comparison: Comparison, *, detail: bool = False, units: str =
 
     Args:
         comparison: what was compared.
-        detail: every term by itself; else those that say the same of several tensors are taken together.
+        detail: every term by itself, layers and parts of the step; else the largest terms, those that say the same of
+            several tensors taken together.
         units: `iec` or `si`, for the sentences; cells are written by the renderer.
     """
-    kinds = range(len(comparison.sides[0].report.kinds))
-    tables = [_kind_table(comparison, position) for position in kinds]
-    tables += [_model_table(comparison), _memory_table(comparison)]
+    tables = [_step_table(comparison)]
+    if detail or comparison.scope is Scope.LAYER:
+        tables.append(_layer_table(comparison))
+    if detail:
+        tables.append(_time_table(comparison))
+    tables.append(_memory_table(comparison))
     for difference in comparison.differences:
         tables += [_terms_table(difference, detail), _memory_terms_table(difference, detail)]
     return Report(
-        heading=_heading(comparison),
+        heading=(*_heading(comparison), *_verdict(comparison, units), *comparison.notes),
         tables=tuple(table for table in tables if table.rows),
-        summary=_summary(comparison, units),
-        conventions=_conventions(comparison),
+        summary=_summary(comparison, units) if detail or len(comparison.sides) > 2 else (),
+        conventions=_conventions(comparison, detail),
     )
 
 
@@ -69,99 +111,93 @@ def shown(label: str) -> str:
 
 
 def _heading(comparison: Comparison) -> tuple[str, ...]:
-    report = comparison.sides[0].report
-    system = report.network.system
+    setup = comparison.sides[0].report.setup
+    system = setup.network.system
     labels = " | ".join(side.label for side in comparison.sides)
-    meshes = list(dict.fromkeys(str(side.report.mesh) for side in comparison.sides))
-    where = f"{report.mesh.devices} x {system.name} ({meshes[0]})" if len(meshes) == 1 else system.name
+    meshes = list(dict.fromkeys(str(side.report.setup.mesh) for side in comparison.sides))
+    where = f"{setup.mesh.devices} x {system.name} ({meshes[0]})" if len(meshes) == 1 else system.name
+    what = {
+        Scope.STEP: "a training step; every figure is per device, of the stage that works longest",
+        Scope.LAYER: "one layer of each kind for one microbatch; every figure is per device",
+    }[comparison.scope]
     return (
-        f"{report.model.name}: {format_count(parameter_counts(report.model).total)} parameters on {where}: {labels}",
-        f"batch {report.batch} x {report.sequence} tokens, {report.dtype}, {' and '.join(report.phases)};"
-        " every figure is per device",
-        *comparison.notes,
+        f"{setup.model.name}: {format_count(parameter_counts(setup.model).total)} parameters on {where}: {labels}",
+        f"batch {setup.batch} x {setup.sequence} tokens, {setup.precision.name}: {what}",
     )
 
 
-def _kind_table(comparison: Comparison, position: int) -> Table:
-    """One kind of layer: every section and phase of it under each strategy."""
-    rows: list[Row] = []
-    first = comparison.sides[0].report.kinds[position]
-    phases = comparison.sides[0].report.phases
-    for phase in phases:
-        if len(first.sections) > 1:
-            for section in first.sections:
-                name = f"{section or 'other'} {phase}"
-                rows += _rows(
-                    comparison, name, [_kind(side, position).totals(phase, section) for side in comparison.sides]
+def _step_table(comparison: Comparison) -> Table:
+    """One row a strategy."""
+    base = comparison.totals[0].seconds
+    rows = []
+    for side, totals in zip(comparison.sides, comparison.totals, strict=True):
+        report, step = side.report, comparison.scope is Scope.STEP
+        rows.append(
+            Row(
+                (
+                    shown(side.label),
+                    totals.seconds,
+                    totals.seconds / base if base else None,
+                    report.tokens_per_second if step else None,
+                    100 * report.mfu if step else None,
+                    totals.compute_seconds,
+                    totals.communication_seconds,
+                    totals.waiting_seconds,
+                    report.fullest.memory.needed,
+                    "yes" if report.fits else "no",
                 )
-        totals = [_kind(side, position).totals(phase) for side in comparison.sides]
-        rows += _rows(comparison, phase, totals, "subtotal")
-    one = [_kind(side, position).totals() for side in comparison.sides]
-    if len(phases) > 1:
-        rows += _rows(comparison, "one layer" if first.repeat > 1 else "both phases", one, "subtotal")
-    if first.repeat > 1:
-        rows += _rows(comparison, f"{first.repeat} layers", [each.times(first.repeat) for each in one], "subtotal")
-    title = f"{first.kind} (x {first.repeat})" if first.repeat > 1 else first.kind
-    return Table(first.kind, title, COLUMNS, tuple(rows), "parts")
-
-
-def _kind(side: Side, position: int) -> KindReport:
-    return side.report.kinds[position]
-
-
-def _model_table(comparison: Comparison) -> Table:
-    rows = _rows(comparison, "model", [side.report.totals for side in comparison.sides], "subtotal")
-    return Table("model", "model, all layers", COLUMNS, tuple(rows), "parts")
-
-
-def _rows(comparison: Comparison, part: str, totals: list[Totals], role: str = "") -> list[Row]:
-    """One part under each strategy, none where nothing happens in it."""
-    if not any(each.seconds for each in totals):
-        return []
-    base = totals[0].seconds
-    return [
-        Row(
-            (
-                part,
-                shown(side.label),
-                each.flops,
-                each.received,
-                each.compute_seconds,
-                each.communication_seconds,
-                each.seconds,
-                each.seconds / base if base else None,
-            ),
-            role=role,
+            )
         )
-        for side, each in zip(comparison.sides, totals, strict=True)
-    ]
+    title = "a step" if comparison.scope is Scope.STEP else "one layer of each kind"
+    return Table("strategies", title, STEP_COLUMNS, tuple(rows))
+
+
+def _layer_table(comparison: Comparison) -> Table:
+    """Every kind of layer and pass under each strategy, for one microbatch."""
+    rows: list[Row] = []
+    for first in comparison.sides[0].report.layers:
+        for phase in ("forward", "backward"):
+            totals = [side.report.layer(first.kind).totals(phase) for side in comparison.sides]
+            base = totals[0].seconds
+            rows += [
+                Row((first.kind, phase, shown(side.label), *_figures(one), one.seconds / base if base else None))
+                for side, one in zip(comparison.sides, totals, strict=True)
+                if any(each.seconds for each in totals)
+            ]
+    return Table("layers", "one layer, one microbatch", LAYER_COLUMNS, tuple(rows), "layers")
+
+
+def _figures(totals: Totals) -> tuple[float, ...]:
+    return (
+        totals.flops,
+        totals.received,
+        totals.compute_seconds,
+        totals.communication_seconds,
+        totals.seconds,
+    )
+
+
+def _time_table(comparison: Comparison) -> Table:
+    """Where the time of each step goes."""
+    keys = dict.fromkeys((part.what, part.axis) for side in comparison.sides for part in side.report.spent)
+    rows = []
+    for what, axis in keys:
+        for side in comparison.sides:
+            part = next((one for one in side.report.spent if (one.what, one.axis) == (what, axis)), None)
+            if part is not None:
+                rows.append(Row((what.value, axis, shown(side.label), part.seconds, part.hidden)))
+    return Table("time", "where the step goes", TIME_COLUMNS, tuple(rows), "parts")
 
 
 def _memory_table(comparison: Comparison) -> Table:
-    """What a device holds: for one layer of each kind, and for the whole model."""
-    rows: list[Row] = []
-    for position, first in enumerate(comparison.sides[0].report.kinds):
-        part = f"{first.kind}, one layer" if first.repeat > 1 else first.kind
-        for side in comparison.sides:
-            kind = _kind(side, position)
-            rest = (kind.parameter_bytes, kind.gradient_bytes, kind.optimizer_bytes)
-            held = (*rest, kind.saved_bytes, kind.gathered_bytes, kind.working_bytes)
-            rows.append(Row((part, shown(side.label), *held, sum(held), "")))
+    """What a device of each strategy's fullest stage holds."""
+    rows = []
     for side in comparison.sides:
-        memory = side.report.memory
+        memory = side.report.fullest.memory
         cells = (memory.parameters, memory.gradients, memory.optimizer, memory.saved, memory.gathered, memory.working)
-        fits = "yes" if memory.fits else "no"
-        rows.append(Row(("model", shown(side.label), *cells, memory.needed, fits), role="subtotal"))
-    table = Table("memory", "memory per device", MEMORY_COLUMNS, tuple(rows))
-    keeps = any(side.report.memory.gathered for side in comparison.sides)
-    return table if keeps else _without(table, "gathered_bytes")
-
-
-def _without(table: Table, key: str) -> Table:
-    """A table without one of its columns."""
-    gone = next(number for number, column in enumerate(table.columns) if column.key == key)
-    rows = tuple(replace(row, cells=row.cells[:gone] + row.cells[gone + 1 :]) for row in table.rows)
-    return replace(table, columns=table.columns[:gone] + table.columns[gone + 1 :], rows=rows)
+        fits = "yes" if side.report.fits else "no"
+        rows.append(Row((shown(side.label), *cells, memory.overhead, memory.needed, fits)))
+    return Table("memory", "memory per device", MEMORY_COLUMNS, tuple(rows))
 
 
 def _terms_table(difference: Difference, detail: bool) -> Table:
@@ -176,11 +212,26 @@ def _terms_table(difference: Difference, detail: bool) -> Table:
         Column("cause", "cause", detail=True),
     )
     terms = difference.terms if detail else grouped(difference.terms)
-    rows = [_term_row(difference, term) for term in terms if detail or _matters(term)]
-    change = difference.change
-    rows.append(Row(("sum", "", "", change.flops, change.received, change.seconds, ""), role="total"))
-    title = f"{difference.other} against {difference.first}: the terms of the difference, all layers"
+    terms = tuple(term for term in terms if detail or _matters(term))
+    few = terms if detail or len(terms) <= MOST_TERMS + 1 else terms[:MOST_TERMS]
+    rows = [_term_row(difference, term, detail=detail) for term in few]
+    if len(few) < len(terms):
+        rest = _sum(term.change for term in terms[len(few) :])
+        rows.append(_sum_row(f"{len(terms) - len(few)} smaller terms", rest, ""))
+    rows.append(_sum_row("sum", difference.change, "total"))
+    title = f"{difference.other} against {difference.first}: what makes the difference"
     return Table(f"difference_{difference.other}", title, columns, tuple(rows), "differences")
+
+
+def _sum(changes: Iterable[Totals]) -> Totals:
+    found = Totals(0, 0, 0, 0.0, 0.0)
+    for change in changes:
+        found = found.plus(change)
+    return found
+
+
+def _sum_row(name: str, change: Totals, role: str) -> Row:
+    return Row((name, "", "", change.flops, change.received, change.seconds, ""), role=role)
 
 
 def _matters(term: Term) -> bool:
@@ -188,32 +239,43 @@ def _matters(term: Term) -> bool:
     return bool(term.change.flops or term.change.received or term.change.seconds)
 
 
-def _term_row(difference: Difference, term: Term) -> Row:
-    what = f"{term.what}s" if term.about != COLLECTIVE and len(term.names) > 1 else term.what
-    change = term.change
+def _term_row(difference: Difference, term: Term, *, detail: bool) -> Row:
+    change, part = term.change, term.about is About.PART
     return Row(
         (
-            f"{term.layer} {term.phase}: {what} {', '.join(term.names)}",
-            doing_words(term.first) or NOTHING,
-            doing_words(term.other) or NOTHING,
+            term_name(term, detail=detail),
+            doing_words(term.first) or ("" if part else NOTHING),
+            doing_words(term.other) or ("" if part else NOTHING),
             change.flops,
             change.received,
             change.seconds,
-            _cause(difference, term),
+            _cause(difference, term) if detail else "",
         ),
-        role="collective" if term.about == COLLECTIVE else "",
+        role="collective" if term.about is About.COLLECTIVE else "",
     )
+
+
+def term_name(term: Term, *, detail: bool = True) -> str:
+    """What a term is about; of many names the first two, where not all are asked for."""
+    names = ", ".join(term.names)
+    if not detail and len(term.names) > FEW_NAMES + 1:
+        names = f"{', '.join(term.names[:FEW_NAMES])} and {len(term.names) - FEW_NAMES} more"
+    where = f"{term.layer} {term.phase}".strip()
+    if term.about is About.PART:
+        return " ".join((term.what, *(["of"] if where else []), where)).strip()
+    what = f"{term.what}s" if term.about is About.COMPUTE and len(term.names) > 1 else term.what
+    return f"{where}: {what} {names}" if where else f"{what}: {names}"
 
 
 def _cause(difference: Difference, term: Term) -> str:
     """Why: the cause of each side's collectives; of local work that spends the same FLOPs, what else changes."""
-    if term.about == COLLECTIVE:
+    if term.about is About.COLLECTIVE:
         first, other = cause_words(term.first_cause), cause_words(term.other_cause)
         causes = [(difference.first, first), (difference.other, other)]
         if first == other:
             return first
         return "\n".join(f"{label}: {cause}" for label, cause in causes if cause)
-    if not term.change.flops and term.change.traffic:
+    if term.about is About.COMPUTE and not term.change.flops and term.change.traffic:
         more = "more" if term.change.traffic > 0 else "less"
         return f"the same FLOPs, {format_bytes(abs(term.change.traffic))} {more} read and written in HBM"
     return ""
@@ -227,16 +289,25 @@ def _memory_terms_table(difference: Difference, detail: bool) -> Table:
         Column("bytes", "held", "+bytes"),
     )
     terms = difference.memory_terms if detail else grouped_memory(difference.memory_terms)
-    rows = [Row((_memory_name(term), *_ways(term), term.bytes)) for term in terms]
+    columns = columns if detail else (columns[0], columns[-1])
+    few = terms if detail or len(terms) <= MOST_TERMS + 1 else terms[:MOST_TERMS]
+    rows = [Row((_memory_name(term, detail=detail), *(_ways(term) if detail else ()), term.bytes)) for term in few]
+    blank = ("", "") if detail else ()
+    if len(few) < len(terms):
+        rest = sum(term.bytes for term in terms[len(few) :])
+        rows.append(Row((f"{len(terms) - len(few)} smaller terms", *blank, rest)))
     if rows:
-        rows.append(Row(("sum", "", "", difference.memory_change), role="total"))
-    title = f"{difference.other} against {difference.first}: memory per device, all layers"
+        rows.append(Row(("sum", *blank, difference.memory_change), role="total"))
+    title = f"{difference.other} against {difference.first}: memory per device"
     return Table(f"memory_{difference.other}", title, columns, tuple(rows), "memory_differences")
 
 
-def _memory_name(term: MemoryTerm) -> str:
-    names = f": {', '.join(term.names)}" if term.names else ""
-    return f"{term.part} of {term.layer}{names}" if term.part != "working" else term.part
+def _memory_name(term: MemoryTerm, *, detail: bool) -> str:
+    if term.part is MemoryPart.HOST:
+        return "written out to the host"
+    if term.part is MemoryPart.OVERHEAD:
+        return "runtime"
+    return f"{term.part} of {term.layer}" + (f": {', '.join(term.names)}" if detail else "")
 
 
 def _ways(term: MemoryTerm) -> tuple[str, str]:
@@ -244,21 +315,25 @@ def _ways(term: MemoryTerm) -> tuple[str, str]:
     return (first or NOTHING, other or NOTHING) if term.names else (first, other)
 
 
+def _verdict(comparison: Comparison, units: str) -> tuple[str, ...]:
+    """Which is the fastest and whether it fits, then every other strategy against the first."""
+    differences = (_sentence(difference, comparison, units) for difference in comparison.differences)
+    return (_fitting(comparison, units), *differences)
+
+
 def _summary(comparison: Comparison, units: str) -> tuple[str, ...]:
-    lines = [_sentence(difference, comparison, units) for difference in comparison.differences]
-    lines += [best_sentence(best, units) for best in comparison.best]
-    return (*lines, _fitting(comparison, units))
+    return tuple(best_sentence(best, units) for best in comparison.best)
 
 
 def _sentence(difference: Difference, comparison: Comparison, units: str) -> str:
     """One difference in one sentence."""
-    base = next(side.report.totals for side in comparison.sides if side.label == difference.first)
-    change = difference.change
+    base, change = comparison.totals[0], difference.change
     share = f" ({100 * change.seconds / base.seconds:+.3g} %)" if base.seconds and change.seconds else ""
+    waits = f", waiting {_signed(change.waiting_seconds, format_seconds)}" if change.waiting_seconds else ""
     return (
         f"{difference.other} against {difference.first}: time {_signed(change.seconds, format_seconds)}{share},"
         f" local {_signed(change.compute_seconds, format_seconds)},"
-        f" network {_signed(change.communication_seconds, format_seconds)};"
+        f" exposed network {_signed(change.communication_seconds, format_seconds)}{waits};"
         f" received {_signed(change.received, lambda value: format_bytes(value, units))};"
         f" memory {_signed(difference.memory_change, lambda value: format_bytes(value, units))}"
     )
@@ -274,23 +349,24 @@ def _signed(value: float, write: Callable[[float], str]) -> str:
 def best_sentence(best: Best, units: str = "iec") -> str:
     """Who is best by one measure, in a sentence.
 
-    >>> best_sentence(Best("memory", "byte", ("fsdp",), 2**30, "dp", 2**31))
+    >>> best_sentence(Best(Measure.MEMORY, ("fsdp",), 2**30, "dp", 2**31))
     'least memory: fsdp, 1 GiB; next is dp with 2 GiB (2 times as much)'
-    >>> best_sentence(Best("time", "second", ("dp", "fsdp"), 0.5, "", 0.5))
+    >>> best_sentence(Best(Measure.TIME, ("dp", "fsdp"), 0.5, "", 0.5))
     'least time: dp and fsdp alike, 500 ms'
     """
-    write: dict[str, Callable[[float], str]] = {
-        "second": format_seconds,
-        "FLOP": format_flops,
-        "byte": lambda value: format_bytes(value, units),
-        "device second": lambda value: f"{value:.3g} device seconds",
+    write: dict[Measure, Callable[[float], str]] = {
+        Measure.TIME: format_seconds,
+        Measure.FLOPS: format_flops,
+        Measure.RECEIVED: lambda value: format_bytes(value, units),
+        Measure.MEMORY: lambda value: format_bytes(value, units),
+        Measure.DEVICE_TIME: lambda value: f"{value:.3g} device seconds",
     }
-    word = "fewest" if best.measure in ("FLOPs", "bytes received") else "least"
+    word = "fewest" if best.measure in (Measure.FLOPS, Measure.RECEIVED) else "least"
     alike = " alike" if len(best.labels) > 1 else ""
-    said = f"{word} {best.measure}: {' and '.join(best.labels)}{alike}, {write[best.unit](best.value)}"
+    said = f"{word} {best.measure}: {' and '.join(best.labels)}{alike}, {write[best.measure](best.value)}"
     if not best.next_label:
         return said
-    return f"{said}; next is {best.next_label} with {write[best.unit](best.next_value)}{_more(best)}"
+    return f"{said}; next is {best.next_label} with {write[best.measure](best.next_value)}{_more(best)}"
 
 
 def _more(best: Best) -> str:
@@ -302,26 +378,30 @@ def _more(best: Best) -> str:
 
 
 def _fitting(comparison: Comparison, units: str) -> str:
-    """Which fit, and of those which is fastest."""
-    capacity = format_bytes(comparison.sides[0].report.memory.capacity, units)
-    fitting = [side for side in comparison.sides if side.report.memory.fits]
+    """The verdict: which fit, and of those which is fastest."""
+    capacity = format_bytes(comparison.sides[0].report.capacity, units)
+    fitting = [side for side in comparison.sides if side.report.fits]
     if not fitting:
         return f"none fits in {capacity}"
-    if len(fitting) == len(comparison.sides):
-        return f"{'both' if len(fitting) == 2 else 'all'} fit in {capacity}"
-    names = ", ".join(side.label for side in fitting)
-    return f"of these only {names} {'fit' if len(fitting) > 1 else 'fits'} in {capacity}" + (
-        f"; {comparison.fastest_fitting} is the fastest that does" if len(fitting) > 1 else ""
+    fastest = comparison.fastest_fitting
+    seconds = next(
+        one.seconds for side, one in zip(comparison.sides, comparison.totals, strict=True) if side.label == fastest
     )
+    if len(fitting) == len(comparison.sides):
+        everyone = "both" if len(fitting) == 2 else "all"
+        return f"{fastest} is the fastest: {format_seconds(seconds)}; {everyone} fit in {capacity}"
+    names = ", ".join(side.label for side in fitting)
+    if len(fitting) == 1:
+        return f"only {names} fits in {capacity}: {format_seconds(seconds)}"
+    return f"only {names} fit in {capacity}; of these {fastest} is the fastest: {format_seconds(seconds)}"
 
 
-def _conventions(comparison: Comparison) -> tuple[str, ...]:
-    report = comparison.sides[0].report
+def _conventions(comparison: Comparison, detail: bool) -> tuple[str, ...]:
+    setup = comparison.sides[0].report.setup
+    more = "" if detail else "; --detail has every term, layers, and parts of the step"
     return (
-        "1 FLOP is half a multiply-add (2mnk); attention counts the full s x t square;"
-        " padded elements count as work and as memory",
-        f"times: {report.network.system.name}, attainable rates where a source states them, otherwise datasheet;"
-        " no overlap but of streamed collectives",
-        "a term is the other strategy less the first; collectives are matched by the tensor they move,"
-        " local work by the statement; the terms add up to the difference of the totals",
+        "1 FLOP is half a multiply-add (2mnk); padded elements count as work and as memory",
+        f"times: modelled for {setup.network.system.name} as `einscale train` models them, overlap included",
+        "a term is the other strategy less the first; collectives are matched by the tensor they move, local work by the"
+        f" statement; the terms add up to the difference{more}",
     )

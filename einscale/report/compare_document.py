@@ -5,40 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.compare import Comparison, Difference, Side
+from einscale.cost import Totals
 from einscale.report.causes import cause_document, cause_words
 from einscale.report.compare_words import doing_words, holding_words
 from einscale.report.document import head
 from einscale.report.layer_document import memory_document, totals_document
-from einscale.report.words import unexpected_words
 
 
 def compare_document(comparison: Comparison) -> dict[str, Any]:
-    """Everything the comparison knows, per device; terms count every layer."""
-    report = comparison.sides[0].report
+    """Everything the comparison knows, per device of the stage that works longest."""
+    setup = comparison.sides[0].report.setup
+    sides = zip(comparison.sides, comparison.totals, strict=True)
     return {
         **head("compare"),
         "inputs": {
-            "model": report.model.name,
-            "hardware": report.network.system.name,
-            "batch": report.batch,
-            "sequence": report.sequence,
-            "dtype": report.dtype,
-            "phases": list(report.phases),
+            "model": setup.model.name,
+            "hardware": setup.network.system.name,
+            "for": comparison.scope.value,
+            "batch": setup.batch,
+            "sequence": setup.sequence,
+            "precision": setup.precision.name,
         },
         "conventions": {
             "flops": "1 FLOP is half a multiply-add (2mnk)",
-            "attention": "full",
             "units": {"flops": "FLOP", "bytes": "byte", "seconds": "second"},
             "scope": "per device",
-            "terms": "the other strategy less the first, every layer counted; they add up to `change`",
+            "terms": "the other strategy less the first; they add up to `change`",
         },
         "notes": list(comparison.notes),
-        "strategies": [_side_document(side) for side in comparison.sides],
+        "strategies": [_side_document(side, totals) for side, totals in sides],
         "differences": [_difference_document(difference) for difference in comparison.differences],
         "best": [
             {
-                "measure": best.measure,
-                "unit": best.unit,
+                "measure": best.measure.value,
                 "strategies": list(best.labels),
                 "value": best.value,
                 "next": best.next_label or None,
@@ -49,34 +48,28 @@ def compare_document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _side_document(side: Side) -> dict[str, Any]:
-    report, memory = side.report, side.report.memory
+def _side_document(side: Side, totals: Totals) -> dict[str, Any]:
+    report, setup = side.report, side.report.setup
+    memory = report.fullest.memory
     return {
         "label": side.label,
-        "strategy": report.strategy.name,
-        "mesh": str(report.mesh),
-        "devices": report.mesh.devices,
+        "strategy": setup.strategy.name,
+        "mesh": str(setup.mesh),
+        "devices": setup.mesh.devices,
+        "microbatch": setup.microbatch,
+        "microbatches": setup.microbatches,
+        "step_seconds": report.step_seconds,
+        "tokens_per_second": report.tokens_per_second,
+        "mfu": report.mfu,
+        "totals": totals_document(totals),
         "kinds": [
             {
-                "kind": kind.kind,
-                "repeat": kind.repeat,
-                "totals": {phase: totals_document(kind.totals(phase)) for phase in report.phases},
-                "sections": {
-                    section: {phase: totals_document(kind.totals(phase, section)) for phase in report.phases}
-                    for section in kind.sections
-                    if section
-                },
-                "parameter_bytes": kind.parameter_bytes,
-                "gradient_bytes": kind.gradient_bytes,
-                "optimizer_bytes": kind.optimizer_bytes,
-                "saved_bytes": kind.saved_bytes,
-                "peak_bytes": kind.peak.bytes,
+                "kind": layer.kind,
+                "totals": {phase: totals_document(layer.totals(phase)) for phase in ("forward", "backward")},
             }
-            for kind in report.kinds
+            for layer in report.layers
         ],
-        "totals": totals_document(report.totals),
-        "memory": memory_document(memory),
-        "unexpected": [unexpected_words(one) for one in report.unexpected],
+        "memory": memory_document(memory, report.capacity),
     }
 
 
@@ -87,12 +80,12 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
         "change": totals_document(difference.change),
         "terms": [
             {
-                "about": term.about,
+                "about": term.about.value,
                 "layer": term.layer,
                 "phase": term.phase,
                 "sections": [section for section in term.sections if section],
                 "names": list(term.names),
-                "what": term.what,
+                "what": str(term.what),
                 "first": doing_words(term.first) or None,
                 "other": doing_words(term.other) or None,
                 "first_cause": cause_words(term.first_cause) or None,
@@ -106,7 +99,7 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
         "memory_change_bytes": difference.memory_change,
         "memory_terms": [
             {
-                "part": term.part,
+                "part": term.part.value,
                 "layer": term.layer,
                 "names": list(term.names),
                 "first": holding_words(term.first) or None,

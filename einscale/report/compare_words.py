@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from einscale.compare.values import AtPeak, Divided, Moves, Rests, WorkDivision
+from einscale.compare.values import Divided, Doing, Moves, Rests, Runs, WorkDivision
 
 
-def doing_words(doing: tuple[Moves, ...] | WorkDivision) -> str:
+def doing_words(doing: Doing) -> str:
     """What one side does in a term; "" for nothing.
 
     >>> doing_words((Moves("all-gather", ("model",), 2), Moves("all-reduce", ("data",))))
@@ -13,6 +13,10 @@ def doing_words(doing: tuple[Moves, ...] | WorkDivision) -> str:
     >>> doing_words(WorkDivision(8, (("b", ("data",)),), repeated=2, padding=0.25))
     '8 ways (b/data), repeated 2 times, 25 % padding'
     """
+    if doing is None:
+        return ""
+    if isinstance(doing, Runs):
+        return f"{doing.layers} layers x {doing.microbatches} microbatches"
     if isinstance(doing, tuple):
         return ", ".join(_moves(moves) for moves in doing)
     words = [f"{doing.ways} ways ({_slashed(doing.divided)})" if doing.ways > 1 else "whole"]
@@ -30,17 +34,16 @@ def _moves(moves: Moves) -> str:
     return f"{moves.count} x {name}" if moves.count > 1 else name
 
 
-def holding_words(holding: Rests | AtPeak | None) -> str:
-    """How one side holds the tensors of a memory term, or when; "" for not at all.
+def holding_words(holding: Rests | None) -> str:
+    """How one side holds the tensors of a memory term; "" for not at all.
 
-    >>> holding_words(Rests((("b", ("data",)),))), holding_words(Rests(())), holding_words(AtPeak("q", "block"))
-    ('b/data', 'whole', 'at q of block')
+    >>> holding_words(Rests((("b", ("data",)),), 3)), holding_words(Rests(()))
+    ('b/data, 3 times', 'whole')
     """
     if holding is None:
         return ""
-    if isinstance(holding, AtPeak):
-        return f"at {holding.statement} of {holding.layer}"
-    return _slashed(holding.divided) or "whole"
+    times = f", {holding.copies} times" if holding.copies > 1 else ""
+    return f"{_slashed(holding.divided) or 'whole'}{times}"
 
 
 def _slashed(divided: Divided) -> str:

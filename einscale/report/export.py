@@ -186,6 +186,8 @@ def render_csv(report: Report, name: str | None = None) -> str:
 def _csv_cell(value: Cell) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return repr(value) if isinstance(value, float) else str(value)
 
 

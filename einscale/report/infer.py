@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from einscale.infer import DecodeReport, Instance, PrefillReport, ServingMemory
 from einscale.models import parameter_counts
+from einscale.report.bars import Bars
 from einscale.report.infer_detail import detail_tables
 from einscale.report.infer_parts import (
     cache_words,
@@ -14,10 +18,12 @@ from einscale.report.infer_parts import (
     time_table,
     weights_words,
 )
+from einscale.report.infer_screen import best_of_each, change_block, memory_bars_of, phase_blocks, request_verdicts
 from einscale.report.infer_ways import advice_table, apart_tables, speculation_table, sweep_table
 from einscale.report.infer_words import decode_lines, explain_table, infer_sections, prefill_lines
-from einscale.report.table import Cell, Column, Report, Row, Table
-from einscale.units import format_bytes, format_count
+from einscale.report.screen import TableBlock, Words, closing, full_screen, part, verdict_block
+from einscale.report.table import Block, Cell, Column, Report, Row, Table
+from einscale.units import format_bytes, format_count, format_seconds, format_si
 
 if TYPE_CHECKING:
     from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
@@ -29,22 +35,26 @@ def infer_tables(
     *,
     detail: bool = False,
     explain: bool = False,
+    only: str | None = None,
     units: str = "iec",
     advice: tuple[ServingAdvice, ...] | None = None,
 ) -> Report:
-    """A whole request as tables.
+    """A whole request: one screen, or tables.
 
     Args:
         result: what was priced.
-        detail: also every kind of layer, every statement of a step and every collective with its cause.
+        detail: all tables: also every kind of layer, every statement of a step and every collective with its cause.
         explain: also how each number came about, its formula with the operands filled in.
+        only: name of the one part that is wanted: of a table, or of a kind of layer.
         units: `iec` or `si`, for sentences; cells are written by the renderer.
         advice: changes with which it would fit, if they are worked out already.
+
+    Raises:
+        UsageError: there is no such part.
     """
-    request = result.report
-    swept = bool(result.sweep) and not detail and not explain
+    request, every = result.report, only is not None
     tables = [_request_table(result)]
-    if not swept:
+    if not result.sweep or detail or explain or every:
         prefill = result.disaggregated.prefill if result.disaggregated else request.prefill
         alone = result.speculative is not None
         tables += [_phases_table(prefill, request.decode, alone), time_table(prefill, request.decode, alone)]
@@ -54,73 +64,182 @@ def infer_tables(
     tables += [speculation_table(result.speculative)] if result.speculative else []
     tables += apart_tables(result.disaggregated) if result.disaggregated else []
     tables += [sweep_table(result)] if result.sweep else []
-    tables += detail_tables(request.prefill, request.decode) if detail else []
-    tables += [explain_table(infer_sections(result, units))] if explain else []
+    tables += detail_tables(request.prefill, request.decode) if detail or every else []
+    tables += [explain_table(infer_sections(result, units))] if explain or every else []
+    found: tuple[ServingAdvice, ...] = ()
     if not result.fits:
         found = result.advice if advice is None else advice
         tables += [advice_table(result, found)] if found else []
     asked = result.asked
-    return Report(
-        heading=(
-            _title(result.instance, "answering requests"),
-            f"batch {asked.batch} x ({asked.prompt} tokens of prompt + {asked.output} of output);"
-            f" {_types_words(result.instance)}",
-            *_chunk_words(asked.chunk, asked.prompt),
-            *result.notes,
-        ),
-        tables=tuple(tables),
-        summary=verdicts(result, units),
-        conventions=(
-            *_conventions(result.instance, units),
-            "no request waits for another: a batch arrives together and is answered together",
-            _rates_words(result),
-        ),
+    heading = (
+        _title(result.instance),
+        f"batch {asked.batch} x ({asked.prompt} tokens of prompt + {asked.output} of output);"
+        f" {_types_words(result.instance)}",
+        *_chunk_words(asked.chunk, asked.prompt),
+    )
+    conventions = (
+        *_conventions(result.instance, units),
+        "no request waits for another: a batch arrives together and is answered together",
+        _rates_words(result),
+    )
+    verdicts = request_verdicts(result, fit_words(result, units))
+    return _report(
+        _Parts(heading, verdicts, tuple(tables), conventions, result.notes),
+        lambda: _request_screen(result, found, units),
+        detail=detail,
+        only=only,
     )
 
 
-def prefill_tables(result: PrefillResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
-    """Prompts read into the cache as tables; arguments as for `infer_tables`."""
-    report = result.report
+def _request_screen(result: InferResult, advice: tuple[ServingAdvice, ...], units: str) -> tuple[Block, ...]:
+    """Blocks between the verdict and the last lines."""
+    if result.sweep:
+        return (TableBlock(sweep_table(result)),)
+    split, speculative = result.disaggregated, result.speculative
+    guessed = (speculative, result.draft_prefill) if speculative is not None else None
+    prefill = split.prefill if split else result.report.prefill
+    if split is not None:
+        instances = (split.prefill.instance, split.decode.instance)
+        memories = tuple(
+            _memory_bars(memory, instance, f"a device that {what}")
+            for memory, instance, what in zip(result.memories, instances, ("prefills", "decodes"), strict=True)
+        )
+    else:
+        memories = (_memory_bars(result.memories[0], result.instance, "a device"),)
+    changes = best_of_each(result.cheaper) if result.fits else advice
+    return (
+        *phase_blocks(prefill, result.report.decode, guessed, memories, units),
+        change_block(result, changes, units),
+    )
+
+
+class _Parts(Struct, frozen=True):
+    """What every report on requests has.
+
+    Args:
+        heading: title, and how it was asked.
+        verdicts: the answer in lines, each with its style.
+        tables: all that were asked for.
+        conventions: how to read the numbers.
+        notes: what was decided where nothing was given.
+    """
+
+    heading: tuple[str, ...]
+    verdicts: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    conventions: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _report(parts: _Parts, screen: Callable[[], tuple[Block, ...]], *, detail: bool, only: str | None) -> Report:
+    """One screen, all tables, or one part of a report.
+
+    Args:
+        parts: of it.
+        screen: makes the blocks between the verdict and the last lines.
+        detail: all tables are wanted.
+        only: the one part that is wanted.
+    """
+    title, *asked = parts.heading
+    heading = (*parts.heading, *parts.notes)
+    if only is not None:
+        return part(Report(heading, parts.tables), only, _layers(parts.tables))
+    if detail:
+        shown = full_screen(verdict_block(heading, parts.verdicts), parts.tables, (), parts.conventions)
+    else:
+        explained = tuple(TableBlock(table) for table in parts.tables if table.name == "explained")
+        names = [table.name for table in parts.tables if table.name != "request"]
+        answer = verdict_block((title, "; ".join(asked)), parts.verdicts)
+        shown = (answer, *screen(), *explained, _closing(parts.notes, names))
+    return Report(heading, parts.tables, tuple(text for text, _ in parts.verdicts), parts.conventions, screen=shown)
+
+
+def _closing(notes: tuple[str, ...], names: list[str]) -> Words:
+    """The last lines of a screen."""
+    return closing(notes, [name for name in ("time", "memory", "cache") if name in names] + ["block"])
+
+
+def _layers(tables: tuple[Table, ...]) -> dict[str, tuple[Table, ...]]:
+    """Kind of layer -> the tables of its statements, of prefill and decode."""
+    found: dict[str, tuple[Table, ...]] = {}
+    for table in tables:
+        if table.kind == "statements":
+            kind = table.name.partition("_")[2]
+            found[kind] = (*found.get(kind, ()), table)
+    return found
+
+
+def prefill_tables(
+    result: PrefillResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
+) -> Report:
+    """Prompts read into the cache; arguments as for `infer_tables`."""
+    report, every = result.report, only is not None
     tables = [_phases_table(report, None), time_table(report, None), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "prompt_price", "a million of prompt"
     )
-    tables += detail_tables(report, None) if detail else []
-    tables += [explain_table((("prefill", prefill_lines(report, units)),))] if explain else []
+    tables += detail_tables(report, None) if detail or every else []
+    tables += [explain_table((("prefill", prefill_lines(report, units)),))] if explain or every else []
     before = f" after {report.cached} in the cache" if report.cached else ""
-    return Report(
-        heading=(
-            _title(report.instance, "reading prompts"),
-            f"batch {report.batch} x {report.prompt} tokens of prompt{before}; {_types_words(report.instance)}",
-            *_chunk_words(report.chunk, report.prompt),
-            *result.notes,
-        ),
-        tables=tuple(tables),
-        summary=(verdict(report.memory, "a device", units),),
-        conventions=_conventions(report.instance, units),
+    heading = (
+        _title(report.instance),
+        f"batch {report.batch} x {report.prompt} tokens of prompt{before}; {_types_words(report.instance)}",
+        *_chunk_words(report.chunk, report.prompt),
     )
+    rate = f"{format_si(report.tokens_per_second)} tokens/s of prompt"
+    time = f"the prompts take {format_seconds(report.seconds)}: {rate}{_price(result.cost_per_million_tokens)}"
+    parts = _Parts(
+        heading,
+        ((time, ""), _fit_line(report.memory, units)),
+        tuple(tables),
+        _conventions(report.instance, units),
+        result.notes,
+    )
+    memories = (_memory_bars(report.memory, report.instance, "a device"),)
+    return _report(parts, lambda: phase_blocks(report, None, None, memories, units), detail=detail, only=only)
 
 
-def decode_tables(result: DecodeResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
-    """Tokens generated one after the other as tables; arguments as for `infer_tables`."""
-    report = result.report
+def decode_tables(
+    result: DecodeResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
+) -> Report:
+    """Tokens generated one after the other; arguments as for `infer_tables`."""
+    report, every = result.report, only is not None
     tables = [_phases_table(None, report), time_table(None, report), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "output_price", "a million of output"
     )
-    tables += detail_tables(None, report) if detail else []
-    tables += [explain_table((("decode", decode_lines(report, units)),))] if explain else []
+    tables += detail_tables(None, report) if detail or every else []
+    tables += [explain_table((("decode", decode_lines(report, units)),))] if explain or every else []
     steps = f"{report.output} token" + ("s" if report.output > 1 else "")
-    return Report(
-        heading=(
-            _title(report.instance, "generating tokens"),
-            f"batch {report.batch} x {steps} after {report.context} in the cache; {_types_words(report.instance)}",
-            *result.notes,
-        ),
-        tables=tuple(tables),
-        summary=(verdict(report.memory, "a device", units),),
-        conventions=_conventions(report.instance, units),
+    heading = (
+        _title(report.instance),
+        f"batch {report.batch} x {steps} after {report.context} in the cache; {_types_words(report.instance)}",
     )
+    rate = f"{format_si(report.tokens_per_second)} tokens/s"
+    time = f"a token takes {format_seconds(report.seconds_per_token)}: {rate}{_price(result.cost_per_million_tokens)}"
+    parts = _Parts(
+        heading,
+        ((time, ""), _fit_line(report.memory, units)),
+        tuple(tables),
+        _conventions(report.instance, units),
+        result.notes,
+    )
+    memories = (_memory_bars(report.memory, report.instance, "a device"),)
+    return _report(parts, lambda: phase_blocks(None, report, None, memories, units), detail=detail, only=only)
+
+
+def _price(cost: float | None) -> str:
+    return f"; {format_si(cost)} a million tokens" if cost is not None else ""
+
+
+def _fit_line(memory: ServingMemory, units: str) -> tuple[str, str]:
+    """Whether it fits, with the style of the line."""
+    return verdict(memory, "a device", units), "good" if memory.fits else "bad"
+
+
+def _memory_bars(memory: ServingMemory, instance: Instance, where: str) -> Bars:
+    """Bars of what a device of an instance holds."""
+    return memory_bars_of(memory, where, (instance.precision.weights, instance.precision.kv_cache))
 
 
 def verdict(memory: ServingMemory, where: str, units: str) -> str:
@@ -137,8 +256,8 @@ def verdict(memory: ServingMemory, where: str, units: str) -> str:
     return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"
 
 
-def verdicts(result: InferResult, units: str) -> tuple[str, ...]:
-    """The same of every instance of a request."""
+def fit_words(result: InferResult, units: str) -> tuple[str, ...]:
+    """Whether every instance of a request fits, and by how much not."""
     words = [f"a device that {what}" for what in ("prefills", "decodes")] if result.disaggregated else ["a device"]
     return tuple(verdict(memory, where, units) for memory, where in zip(result.memories, words, strict=True))
 
@@ -155,21 +274,18 @@ def blamed(memory: ServingMemory, units: str) -> str:
     return ", ".join(f"{name} {format_bytes(size, units)}" for name, size in shown)
 
 
-def _title(instance: Instance, what: str) -> str:
+def _title(instance: Instance) -> str:
     counts = parameter_counts(instance.model)
     active = f" ({format_count(counts.active)} active)" if counts.active != counts.total else ""
     return (
-        f"{instance.model.name}: {format_count(counts.total)} parameters{active}; {what} under"
-        f" {instance.strategy.name} on {instance.devices} x {instance.system.name} ({instance.mesh})"
+        f"{instance.model.name}: {format_count(counts.total)} parameters{active}; {instance.strategy.name} on"
+        f" {instance.devices} x {instance.system.name} ({instance.mesh})"
     )
 
 
 def _types_words(instance: Instance) -> str:
     pages = f" in pages of {instance.page}" if instance.page > 1 else ""
-    return (
-        f"{instance.precision}, cache {instance.precision.kv_cache}{pages}; every figure is of one device unless it"
-        " says otherwise"
-    )
+    return f"{instance.precision}, cache {instance.precision.kv_cache}{pages}"
 
 
 def _chunk_words(chunk: int | None, prompt: int) -> tuple[str, ...]:
@@ -190,7 +306,7 @@ def _request_table(result: InferResult) -> Table:
     ]
     priced = result.cost_per_million_tokens is not None
     columns += [Column("million_tokens_price", "a million", "si")] if priced else []
-    columns.append(Column("fits", "fits"))
+    columns.append(Column("fits", "fits", "flag"))
     rows: list[Row] = []
     special = "a draft guesses" if result.speculative else "prefill and decode apart" if result.disaggregated else ""
     empty = ("",) * (len(columns) - 1)
@@ -216,7 +332,7 @@ def _request_row(result: InferResult, priced: bool) -> Row:
         result.tokens_per_second_per_user,
     ]
     cells += [result.cost_per_million_tokens] if priced else []
-    return Row((*cells, "yes" if result.fits else "no"))
+    return Row((*cells, result.fits))
 
 
 def _phases_table(prefill: PrefillReport | None, decode: DecodeReport | None, alone: bool = False) -> Table:

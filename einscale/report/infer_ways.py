@@ -109,7 +109,7 @@ def sweep_table(result: InferResult) -> Table:
         Column("tokens_per_second_per_user", "a user", "si"),
     ]
     columns += [Column("million_tokens_price", "million", "si")] if price is not None else []
-    columns += [Column("needed_bytes", "memory", "bytes"), Column("fits", "fits"), Column("pareto", "")]
+    columns += [Column("needed_bytes", "memory", "bytes"), Column("fits", "fits", "flag"), Column("pareto", "", "mark")]
     rows = []
     for point in sorted(result.sweep, key=lambda row: (row.context, row.batch)):
         cells: list[Cell] = [
@@ -121,7 +121,7 @@ def sweep_table(result: InferResult) -> Table:
             point.tokens_per_second_per_user,
         ]
         cells += [] if price is None else [cost_per_million_tokens(price, devices, point.tokens_per_second)]
-        cells += [point.memory.needed, "yes" if point.memory.fits else "no", "*" if point.pareto else ""]
+        cells += [point.memory.needed, point.memory.fits, point.pareto]
         rows.append(Row(tuple(cells)))
     title = "decode steps; * no other that fits at this context is both faster a token and more tokens a device"
     return Table("sweep", title, tuple(columns), tuple(rows))

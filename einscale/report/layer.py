@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable
 from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, Totals, bound_ratio
 from einscale.gains import Gain
-from einscale.layer import KindReport, LayerReport
+from einscale.layers import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
 from einscale.plan import work_results
-from einscale.planner.planned import PlannedProgram
+from einscale.planner.planned import BACKWARD, UPDATE, PlannedProgram
 from einscale.report.causes import cause_words
 from einscale.report.table import Column, Report, Row, Table, format_ratio
-from einscale.report.words import reason_words, unexpected_words
+from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
 COLUMNS = (
@@ -31,9 +31,6 @@ COLUMNS = (
 
 WORST = 4
 """How many padded tensors are named."""
-
-OVERLAP = "nothing overlaps but streamed collectives"
-"""What the times assume."""
 
 
 def layer_tables(
@@ -66,10 +63,16 @@ def _heading(report: LayerReport) -> tuple[str, ...]:
     return (
         f"{report.model.name}: {format_count(counts.total)} parameters under {report.strategy.name}"
         f" on {report.mesh.devices} x {system.name} ({report.mesh})",
-        f"batch {report.batch} x {report.sequence} tokens, {report.dtype}, {' and '.join(report.phases)};"
-        " every figure is per device and for one layer",
+        f"one microbatch of {report.batch} x {report.sequence} tokens, {report.setup.precision.name},"
+        f" {' and '.join(report.phases)};{_times(report)} every figure is per device and for one layer",
         *report.notes,
     )
+
+
+def _times(report: LayerReport) -> str:
+    """How often the microbatch is run in a step."""
+    count = report.setup.microbatches
+    return f" a step of {report.setup.batch} sequences runs {count} of them;" if report.step and count > 1 else ""
 
 
 def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
@@ -83,14 +86,27 @@ def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
             section = priced.planned.statement.section
             if last[section] == position:
                 rows += _section_total(kind, phase, section)
+        if phase == BACKWARD and kind.cost.accumulate_seconds:
+            rows.append(_adding_row(kind))
         rows.append(total_row(f"{kind.kind} {phase}", kind.totals(phase), "subtotal"))
     if len(report.phases) > 1:
         name = f"{kind.kind}, one layer" if kind.repeat > 1 else kind.kind
         rows.append(total_row(name, kind.totals(), "total"))
     if kind.repeat > 1:
         rows.append(total_row(f"{kind.repeat} layers", kind.totals().times(kind.repeat), "total"))
+    if kind.update:
+        rows.append(Row(("update, once a step", *("",) * 8), 0, "section"))
+        for priced in kind.update:
+            rows += statement_rows(priced, kind.cost.updated, detail)
+        rows.append(total_row(f"{kind.kind} update", kind.totals(UPDATE), "subtotal"))
     title = f"{kind.kind} (x {kind.repeat})" if kind.repeat > 1 else kind.kind
     return Table(kind.kind, title, COLUMNS, tuple(rows), "statements")
+
+
+def _adding_row(kind: KindReport) -> Row:
+    """Gradients of earlier microbatches, read back to be added to."""
+    cells = ("gradients added up", "", "", None, None, None, kind.cost.accumulate_seconds, "memory", "")
+    return Row(cells, 1)
 
 
 def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
@@ -174,16 +190,19 @@ def _collective_rows(priced: PricedCollective, planned: PlannedProgram, detail: 
             priced.bytes,
             priced.exposed_seconds,
             "network",
-            f"{format_ratio(bound_ratio(priced, planned))} x bound{_streamed(priced)}: {cause_words(step.cause)}",
+            f"{format_ratio(bound_ratio(priced, planned))} x bound{_hidden(priced)}: {cause_words(step.cause)}",
         ),
         2,
         "collective",
     )
 
 
-def _streamed(priced: PricedCollective) -> str:
-    """The whole time of a streamed collective; its row shows what nothing hides."""
-    return f", streamed: {format_seconds(priced.seconds)} behind local work" if priced.step.streamed else ""
+def _hidden(priced: PricedCollective) -> str:
+    """The whole time of a collective that other work hides; its row shows what is exposed."""
+    if priced.hidden_by is None:
+        return ""
+    streamed = ", streamed" if priced.step.streamed else ""
+    return f"{streamed}, {format_seconds(priced.seconds)} in all, hidden behind {hider_words(priced.hidden_by)}"
 
 
 def _held_table(kind: KindReport) -> Table:
@@ -241,9 +260,14 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
         return format_bytes(value, units)
 
     model = (
-        f"model, all layers: {format_flops(totals.flops)}, {size(totals.received)} received,"
-        f" compute {format_seconds(totals.compute_seconds)} + network {format_seconds(totals.communication_seconds)}"
-        f" = {format_seconds(totals.seconds)} if {OVERLAP}"
+        f"all layers, one microbatch: {format_flops(totals.flops)}, {size(totals.received)} received,"
+        f" local {format_seconds(totals.compute_seconds)} + exposed network"
+        f" {format_seconds(totals.communication_seconds)} = {format_seconds(totals.seconds)}"
+    )
+    step = (
+        [f"the step: {format_seconds(report.step.step_seconds)} (einscale train says where it goes)"]
+        if report.step
+        else []
     )
     parts = [f"parameters {size(memory.parameters)}"]
     if memory.saved:
@@ -255,7 +279,9 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
     if memory.optimizer:
         parts.append(f"optimizer {size(memory.optimizer)}")
     parts.append(f"working {size(memory.working)}")
-    verdict = "fits" if memory.fits else "does not fit"
+    if memory.overhead:
+        parts.append(f"runtime {size(memory.overhead)}")
+    verdict = "fits" if report.fits else "does not fit"
     shares = sorted(((share, kind.kind, name) for kind in report.kinds for name, share in kind.padding), reverse=True)
     worst = ", ".join(f"{100 * share:.2g} % of {kind} {name}" for share, kind, name in shares[:WORST])
     more = f", and {len(shares) - WORST} more" if len(shares) > WORST else ""
@@ -263,22 +289,28 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
     unexpected = [f"not expected by {report.strategy.name}: {unexpected_words(one)}" for one in report.unexpected]
     return (
         model,
-        f"memory per device: {', '.join(parts)}",
-        f"{verdict}: {size(memory.needed)} of {size(memory.capacity)}",
+        *step,
+        f"memory per device{_fullest(report)}: {', '.join(parts)}",
+        f"{verdict}: {size(memory.needed)} of {size(report.capacity)}",
         *padding,
         *unexpected,
     )
 
 
+def _fullest(report: LayerReport) -> str:
+    """Which devices the memory is of, where they hold different layers."""
+    return f" of stage {report.step.fullest.stage}" if report.step and len(report.step.stages) > 1 else ""
+
+
 def _conventions(report: LayerReport) -> tuple[str, ...]:
     system = report.network.system
+    hidden = ", ".join(report.strategy.policy.overlap) or "nothing"
     lines = [
-        "1 FLOP is half a multiply-add (2mnk); attention counts the full s x t square;"
+        "1 FLOP is half a multiply-add (2mnk); fused attention counts the pairs that its mask lets through;"
         " padded elements count as work and as memory",
-        f"times: {system.name}, attainable rates where a source states them, otherwise datasheet; {OVERLAP}",
+        f"times: modelled for {system.name} as `einscale train` models them; overlap hides {hidden}, and the times of"
+        " collectives are what is left exposed",
     ]
-    if "backward" in report.phases:
-        lines.append(
-            "optimizer: AdamW, fp32 master copy and two moments, 12 bytes a parameter; gradients as parameters"
-        )
+    if report.step is not None:
+        lines.append(f"optimizer: {report.setup.optimizer}, its states by the precision's types")
     return tuple(lines)

@@ -6,13 +6,15 @@ from typing import Any
 
 from einscale.cost import PricedCollective, PricedStatement, Totals, bound_bytes
 from einscale.gains import Gain
-from einscale.layer import KindReport, LayerReport, MemoryReport
+from einscale.layers import KindReport, LayerReport
 from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.models import parameter_counts
 from einscale.plan import work_results
+from einscale.planner.planned import UPDATE, PlannedProgram
 from einscale.report.causes import cause_document, cause_words
-from einscale.report.words import reason_words, unexpected_words
+from einscale.report.words import hider_words, reason_words, unexpected_words
+from einscale.train.values import StageMemory
 
 
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
@@ -26,23 +28,25 @@ def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -
             "mesh": str(report.mesh),
             "strategy": report.strategy.name,
             "hardware": system.name,
-            "batch": report.batch,
+            "batch": report.setup.batch,
+            "microbatch": report.setup.microbatch,
+            "microbatches": report.setup.microbatches,
             "sequence": report.sequence,
-            "dtype": report.dtype,
+            "precision": report.setup.precision.name,
             "phases": list(report.phases),
         },
         "conventions": {
             "flops": "1 FLOP is half a multiply-add (2mnk)",
-            "attention": "full",
+            "attention": "pairs that the mask lets through",
             "units": {"flops": "FLOP", "bytes": "byte", "seconds": "second"},
-            "overlap": "streamed collectives only",
-            "scope": "per device",
+            "overlap": list(report.strategy.policy.overlap),
+            "scope": "per device, one microbatch",
         },
         "notes": list(report.notes),
         "params": {"total": counts.total, "active": counts.active, "embedding": counts.embedding},
         "kinds": [_kind(kind, report.phases) for kind in report.kinds],
         "totals": totals_document(report.totals),
-        "memory": memory_document(report.memory),
+        "memory": memory_document(report.memory, report.capacity),
         "unexpected": [unexpected_words(one) for one in report.unexpected],
         **free,
     }
@@ -63,8 +67,13 @@ def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
     return {
         "kind": kind.kind,
         "repeat": kind.repeat,
-        "statements": [_statement(row, kind) for row in kind.rows],
-        "totals": {phase: totals_document(kind.totals(phase)) for phase in phases},
+        "statements": [
+            *(_statement(row, kind.planned) for row in kind.rows),
+            *(_statement(row, kind.cost.updated) for row in kind.update),
+        ],
+        "totals": {
+            phase: totals_document(kind.totals(phase)) for phase in (*phases, *([UPDATE] if kind.update else []))
+        },
         "sections": {
             section: {phase: totals_document(kind.totals(phase, section)) for phase in phases}
             for section in kind.sections
@@ -84,8 +93,8 @@ def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def memory_document(memory: MemoryReport) -> dict[str, Any]:
-    """Bytes on one device for the whole model, and whether they fit."""
+def memory_document(memory: StageMemory, capacity: int) -> dict[str, Any]:
+    """Bytes on one device of the fullest stage, and whether they fit."""
     return {
         "parameters_bytes": memory.parameters,
         "gradients_bytes": memory.gradients,
@@ -93,9 +102,11 @@ def memory_document(memory: MemoryReport) -> dict[str, Any]:
         "saved_activations_bytes": memory.saved,
         "gathered_parameters_bytes": memory.gathered,
         "working_bytes": memory.working,
+        "overhead_bytes": memory.overhead,
+        "host_bytes": memory.host,
         "needed_bytes": memory.needed,
-        "capacity_bytes": memory.capacity,
-        "fits": memory.fits,
+        "capacity_bytes": capacity,
+        "fits": memory.needed <= capacity,
     }
 
 
@@ -107,14 +118,14 @@ def totals_document(totals: Totals) -> dict[str, Any]:
         "received_bytes": totals.received,
         "compute_seconds": totals.compute_seconds,
         "communication_seconds": totals.communication_seconds,
+        "waiting_seconds": totals.waiting_seconds,
         "seconds": totals.seconds,
     }
 
 
-def _statement(row: PricedStatement, kind: KindReport) -> dict[str, Any]:
+def _statement(row: PricedStatement, planned: PlannedProgram) -> dict[str, Any]:
     statement, work = row.planned.statement, row.planned.work
     result, layout = work_results(work)[0]
-    planned = kind.planned
     return {
         "op": statement.op,
         "output": statement.output,
@@ -149,6 +160,7 @@ def collective_document(priced: PricedCollective, planned: PlannedProgram) -> di
         "bound_bytes": bound_bytes(priced, planned),
         "seconds": priced.seconds,
         "exposed_seconds": priced.exposed_seconds,
+        "hidden_by": hider_words(priced.hidden_by) or None,
         "streamed": step.streamed,
         "distinct": step.distinct,
         "cause": cause_words(step.cause),

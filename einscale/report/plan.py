@@ -48,6 +48,11 @@ AVOID = (
     Column("spec", "spec", detail=True),
 )
 
+MEMORY = (
+    Column("part", "held"),
+    Column("bytes", "bytes", "bytes"),
+    Column("share", "of it all", "share"),
+)
 
 BOUNDS = {
     BoundName.PLACEMENT: (
@@ -80,11 +85,12 @@ class PlanView(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def plan_report(priced: PricedPlan, view: PlanView, units: str = "iec") -> Report:
-    """A plan as a report: its steps, the answer, the bounds."""
+def plan_report(priced: PricedPlan, view: PlanView, units: str = "iec", *, detail: bool = False) -> Report:
+    """A plan as a report: its steps, the answer, the bounds; with `detail` also what memory holds."""
     rows = tuple(_step_row(number, step) for number, step in enumerate(priced.steps, 1))
     table = Table("steps", "", STEPS, (*rows, _total_row(priced, view, len(STEPS))))
-    return Report(_heading(priced, view), (table,), _summary(priced, view, units), conventions(priced, view, units))
+    tables = (table, _memory_table(priced)) if detail else (table,)
+    return Report(_heading(priced, view), tables, _summary(priced, view, units), conventions(priced, view, units))
 
 
 def explain_report(
@@ -93,6 +99,8 @@ def explain_report(
     alternatives: Sequence[Alternative],
     avoidances: Sequence[Avoidance],
     units: str = "iec",
+    *,
+    detail: bool = False,
 ) -> Report:
     """A plan with its reasons: formulas with operands, how to avoid each collective, other placements priced."""
     words = explain_plan(priced, units)
@@ -100,6 +108,7 @@ def explain_report(
         _formula_row(number, step, word) for number, (step, word) in enumerate(zip(priced.steps, words, strict=True), 1)
     )
     tables = [Table("steps", "", FORMULAS, (*rows, _total_row(priced, view, len(FORMULAS))))]
+    tables += [_memory_table(priced)] if detail else []
     if avoidances:
         tables.append(
             Table("avoid", "how to avoid what moves", AVOID, tuple(_avoid_row(priced, view, a) for a in avoidances))
@@ -165,6 +174,16 @@ def _avoid_row(priced: PricedPlan, view: PlanView, avoidance: Avoidance) -> Row:
     other = avoidance.priced
     ratio = _ratio(priced, other, view.objective)
     return Row((avoidance.change, other.bytes_received, other.memory.peak, other.seconds, ratio, avoidance.spec))
+
+
+def _memory_table(priced: PricedPlan) -> Table:
+    """What a device holds when it holds most."""
+    memory = priced.memory
+    parts = (("operands", memory.operands), ("result", memory.result), ("temporaries", memory.temporaries))
+    rows = [Row((name, size, size / memory.peak)) for name, size in parts if size]
+    rows.append(Row(("together", memory.peak, 1.0), 0, "total"))
+    where = f"in step {memory.step}" if memory.step else "before any step"
+    return Table("memory", f"memory at its peak, {where}", MEMORY, tuple(rows))
 
 
 def _ratio(priced: PricedPlan, other: PricedPlan, objective: str) -> float | None:

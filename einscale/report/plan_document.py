@@ -149,7 +149,10 @@ def verification(proof: Verification) -> dict[str, Any]:
     return {
         "verification": {
             "mesh": str(proof.mesh),
+            "devices": proof.devices,
             "sizes": dict(proof.sizes),
+            "padded": list(proof.padded),
+            "shrunk": proof.shrunk,
             "elements": proof.elements,
             "bytes_received": list(proof.bytes_received),
             "seed": proof.seed,

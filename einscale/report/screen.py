@@ -101,17 +101,15 @@ def _joined(left: Line, right: Line, start: int) -> Line:
     return (*left, (" " * (start - length), ""), *right) if right else left
 
 
-def verdict_block(heading: Sequence[str], verdicts: Sequence[str], fits: bool) -> Words:
+def verdict_block(heading: Sequence[str], verdicts: Iterable[tuple[str, str]]) -> Words:
     """A title, the verdict, and what was asked.
 
     Args:
         heading: title, then how it was asked.
-        verdicts: lines of the verdict, the second of which says whether it fits.
-        fits: whether it does.
+        verdicts: lines of the verdict, each with its style.
     """
-    first, fit, *more = verdicts
-    texts = [(heading[0], "title"), (first, ""), (fit, "good" if fits else "bad"), *((text, "") for text in more)]
-    return Words((*texts, *((text, "note") for text in heading[1:])))
+    asked = ((text, "note") for text in heading[1:])
+    return Words(((heading[0], "title"), *verdicts, *asked))
 
 
 def full_screen(

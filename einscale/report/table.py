@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from einscale.units import format_bytes, format_count, format_flops, format_seconds, format_si
 
-Cell: TypeAlias = str | int | float | None
-"""A value in base units, text, or nothing."""
+Cell: TypeAlias = str | int | float | bool | None
+"""A value in base units, text, yes or no, or nothing."""
 
 Line: TypeAlias = tuple[tuple[str, str], ...]
 """Pieces of one line: (text, style), where a style is one of `text.STYLES`, or `cell` and a number."""
@@ -29,6 +29,8 @@ KINDS = (
     "ratio",
     "percent",
     "share",
+    "flag",
+    "mark",
     "+bytes",
     "+si",
     "+seconds",
@@ -42,8 +44,8 @@ class Column(Struct, frozen=True):
     Args:
         key: its name in CSV, unit included (`received_bytes`).
         title: its heading for people.
-        kind: how cells are written: one of `KINDS`. Every kind but `text` is aligned to the right; with a `+` it is a
-            change, written with its sign and left empty where it is nothing.
+        kind: how cells are written: one of `KINDS`. Every kind but words is aligned to the right; with a `+` it is a
+            change, written with its sign and left empty where it is nothing. A `flag` is yes or no, a `mark` a star.
         detail: where a table is drawn its cells go on lines of their own below the row; Markdown and CSV keep a column.
         wrap: a text column that may be broken over lines where the terminal is narrow.
         scale: people read cells divided by it, where the title names a unit of its own (TFLOP/s).
@@ -157,9 +159,15 @@ def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
     ('0.042 %', '0.0 %')
     >>> format_cell(2**20, "+bytes"), format_cell(-1e-3, "+seconds"), format_cell(0, "+si")
     ('+1 MiB', '-1 ms', '')
+    >>> format_cell(True, "flag"), format_cell(False, "flag"), format_cell(True, "mark"), format_cell(False, "mark")
+    ('yes', 'no', '*', '')
     """
     if value is None or isinstance(value, str):
         return value or ""
+    if kind == "flag":
+        return "yes" if value else "no"
+    if kind == "mark":
+        return "*" if value else ""
     if kind.startswith("+"):
         text = format_cell(value, kind[1:], units) if value else ""
         return f"+{text}" if value > 0 else text
@@ -195,4 +203,4 @@ def format_ratio(value: float) -> str:
 
 def numeric(column: Column) -> bool:
     """Whether a column is aligned to the right."""
-    return column.kind != "text"
+    return column.kind not in ("text", "flag", "mark")

@@ -54,7 +54,11 @@ def train_tables(
     """
     report = result.report
     moves = step_moves(report)
-    verdicts = (time_verdict(result), verdict(report, units), *money_verdicts(result))
+    verdicts = (
+        (time_verdict(result), ""),
+        (verdict(report, units), "good" if report.fits else "bad"),
+        *((text, "") for text in money_verdicts(result)),
+    )
     tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
     tables += [_memory_table(result), _alive_table(report, detail or only is not None)]
     tables += [_moves_table(report, moves)] if moves else []
@@ -69,14 +73,15 @@ def train_tables(
         return part(Report((title,), tuple(tables)), only, drawn=timeline_block(report))
     if detail:
         drawn = tuple(timeline_block(report).values()) if is_short(report) else ()
-        answer = verdict_block((title, *asked, *report.notes), verdicts, report.fits)
+        answer = verdict_block((title, *asked, *report.notes), verdicts)
         screen = full_screen(answer, tables, drawn, conventions)
     else:
         changes = result.faster if result.fits else result.advice if advice is None else advice
         explained = tuple(TableBlock(table) for table in tables if table.name == "explained")
         shown = train_screen(result, moves, verdicts, (title, "; ".join(asked)), changes, units)
         screen = (*shown, *explained, _closing(report))
-    return Report((title, *asked, *report.notes), tuple(tables), verdicts, conventions, screen=screen)
+    told = tuple(text for text, _ in verdicts)
+    return Report((title, *asked, *report.notes), tuple(tables), told, conventions, screen=screen)
 
 
 def _closing(report: TrainReport) -> Words:
@@ -180,7 +185,7 @@ def _step_table(result: TrainResult) -> Table:
         Column("joules", "joules", "si"),
         Column("needed_bytes", "memory", "bytes"),
         Column("capacity_bytes", "of", "bytes"),
-        Column("fits", "fits"),
+        Column("fits", "fits", "flag"),
     )
     cells = (
         report.step_seconds,
@@ -191,7 +196,7 @@ def _step_table(result: TrainResult) -> Table:
         report.joules,
         report.fullest.memory.needed,
         report.capacity,
-        "yes" if report.fits else "no",
+        report.fits,
     )
     return Table("step", "the step: tokens and energy of all devices, memory of the fullest", columns, (Row(cells),))
 

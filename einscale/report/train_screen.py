@@ -34,7 +34,7 @@ FILLS = {TimeGroup.WORK: Fill.WORK, TimeGroup.COLLECTIVES: Fill.EXPOSED, TimeGro
 def train_screen(
     result: TrainResult,
     moves: tuple[Move, ...],
-    verdicts: tuple[str, ...],
+    verdicts: tuple[tuple[str, str], ...],
     heading: tuple[str, ...],
     advice: tuple[Advice, ...],
     units: str,
@@ -44,7 +44,7 @@ def train_screen(
     Args:
         result: what was priced.
         moves: its collectives.
-        verdicts: the answer in lines, whether it fits second.
+        verdicts: the answer in lines, each with its style.
         heading: what was asked: a title, and lines on how.
         advice: changes with which it would fit; if it fits, those that make it faster.
         units: `iec` or `si`.
@@ -53,7 +53,7 @@ def train_screen(
     costs = cost_items(largest_costs(report, moves, units), report.step_seconds)
     title = "largest costs beside forward and backward work"
     return (
-        verdict_block(heading, verdicts, report.fits),
+        verdict_block(heading, verdicts),
         Beside(_time_bars(report), _memory_bars(report)),
         *((Items(title, costs),) if costs else ()),
         _change_block(report, advice, units),

@@ -10,7 +10,7 @@ from einscale.hiders import Hider, HidingWork
 from einscale.memory import Reason, Why
 
 if TYPE_CHECKING:
-    from einscale.layer import Unexpected
+    from einscale.layers import Unexpected
 
 _HIDERS = {
     HidingWork.LAYER_BEFORE: "the {phase} work of the layer before it",
@@ -76,7 +76,7 @@ def _flag(change: Change) -> str:
 def unexpected_words(one: Unexpected) -> str:
     """A collective that a strategy does not expect, and what would make it expect it.
 
-    >>> from einscale.layer import Unexpected
+    >>> from einscale.layers import Unexpected
     >>> unexpected_words(Unexpected("block", "all-reduce", "model", "attn_out", "all-reduce model activations"))
     'block: all-reduce over model of attn_out ("all-reduce model activations")'
     """

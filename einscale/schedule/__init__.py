@@ -1,7 +1,8 @@
 """Pipeline schedules: which device works on which microbatch when, what that leaves idle and what it keeps in memory.
 
 `order` is the work of every device, `simulate` its event simulation, `run_schedule` the same at the cost of a few
-microbatches, `bubble_seconds` and `in_flight` the closed forms of the literature in their stated domains.
+microbatches, `pipeline_times` that of thousands of pipelines at once, `alive_forms` what their devices keep, whatever
+the bytes; `bubble_seconds` and `in_flight` are the closed forms of the literature in their stated domains.
 """
 
 from einscale.schedule.catalogue import SCHEDULES as SCHEDULES

@@ -131,7 +131,7 @@ def compile_schedule(
 ) -> tuple[CompiledOrder, int]:
     """The compiled order of a schedule and how often its block is played; kept for the next who asks.
 
-    From `WARM_UP` microbatches a stage on it is the same compiled order for any number of them.
+    Past `WARM_UP` microbatches a stage it is the same compiled order for any number of them.
 
     Args:
         name: of the schedule.
@@ -142,7 +142,7 @@ def compile_schedule(
 
     >>> few, many = compile_schedule("1f1b", 4, 100, 1), compile_schedule("1f1b", 4, 100_000, 1)
     >>> few[0] is many[0], len(few[0].block), few[1], many[1]
-    (True, 8, 95, 99995)
+    (True, 8, 97, 99997)
 
     Raises:
         ScheduleError: no pipeline of these numbers follows the schedule, or its tasks are too many to write down.
@@ -217,28 +217,25 @@ def link(order: Order) -> Links:
         raise ScheduleError(f"{twice} comes twice")
     devices = [device for device, tasks in enumerate(order) for _ in tasks]
     waits: list[tuple[int, ...]] = []
-    whole: list[bool] = []
-    last = 3 * (chunks - 1)
-    period = 3 * chunks
-    for node, key in enumerate(keys):
-        place = key % period  # three times the chunk, and the kind of task
-        code = place % 3
+    whole = [False] * len(flat)
+    for node, (task, key, device) in enumerate(zip(flat, keys, devices, strict=True)):
         needs: tuple[int, ...] = (key - 1,)  # a backward pass its forward pass, W its backward pass
-        if code == 0:
-            needs = (key - 3,) if place else ()
-        elif code == 1 and place < last:
-            needs = (key - 1, key + 3)
+        if task.kind == "F":
+            needs = (key - 3,) if task.chunk else ()
+        elif task.kind == "B":
+            whole[node] = key + 1 not in nodes
+            if task.chunk < chunks - 1:
+                needs = (key - 1, key + 3)
         remote: tuple[int, ...] = ()
         for need in needs:
             other = nodes.get(need)
             if other is None:
-                raise ScheduleError(f"{flat[node]} waits for {_named(need, chunks)}, which no device runs")
-            if devices[other] != devices[node]:
+                raise ScheduleError(f"{task} waits for {_named(need, chunks)}, which no device runs")
+            if devices[other] != device:
                 remote += (other,)
             elif other > node:
-                raise ScheduleError(f"{flat[node]} comes before {flat[other]} on the same device")
+                raise ScheduleError(f"{task} comes before {flat[other]} on the same device")
         waits.append(remote)
-        whole.append(code == 1 and key + 1 not in nodes)
     return Links(flat, devices, waits, whole, chunks)
 
 
@@ -345,23 +342,24 @@ def _channels(links: Links) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]
     All values of one kind that one device makes of a chunk for another share a channel, as long as the other wants
     them in the order they are made; a value wanted out of turn has a channel of its own.
     """
+    flat, devices = links.flat, links.devices
     numbers: dict[tuple[int, int, int, str], int] = {}
     latest: list[int] = []
-    reads: list[tuple[int, ...]] = [()] * len(links.flat)
-    writes: list[tuple[int, ...]] = [()] * len(links.flat)
+    alone: list[tuple[int, ...]] = []
+    reads: list[tuple[int, ...]] = [()] * len(flat)
+    writes: list[tuple[int, ...]] = [()] * len(flat)
     for node, needs in enumerate(links.waits):
         for need in needs:
-            made = links.flat[need]
-            key = (links.devices[need], links.devices[node], made.chunk, made.kind)
-            channel = numbers.setdefault(key, len(latest))
-            if channel == len(latest):
-                latest.append(-1)
-            if need <= latest[channel]:
+            made = flat[need]
+            channel = numbers.setdefault((devices[need], devices[node], made.chunk, made.kind), len(latest))
+            if channel < len(latest) and need <= latest[channel]:
                 channel = len(latest)
+            if channel == len(latest):
                 latest.append(need)
+                alone.append((channel,))
             latest[channel] = need
-            reads[node] += (channel,)
-            writes[need] += (channel,)
+            reads[node] = reads[node] + alone[channel] if reads[node] else alone[channel]
+            writes[need] = writes[need] + alone[channel] if writes[need] else alone[channel]
     return reads, writes, len(latest)
 
 
@@ -383,7 +381,7 @@ def _work(stages: int, parts: tuple[tuple[Event, ...], ...]) -> tuple[tuple[tupl
     """Per part of an order, per device, (kind of task, how often it runs)."""
     found = []
     for part in parts:
-        counts = Counter((device, duration) for device, duration, _, _ in part)
+        counts = Counter([event[:2] for event in part])
         per_device: list[list[tuple[int, int]]] = [[] for _ in range(stages)]
         for (device, duration), count in sorted(counts.items()):
             per_device[device].append((duration, count))

@@ -173,24 +173,54 @@ class Machine:
 
     def narrow(self, kept: Any) -> None:
         """Go on with some of the problems only."""
-        rows: dict[int, Number] = {}
-
-        def narrowed(row: Number) -> Number:
-            if not hasattr(row, "shape"):
-                return row
-            if id(row) not in rows:
-                rows[id(row)] = row[kept]
-            return rows[id(row)]
-
-        self.restore([narrowed(row) for row in self.state()])
-        self.seconds = [narrowed(row) for row in self.seconds]
-        self.send = narrowed(self.send)
+        self.restore([row[kept] for row in self.state()])
+        part = once_each(lambda row: row[kept])
+        self.seconds = [part(row) for row in self.seconds]
+        self.send = part(self.send)
         self.arithmetic = Arrays(len(self.clocks[0]))
 
-    def restore(self, rows: Sequence[Number]) -> None:
-        """Take over a state, with as many values on their way in each channel as there are now."""
+    def join(self, others: Sequence[Machine]) -> None:
+        """Take in the problems of others, which are at the same event of the same order."""
+        import numpy as np
+
+        every = [self, *others]
+        together: dict[int, Number] = {}
+
+        def joined(rows: Sequence[Number]) -> Number:
+            if not getattr(rows[0], "ndim", 0):
+                return rows[0]
+            if id(rows[0]) not in together:
+                together[id(rows[0])] = np.concatenate(rows)
+            return together[id(rows[0])]
+
+        self.seconds = [joined(rows) for rows in zip(*(one.seconds for one in every), strict=True)]
+        self.send = joined([one.send for one in every])
+        self.restore([np.concatenate(rows) for rows in zip(*(one.state() for one in every), strict=True)])
+        self.arithmetic = Arrays(len(self.clocks[0]))
+
+    def restore(self, rows: Sequence[Number], lengths: Sequence[int] | None = None) -> None:
+        """Take over a state, with so many values on their way in each channel, or with as many as there are now."""
         found = iter(rows)
         self.clocks = [next(found) for _ in self.clocks]
         self.ends = list(self.clocks)
-        self.channels = [deque(next(found) for _ in channel) for channel in self.channels]
+        counts = lengths if lengths is not None else self.lengths()
+        self.channels = [deque(next(found) for _ in range(count)) for count in counts]
         self.spare = []
+
+    def lengths(self) -> list[int]:
+        """How many values are on their way in each channel."""
+        return [len(channel) for channel in self.channels]
+
+
+def once_each(change: Callable[[Number], Number]) -> Callable[[Number], Number]:
+    """A function that changes arrays, each once however often it comes, and leaves numbers as they are."""
+    changed: dict[int, tuple[Number, Number]] = {}
+
+    def once(row: Number) -> Number:
+        if not getattr(row, "ndim", 0):
+            return row
+        if id(row) not in changed:  # which keeps the row, so that no other takes its place in memory
+            changed[id(row)] = (row, change(row))
+        return changed[id(row)][1]
+
+    return once

@@ -11,14 +11,14 @@ from einscale.errors import ScheduleError
 from einscale.schedule.catalogue import check_counts, check_schedule
 from einscale.schedule.closed import in_flight
 from einscale.schedule.compiled import WARM_UP, CompiledOrder, compile_schedule
-from einscale.schedule.machine import Arithmetic, Arrays, Machine, Scalars
+from einscale.schedule.machine import Arrays, Machine, Scalars, once_each
 from einscale.schedule.orders import enough_microbatches
-from einscale.schedule.rhythm import Looks, play_blocks
+from einscale.schedule.rhythm import Looks, Players, Through, play_blocks
 from einscale.schedule.timeline import Timeline, evaluate
 from einscale.schedule.times import busy_seconds, durations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from einscale.numeric import Number
 
@@ -30,6 +30,9 @@ LARGEST = 1 << 18
 
 AT_ONCE = 2048
 """Problems whose rows are played together: as many as a core's cache holds the rows of."""
+
+MANY = 16 * AT_ONCE
+"""Problems of which the states are kept at once; the few of them without a rhythm go on together."""
 
 ROOM = 1 << 23
 """Most numbers that the states of the last periods may take, in which a rhythm is looked for."""
@@ -133,6 +136,7 @@ def pipeline_times(
     send: Number = 0,
     blocking: bool = False,
     overlap: float = 0,
+    by_device: bool = True,
 ) -> PipelineTimes:
     """Times of one pipeline as `run_schedule` has them, or of many that differ in seconds and microbatches.
 
@@ -149,6 +153,7 @@ def pipeline_times(
         send: seconds of one hop, a number or an array.
         blocking: the sender waits for its hop.
         overlap: share of the shorter pass hidden in a block of dualpipe.
+        by_device: whether arrays of the times of each device are wanted, which take room; else they are left empty.
 
     >>> pipeline_times("1f1b", 2, 8, 1, [1, 1], [2, 3]).makespan
     35
@@ -165,16 +170,16 @@ def pipeline_times(
     if shape is None:
         plan = _plan(name, stages, microbatches, chunks)
         seconds = durations(plan.compiled, Scalars(), forward, backward, weight, send=send, overlap=overlap)
-        starts, ends, exact = _play(plan, Scalars(), seconds, send, blocking)
+        starts, ends, exact = _play(plan, seconds, send, blocking)
         return PipelineTimes(max(ends), tuple(starts), tuple(ends), tuple(busy_seconds(plan.runs, seconds)), exact)
     import numpy as np
 
-    row = _rows(shape)
+    row = once_each(lambda value: np.broadcast_to(np.asarray(value, dtype=np.float64), shape).ravel())
     forward, backward, weight = (tuple(map(row, values)) for values in (forward, backward, weight))
     counts = row(microbatches) if getattr(microbatches, "ndim", 0) else microbatches
-    table = np.zeros((2 + 3 * stages, int(np.prod(shape))))
+    table = np.zeros((2 + 3 * stages * by_device, int(np.prod(shape))))
     for plan, members in _plans(name, stages, counts, chunks):
-        part = _taken(members)
+        part = once_each(lambda values, members=members: values[members])  # type: ignore[misc]
         times = [tuple(map(part, values)) for values in (forward, backward, weight)]
         seconds = durations(plan.compiled, Arrays(1), *times, send=part(row(send)), overlap=overlap)
         _fill(table, members, plan, seconds, part(row(send)), blocking)
@@ -269,22 +274,6 @@ def _shape(values: Sequence[Number]) -> tuple[int, ...] | None:
         raise ScheduleError(f"times of different shapes: {', '.join(map(str, sorted(shapes)))}") from None
 
 
-def _rows(shape: tuple[int, ...]) -> Callable[[Number], Number]:
-    """A function from an array to its row of all problems: the same row for the same array."""
-    import numpy as np
-
-    rows: dict[int, tuple[Number, Number]] = {}
-
-    def row(value: Number) -> Number:
-        if not getattr(value, "ndim", 0):
-            return value
-        if id(value) not in rows:  # which keeps the array, so that no other takes its place in memory
-            rows[id(value)] = (value, np.broadcast_to(np.asarray(value, dtype=np.float64), shape).ravel())
-        return rows[id(value)][1]
-
-    return row
-
-
 def _plans(name: str, stages: int, microbatches: Number, chunks: int) -> list[tuple[_Plan, Any]]:
     """What is played, and for which problems: those of one compiled order together, whatever their microbatches."""
     if not getattr(microbatches, "ndim", 0):
@@ -294,7 +283,9 @@ def _plans(name: str, stages: int, microbatches: Number, chunks: int) -> list[tu
     blocks = np.zeros(len(microbatches), dtype=np.int64)
     together: dict[int, tuple[_Plan, list[float]]] = {}
     for count in np.unique(microbatches).tolist():
-        whole = int(count) if count == int(count) else count  # what is no number of microbatches is refused in words
+        whole = (
+            int(count) if float(count).is_integer() else count
+        )  # what is no number of microbatches is refused in words
         plan = _plan(name, stages, whole, chunks, shared=True)
         blocks[microbatches == count] = plan.blocks
         key = id(plan.compiled) if plan.repeats else -whole
@@ -306,61 +297,100 @@ def _plans(name: str, stages: int, microbatches: Number, chunks: int) -> list[tu
     return found
 
 
-def _taken(members: Any) -> Callable[[Number], Number]:
-    """A function from a row to what it has of some problems, the same of the same row."""
-    parts: dict[int, Number] = {}
-
-    def part(row: Number) -> Number:
-        if not getattr(row, "ndim", 0):
-            return row
-        return parts.setdefault(id(row), row[members])
-
-    return part
-
-
 def _fill(table: Any, members: Any, plan: _Plan, seconds: Sequence[Number], send: Number, blocking: bool) -> None:
-    """Play some problems, a slice at a time, and write their makespan, whether it is exact, and times by device."""
+    """Play some problems and write their makespan, whether it is exact, and the times of each device."""
     import numpy as np
 
     columns = np.arange(table.shape[1])[members]
+    if getattr(plan.blocks, "ndim", 0):  # those that are through at once, and those that go on, each together
+        turn = np.argsort(plan.blocks, kind="stable")
+        columns, plan = columns[turn], replace(plan, blocks=plan.blocks[turn])
+        part = once_each(lambda row: row[turn])
+        seconds, send = [part(row) for row in seconds], part(send)
+    for first in range(0, len(columns), MANY):
+        chosen = slice(first, first + MANY)
+        part = once_each(lambda row, chosen=chosen: row[chosen])  # type: ignore[misc]
+        rows, some = [part(row) for row in seconds], replace(plan, blocks=part(plan.blocks))
+        starts, ends, exact = _play_many(some, len(columns[chosen]), rows, part(send), blocking)
+        table[0, columns[chosen]] = np.max(ends, axis=0)
+        table[1, columns[chosen]] = exact
+        if len(table) > 2:
+            by_device = zip(starts, ends, busy_seconds(some.runs, rows), strict=True)
+            for place, value in enumerate(value for values in by_device for value in values):
+                table[2 + place, columns[chosen]] = value
+
+
+def _play_many(
+    plan: _Plan, count: int, seconds: Sequence[Number], send: Number, blocking: bool
+) -> tuple[list[Number], list[Number], Any]:
+    """As `_play`, a slice at a time."""
+    import numpy as np
+
     width = AT_ONCE
     if plan.repeats and np.max(plan.blocks) > plan.looks.all:
         states = plan.looks.cycles + 1  # of some values in and on their way to each device
         width = max(256, min(width, ROOM // (states * 4 * len(plan.compiled.order))))
-    for first in range(0, len(columns), width):
-        part = _taken(slice(first, first + width))
-        chosen = columns[first : first + width]
-        sliced = replace(plan, blocks=part(plan.blocks))
-        rows = [part(row) for row in seconds]
-        starts, ends, exact = _play(sliced, Arrays(len(chosen)), rows, part(send), blocking)
-        table[1, chosen] = exact
-        for device, values in enumerate(zip(starts, ends, busy_seconds(sliced.runs, rows), strict=True)):
-            for place, value in enumerate(values):
-                table[2 + 3 * device + place, chosen] = value
-            table[0, chosen] = np.maximum(table[0, chosen], ends[device])
+    slices = [slice(first, min(first + width, count)) for first in range(0, count, width)]
+    through = Through(count)
+    machines, players, starts = [], [], []
+    for chosen in slices:
+        part = once_each(lambda row, chosen=chosen: row[chosen])  # type: ignore[misc]
+        rows, arithmetic = [part(row) for row in seconds], Arrays(chosen.stop - chosen.start)
+        machine = Machine(plan.compiled, arithmetic, rows, part(send), blocking)
+        starts.append(_begin(machine, plan.compiled))
+        machines.append((arithmetic, rows, part(send), machine))
+        players.append(Players(machine, part(plan.blocks), np.arange(chosen.start, chosen.stop), through))
+    lengths = players[0].machine.lengths()
+    ends = []
+    if plan.repeats:
+        play_blocks(players, plan.compiled.block, plan.looks, width)
+    for chosen, (arithmetic, rows, sent, machine) in zip(slices, machines, strict=True):
+        last = machine
+        if plan.repeats:
+            last = Machine(plan.compiled, arithmetic, rows, sent, blocking)
+            last.restore([row[chosen] for row in through.rows], lengths)
+            last.play(plan.compiled.epilogue)
+        ends.append(last.finished())
+    joined = [[np.concatenate(values) for values in zip(*found, strict=True)] for found in (starts, ends)]
+    if plan.shorter is not None:
+        _, fewer, _ = _play_many(_Plan(plan.shorter), count, seconds, send, blocking)
+        joined[1] = _extended(plan, fewer, joined[1])
+    return joined[0], joined[1], through.exact
 
 
 def _play(
-    plan: _Plan, arithmetic: Arithmetic, seconds: Sequence[Number], send: Number, blocking: bool
-) -> tuple[list[Number], list[Number], Number]:
+    plan: _Plan, seconds: Sequence[Number], send: Number, blocking: bool
+) -> tuple[list[Number], list[Number], bool]:
     """Per device its first start and its last end, and whether they are exact."""
-    machine = Machine(plan.compiled, arithmetic, seconds, send, blocking)
-    starts: dict[int, Number] = {}
+    machine = Machine(plan.compiled, Scalars(), seconds, send, blocking)
+    starts = _begin(machine, plan.compiled)
+    through = Through()
+    if plan.repeats:
+        players = Players(machine, plan.blocks, None, through)
+        play_blocks([players], plan.compiled.block, plan.looks, 1)
+        machine.restore(through.rows)
+        machine.play(plan.compiled.epilogue)
+    ends = machine.finished()
+    if plan.shorter is not None:
+        _, fewer, _ = _play(_Plan(plan.shorter), seconds, send, blocking)
+        ends = _extended(plan, fewer, ends)
+    return starts, ends, through.exact
 
-    devices = iter([event[0] for event in plan.compiled.prologue])
+
+def _begin(machine: Machine, compiled: CompiledOrder) -> list[Number]:
+    """Play the prologue, in which every device begins: when each does."""
+    starts: dict[int, Number] = {}
+    devices = iter([event[0] for event in compiled.prologue])
 
     def began(start: Number) -> None:
         device = next(devices)
         if device not in starts:
-            starts[device] = arithmetic.copy(start)
+            starts[device] = machine.arithmetic.copy(start)
 
-    machine.play(plan.compiled.prologue, began)
-    exact: Any = True
-    if plan.repeats:
-        machine, exact = play_blocks(machine, plan.compiled.block, plan.blocks, plan.looks)
-        machine.play(plan.compiled.epilogue)
-    ends = machine.finished()
-    if plan.shorter is not None:
-        _, before, _ = _play(_Plan(plan.shorter), arithmetic, seconds, send, blocking)
-        ends = [end + (end - less) * plan.beyond for less, end in zip(before, ends, strict=True)]
-    return [starts[device] for device in range(len(ends))], ends, exact
+    machine.play(compiled.prologue, began)
+    return [starts[device] for device in range(len(compiled.order))]
+
+
+def _extended(plan: _Plan, fewer: Sequence[Number], ends: Sequence[Number]) -> list[Number]:
+    """Ends that grow by the same amount with every microbatch, those beyond added."""
+    return [end + (end - less) * plan.beyond for less, end in zip(fewer, ends, strict=True)]

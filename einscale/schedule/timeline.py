@@ -124,10 +124,14 @@ def evaluate(
     machine.play(events, begun.append)
     starts: list[list[float]] = [[] for _ in compiled.order]
     ends: list[list[float]] = [[] for _ in compiled.order]
+    pairs = [kind == "FB" for kind, *_ in compiled.durations]
     for (device, duration, _, _), start in zip(events, begun, strict=True):
-        for _ in compiled.durations[duration][0]:  # a block is two tasks
+        end = start + seconds[duration]
+        starts[device].append(start)
+        ends[device].append(end)
+        if pairs[duration]:  # a block is two tasks
             starts[device].append(start)
-            ends[device].append(start + seconds[duration])
+            ends[device].append(end)
     return Timeline(
         makespan=max((times[-1] for times in ends if times), default=0),
         span=max((last[-1] - first[0] for first, last in zip(starts, ends, strict=True) if last), default=0),

@@ -43,6 +43,24 @@ def layer_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
     return overlapped(cost, setup.strategy.policy.overlap)
 
 
+def forward_cost(layer: LayerKind, setup: TrainSetup) -> LayerCost:
+    """Plan and price the forward pass of a layer alone, for which nothing is saved, nothing added up or updated.
+
+    Raises:
+        StrategyError: the strategy does not fit the mesh or the layer.
+        HardwareError: the chip has no rate for the compute type.
+    """
+    asked = replace(trained(layer.program, setup), trains=False)
+    network = on_one_stage(setup.timed_by, setup.pipe)
+    batch = setup.microbatch * setup.replicas
+    structure = layer_structure(asked, network, batch, setup.sequence)
+    cost = price_layer(layer.kind, structure, training_sizes(asked, batch, setup.sequence), network, setup)
+    return overlapped(
+        replace(cost, gradients=(), optimizer=(), saved=(), gathered=(), accumulate_seconds=0.0),
+        setup.strategy.policy.overlap,
+    )
+
+
 def trained(program: Program, setup: TrainSetup) -> Trained:
     """What the structure of a layer follows from in a request."""
     return Trained(program, trained_under(setup), setup.precision, setup.optimizer, setup.loss, setup.capacity)
@@ -85,7 +103,9 @@ def price_layer(
         gathered=kept_gathered(planned),
         fetched=(),
         peak=peak(planned, accumulates=True),
-        accumulate_seconds=accumulating(sum(one.bytes for one in gradients), setup.microbatches, setup.network.system.chip),
+        accumulate_seconds=accumulating(
+            sum(one.bytes for one in gradients), setup.microbatches, setup.network.system.chip
+        ),
     )
 
 

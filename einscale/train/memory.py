@@ -172,4 +172,4 @@ def alive_tensors(
 def _alive(what: MemoryPart, layer: LayerCost, held: Held, copies: int) -> Alive:
     sizes, degrees = layer.planned.sizes, layer.planned.degrees
     shape = tuple(int(n) for n in local_shape(held.layout, held.tensor.indices, sizes, degrees))
-    return Alive(what, layer.kind, held.text, held.bytes, copies, held.reason, shape, held.tensor.dtype)
+    return Alive(what, layer.kind, held, copies, shape)

@@ -37,6 +37,7 @@ class Move(Struct, frozen=True):
         exposed_seconds: what of one run the step waits for; None where it only moves the bubble.
         bound_bytes: bytes a device must receive in one run however the move is done.
         hidden_by: the work that hides the rest, None where nothing does.
+        section: of the layer that the statement which needs it belongs to.
     """
 
     layer: str
@@ -47,6 +48,7 @@ class Move(Struct, frozen=True):
     exposed_seconds: float | None
     bound_bytes: int
     hidden_by: Hider | None = None
+    section: str = ""
 
     @property
     def axis(self) -> str:
@@ -104,9 +106,8 @@ def _passes(report: TrainReport, kind: str, times: int) -> Iterator[Move]:
         for priced in row.collectives:
             if priced.step.kind not in FREE:
                 what, least = what_moves(layer.planned, priced), bound_bytes(priced, layer.planned)
-                yield Move(
-                    kind, row.planned.phase, what, priced, times, priced.exposed_seconds, least, priced.hidden_by
-                )
+                section, behind = row.planned.statement.section, priced.hidden_by
+                yield Move(kind, row.planned.phase, what, priced, times, priced.exposed_seconds, least, behind, section)
 
 
 def _update(report: TrainReport, kind: str, times: int) -> Iterator[Move]:

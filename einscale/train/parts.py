@@ -59,3 +59,5 @@ class MemoryPart(StrEnum):
     SAVED = "saved"
     GATHERED = "gathered"
     WORKING = "working"
+    OVERHEAD = "overhead"
+    HOST = "host"

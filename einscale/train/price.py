@@ -233,9 +233,7 @@ def host_rate(setup: TrainSetup) -> float:
     return link.used
 
 
-def stage_tail(
-    content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork, hides: Hides
-) -> list[StepPart]:
+def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork, hides: Hides) -> list[StepPart]:
     """What a stage does once a step, after its last backward pass: gradients, update, new parameters, first gathers.
 
     Reductions of gradients hide behind the last microbatch's backward pass but for the last layer's; gathers of updated

@@ -138,7 +138,13 @@ def reserved_memory(report: TrainReport, stage: int | None = None, *, expandable
     held = placement(setup.schedule, setup.stages, setup.chunks)[device] if setup.stages > 1 else range(len(chunks))
     layers = {layer.kind: layer for layer in report.layers}
     contents = {chunk: chunks[chunk] for chunk in held}
-    return reserved_bytes(stage_tasks(setup.schedule, setup.stages, setup.chunks, setup.microbatches, device), contents, layers, setup, expandable=expandable)
+    return reserved_bytes(
+        stage_tasks(setup.schedule, setup.stages, setup.chunks, setup.microbatches, device),
+        contents,
+        layers,
+        setup,
+        expandable=expandable,
+    )
 
 
 def reserved_bytes(

@@ -42,7 +42,8 @@ class Trained(Struct, frozen=True, cache_hash=True):
         optimizer: by name.
         loss: how the software stack runs the loss.
         capacity: rows each expert has room for.
-        deferred: gradients are added up over microbatches, and reduced once a step as far as they can be.
+        trains: there is a backward pass, whose gradients are added up over microbatches and reduced once a step as far
+            as they can be, and an update.
     """
 
     program: Program
@@ -51,6 +52,7 @@ class Trained(Struct, frozen=True, cache_hash=True):
     optimizer: str
     loss: str
     capacity: float
+    trains: bool = True
 
 
 class LayerStructure(Struct, frozen=True):
@@ -58,7 +60,7 @@ class LayerStructure(Struct, frozen=True):
 
     Args:
         passes: forward and backward statements; gradients of parameters left as they are accumulated.
-        update: the optimizer's step of its parameters.
+        update: the optimizer's step of its parameters; no statement where it does not train.
         program: its passes, in the element types it works in.
     """
 
@@ -72,8 +74,13 @@ class LayerStructure(Struct, frozen=True):
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def _kept(asked: Trained, names: tuple[str, ...], live: frozenset[str]) -> list[LayerStructure]:
-    """Structures that were planned for meshes of these axes, of which `live` have several devices."""
+def _kept(
+    asked: Trained, names: tuple[str, ...], live: frozenset[str], links: Network | None
+) -> list[LayerStructure]:
+    """Structures that were planned for meshes of these axes, of which `live` have several devices.
+
+    `links` are those that statements were planned by which the strategy leaves to the free planner; None for none.
+    """
     return []
 
 
@@ -82,6 +89,8 @@ def trained_program(asked: Trained) -> Program:
     """Forward and backward pass of a layer in the element types it works in."""
     policy = trained_strategy(asked).policy
     written = typed(forward_program(asked), asked.precision)
+    if not asked.trains:
+        return written
     return typed(backward(written, frozenset(policy.recompute), frozenset(policy.fuse)), asked.precision)
 
 
@@ -122,7 +131,8 @@ def layer_structure(asked: Trained, network: Network, batch: int, sequence: int)
     """
     mesh = network.mesh
     sizes = training_sizes(asked, batch, sequence)
-    kept = _kept(asked, mesh.names, frozenset(axis.name for axis in mesh.axes if axis.size > 1))
+    links = network if asked.strategy.policy.auto else None
+    kept = _kept(asked, mesh.names, frozenset(axis.name for axis in mesh.axes if axis.size > 1), links)
     for one in kept:
         if one.holds(sizes, mesh):
             return one
@@ -134,8 +144,10 @@ def layer_structure(asked: Trained, network: Network, batch: int, sequence: int)
 def _planned(asked: Trained, network: Network, sizes: dict[str, int]) -> LayerStructure:
     """A structure planned anew."""
     program, mesh = trained_program(asked), network.mesh
-    planned = plan_program(program, trained_strategy(asked), mesh, sizes, network=network, deferred=True)
+    planned = plan_program(program, trained_strategy(asked), mesh, sizes, network=network, deferred=asked.trains)
     planned = sent_as(planned, asked.precision)
+    if not asked.trains:
+        return LayerStructure(planned.structure, replace(planned.structure, statements=()), program)
     updated = plan_program(
         update_program(program, asked.optimizer, asked.precision),
         asked.strategy,

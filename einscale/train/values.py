@@ -243,22 +243,37 @@ class Alive(Struct, frozen=True):
     Args:
         what: the part of the memory it belongs to.
         kind: kind of layer they belong to.
-        text: the tensor in slash notation with its element type.
-        bytes: bytes of one copy on one device.
+        held: the tensor, its layout, and why it is held.
         copies: how many are held: layers times microbatches in flight.
-        reason: why it is held.
         shape: of the part that one device holds.
-        dtype: its element type.
     """
 
     what: MemoryPart
     kind: str
-    text: str
-    bytes: int
+    held: Held
     copies: int
-    reason: Reason
     shape: tuple[int, ...] = ()
-    dtype: str = ""
+
+    @property
+    def text(self) -> str:
+        """The tensor in slash notation with its element type."""
+        return self.held.text
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one copy on one device."""
+        found: int = self.held.bytes
+        return found
+
+    @property
+    def reason(self) -> Reason:
+        """Why it is held."""
+        return self.held.reason
+
+    @property
+    def dtype(self) -> str:
+        """Its element type."""
+        return self.held.tensor.dtype
 
     @property
     def total(self) -> int:

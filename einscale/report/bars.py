@@ -21,6 +21,9 @@ WIDEST = 50
 PIPED = 40
 """Columns of a bar where nothing limits a line, and in Markdown."""
 
+INDENT = 2
+"""Columns that rows stand in by, below their title."""
+
 NARROWEST = 6
 """Columns below which there is no room for bars: rows are figures alone."""
 
@@ -92,8 +95,8 @@ class Bars(Struct, frozen=True):
     >>> for line in step.lines(44, "iec"):
     ...     print("".join(text for text, _ in line).rstrip())
     where 4 s go              █ work   ▓ exposed
-    work   3 s  75.0 %  ████████████████████████
-    moves  1 s  25.0 %  ▓▓▓▓▓▓▓▓
+      work   3 s  75.0 %  ██████████████████████
+      moves  1 s  25.0 %  ▓▓▓▓▓▓▓
     """
 
     title: str
@@ -160,12 +163,12 @@ def bar_lines(bars: Bars, width: int | None, units: str) -> list[Line]:
     shares = [format_cell(bars.share(one), "share") for one in bars.bars]
     taken = [max((len(text) for text in texts), default=0) for texts in (labels, values, shares)]
     notes = max((len(one.note) for one in bars.bars), default=0)
-    room = PIPED if width is None else width - sum(taken) - 3 * GAP - (notes + GAP if notes else 0)
+    room = PIPED if width is None else width - INDENT - sum(taken) - 3 * GAP - (notes + GAP if notes else 0)
     room = min(room, WIDEST)
     span, gap = _span(bars), " " * GAP
     lines = title_lines(bars.title, bars.fills if bars.legend and room >= NARROWEST else (), width)
     for one, label, value, share in zip(bars.bars, labels, values, shares, strict=True):
-        row = [(f"{label.ljust(taken[0])}{gap}{value.rjust(taken[1])}{gap}{share.rjust(taken[2])}", "")]
+        row = [(" " * INDENT + f"{label.ljust(taken[0])}{gap}{value.rjust(taken[1])}{gap}{share.rjust(taken[2])}", "")]
         if room >= NARROWEST:
             pieces = drawn(one, span, room)
             length = sum(len(text) for text, _ in pieces)

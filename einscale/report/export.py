@@ -34,7 +34,7 @@ def render_markdown(report: Report, *, units: str = "iec") -> str:
 def _markdown_block(block: Block, units: str) -> str:
     """A block of a screen: words as paragraphs, bars and tables as tables, what is drawn as preformatted text."""
     if isinstance(block, Beside):
-        return "\n\n".join(_markdown_block(one, units) for one in (block.left, block.right))
+        return "\n\n".join(_markdown_block(one, units) for one in block.blocks)
     if isinstance(block, Words):
         title = [f"### {_escape(block.title)}", ""] if block.title else []
         return "\n".join((*title, *(_paragraph(text) for text, _ in block.texts))).rstrip()

@@ -84,7 +84,7 @@ def infer_tables(
     )
     verdicts = request_verdicts(result, fit_words(result, units))
     return _report(
-        _Parts(heading, verdicts, tuple(tables), conventions, result.notes),
+        _Parts(heading, verdicts, tuple(tables), conventions, result.notes, result.instance),
         lambda: _request_screen(result, found, units),
         detail=detail,
         only=only,
@@ -98,19 +98,22 @@ def _request_screen(result: InferResult, advice: tuple[ServingAdvice, ...], unit
     split, speculative = result.disaggregated, result.speculative
     guessed = (speculative, result.draft_prefill) if speculative is not None else None
     prefill = split.prefill if split else result.report.prefill
-    if split is not None:
-        instances = (split.prefill.instance, split.decode.instance)
-        memories = tuple(
-            _memory_bars(memory, instance, f"a device that {what}")
-            for memory, instance, what in zip(result.memories, instances, ("prefills", "decodes"), strict=True)
-        )
-    else:
-        memories = (_memory_bars(result.memories[0], result.instance, "a device"),)
     changes = best_of_each(result.cheaper) if result.fits else advice
     return (
-        *phase_blocks(prefill, result.report.decode, guessed, memories, units),
+        *phase_blocks(prefill, result.report.decode, guessed, _fullest_bars(result), units),
         change_block(result, changes, units),
     )
+
+
+def _fullest_bars(result: InferResult) -> Bars:
+    """What a device holds: of two kinds of instances that which is fuller."""
+    split = result.disaggregated
+    if split is None:
+        return _memory_bars(result.memories[0], result.instance, "a device")
+    instances = (split.prefill.instance, split.decode.instance)
+    sides = zip(result.memories, instances, ("prefills", "decodes"), strict=True)
+    memory, instance, what = max(sides, key=lambda one: one[0].needed / one[0].capacity)
+    return _memory_bars(memory, instance, f"a device that {what}")
 
 
 class _Parts(Struct, frozen=True):
@@ -122,6 +125,7 @@ class _Parts(Struct, frozen=True):
         tables: all that were asked for.
         conventions: how to read the numbers.
         notes: what was decided where nothing was given.
+        instance: what answers.
     """
 
     heading: tuple[str, ...]
@@ -129,6 +133,7 @@ class _Parts(Struct, frozen=True):
     tables: tuple[Table, ...]
     conventions: tuple[str, ...]
     notes: tuple[str, ...]
+    instance: Instance
 
 
 def _report(parts: _Parts, screen: Callable[[], tuple[Block, ...]], *, detail: bool, only: str | None) -> Report:
@@ -148,15 +153,16 @@ def _report(parts: _Parts, screen: Callable[[], tuple[Block, ...]], *, detail: b
         shown = full_screen(verdict_block(heading, parts.verdicts), parts.tables, (), parts.conventions)
     else:
         explained = tuple(TableBlock(table) for table in parts.tables if table.name == "explained")
-        names = [table.name for table in parts.tables if table.name != "request"]
         answer = verdict_block((title, "; ".join(asked)), parts.verdicts)
-        shown = (answer, *screen(), *explained, _closing(parts.notes, names))
+        shown = (answer, *screen(), *explained, _closing(parts))
     return Report(heading, parts.tables, tuple(text for text, _ in parts.verdicts), parts.conventions, screen=shown)
 
 
-def _closing(notes: tuple[str, ...], names: list[str]) -> Words:
+def _closing(parts: _Parts) -> Words:
     """The last lines of a screen."""
-    return closing(notes, [name for name in ("time", "memory", "cache") if name in names] + ["block"])
+    model = parts.instance.model
+    kind = max(model.layers, key=lambda layer: layer.repeat).kind
+    return closing(tuple(note for note in parts.notes if note not in model.notes), ["time", "memory", "phases", kind])
 
 
 def _layers(tables: tuple[Table, ...]) -> dict[str, tuple[Table, ...]]:
@@ -194,9 +200,10 @@ def prefill_tables(
         tuple(tables),
         _conventions(report.instance, units),
         result.notes,
+        report.instance,
     )
-    memories = (_memory_bars(report.memory, report.instance, "a device"),)
-    return _report(parts, lambda: phase_blocks(report, None, None, memories, units), detail=detail, only=only)
+    memory = _memory_bars(report.memory, report.instance, "a device")
+    return _report(parts, lambda: phase_blocks(report, None, None, memory, units), detail=detail, only=only)
 
 
 def decode_tables(
@@ -223,9 +230,10 @@ def decode_tables(
         tuple(tables),
         _conventions(report.instance, units),
         result.notes,
+        report.instance,
     )
-    memories = (_memory_bars(report.memory, report.instance, "a device"),)
-    return _report(parts, lambda: phase_blocks(None, report, None, memories, units), detail=detail, only=only)
+    memory = _memory_bars(report.memory, report.instance, "a device")
+    return _report(parts, lambda: phase_blocks(None, report, None, memory, units), detail=detail, only=only)
 
 
 def _price(cost: float | None) -> str:

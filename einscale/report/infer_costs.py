@@ -108,7 +108,8 @@ def _moved(step: StepReport, axes: str, latency: float) -> str:
         if priced.bytes and "/".join(dict.fromkeys(split_name(axis)[0] for axis in priced.step.axes)) == axes
     ]
     _, most = max(moves, key=lambda one: one[0])
-    return f"{100 * latency:.0f} % is latency; most by {most.step.kind}: {cause_words(most.step.cause)}"
+    late = f"{100 * latency:.0f} % is latency; " if latency >= LEAST else ""
+    return f"{late}most by {most.step.kind}: {cause_words(most.step.cause)}"
 
 
 def _guesses(report: SpeculativeReport, reading: PrefillReport | None, output: int) -> Iterator[Cost]:
@@ -116,7 +117,7 @@ def _guesses(report: SpeculativeReport, reading: PrefillReport | None, output: i
     rounds = output / report.tokens_per_round
     draft = report.draft.seconds_per_token
     name = report.draft.instance.model.name
-    what = f"decode: {rounds:,.0f} rounds x {report.length} guesses of {name}, {format_seconds(draft)} each"
+    what = f"decode: {rounds:,.0f} rounds x {report.length} guess{'es' * (report.length > 1)} of {name}, {format_seconds(draft)} each"
     yield Cost(what, rounds * report.length * draft, _largest_part(report.draft.spent))
     what = f"decode: {rounds:,.0f} checks of {report.length + 1} tokens, {format_seconds(report.verify_seconds)} each"
     yield Cost(what, rounds * report.verify_seconds, _largest_part(report.verify.spent))

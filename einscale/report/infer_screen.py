@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from einscale.api.infer_result import InferResult
     from einscale.api.serving_advice import ServingAdvice
 
-MOST_BARS = 5
+MOST_BARS = 4
 """Rows of bars of one phase at most."""
 
-CHANGES = 3
+CHANGES = 2
 """Changes that are named."""
 
 FILLS = {
@@ -41,7 +41,7 @@ def phase_blocks(
     prefill: PrefillReport | None,
     decode: DecodeReport | None,
     guessed: tuple[SpeculativeReport, PrefillReport | None] | None,
-    memories: tuple[Bars, ...],
+    memory: Bars,
     units: str,
 ) -> tuple[Block, ...]:
     """Where the time of the phases goes, what memory holds, and the largest costs.
@@ -50,7 +50,7 @@ def phase_blocks(
         prefill: None to leave it out.
         decode: None to leave it out.
         guessed: decoding with a draft, and the draft's prefill; None where nothing guesses.
-        memories: bars of what devices hold.
+        memory: bars of what a device holds.
         units: `iec` or `si`.
     """
     bars: list[Bars] = []
@@ -60,15 +60,11 @@ def phase_blocks(
         bars.append(_round_bars(guessed[0]))
     elif decode is not None:
         bars.append(_spent_bars(decode.spent, "a decode step"))
-    bars += memories
-    pairs = [
-        Beside(left, right) if right is not None else left
-        for left, right in zip(bars[::2], [*bars[1::2], None], strict=False)
-    ]
+    bars.append(memory)
     costs = largest_costs(prefill, decode, guessed, units)
     whole = _seconds(prefill, decode, guessed)
     items = cost_items(costs, whole)
-    return (*pairs, *((Items("largest costs of a request", items),) if items else ()))
+    return (Beside(tuple(bars)), *((Items("largest costs of a request", items),) if items else ()))
 
 
 def _seconds(
@@ -103,7 +99,13 @@ def _round_bars(report: SpeculativeReport) -> Bars:
     """A round of guesses and the pass that checks them."""
     whole, guesses = report.round_seconds, report.length * report.draft.seconds_per_token
     bars = (
-        bar(f"{report.length} guesses", guesses, Fill.WORK, 0.0, report.draft.instance.model.name),
+        bar(
+            f"{report.length} guess{'es' * (report.length > 1)}",
+            guesses,
+            Fill.WORK,
+            0.0,
+            report.draft.instance.model.name,
+        ),
         bar("their check", report.verify_seconds, Fill.WORK, 0.0, report.target.instance.model.name),
     )
     title = f"where the {format_seconds(whole)} of a round go, {report.tokens_per_round:.2f} tokens expected"
@@ -148,20 +150,25 @@ def request_verdicts(result: InferResult, fits: tuple[str, ...]) -> tuple[tuple[
     )
     cost = result.cost_per_million_tokens
     price = f"; {format_si(cost)} a million tokens of output" if cost is not None else ""
-    styles = ["good" if memory.fits else "bad" for memory in result.memories]
-    return ((first, ""), (rates + price, ""), *zip(fits, styles, strict=True), *_ways(result))
+    fit = "; ".join((*fits, *_most_words(result))), "good" if result.fits else "bad"
+    return ((first, ""), (rates + price, ""), fit, *_ways(result))
+
+
+def _most_words(result: InferResult) -> tuple[str, ...]:
+    """How many requests fit at once, where nothing guesses and nothing is apart."""
+    if result.speculative is not None or result.disaggregated is not None:
+        return ()
+    most = result.largest_batch
+    return (f"at most {most:,} requests fit",) if most else ()
 
 
 def _ways(result: InferResult) -> tuple[tuple[str, str], ...]:
-    """What comes of a draft, or of instances apart; how many requests fit at once where neither is."""
+    """What comes of a draft, or of instances apart."""
     if result.speculative is not None:
         report = result.speculative
         alone = format_seconds(report.target.seconds_per_token)
         return ((f"the draft makes a token {report.speedup:.2f} x as fast: {alone} without it", ""),)
-    if result.disaggregated is not None:
-        return ((_apart_words(result.disaggregated), ""),)
-    most = result.largest_batch
-    return ((f"at most {most:,} such requests fit at once", ""),) if most else ()
+    return ((_apart_words(result.disaggregated), ""),) if result.disaggregated is not None else ()
 
 
 def _apart_words(report: DisaggregatedReport) -> str:
@@ -197,9 +204,9 @@ def _change_words(result: InferResult, one: ServingAdvice, units: str) -> str:
     needed = format_bytes(max(memory.needed for memory in found.memories), units)
     devices = f" on {found.devices:,} devices" if found.devices != result.devices else ""
     token = f", a token {format_seconds(found.seconds_per_token)}" if found.seconds_per_token else ""
-    rate = f"{format_si(found.tokens_per_second)} tokens/s instead of {format_si(result.tokens_per_second)}{devices}"
+    rate = f"{format_si(found.tokens_per_second)} tokens/s ({format_si(result.tokens_per_second)} now){devices}"
     first = f"first token {format_seconds(found.first_token_seconds)}"
-    return f"{changes_words(one.changes)}: {rate}, {first}{token}, needs {needed}"
+    return f"{changes_words(one.changes)}: {rate}, {first}{token}, {needed}"
 
 
 def best_of_each(advice: tuple[ServingAdvice, ...]) -> tuple[ServingAdvice, ...]:

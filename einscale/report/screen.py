@@ -76,23 +76,25 @@ class TableBlock(Struct, frozen=True):
 
 
 class Beside(Struct, frozen=True):
-    """Two blocks, side by side on a wide terminal, else one below the other.
+    """Blocks two by two, side by side on a wide terminal, else one below the other.
 
     Args:
-        left: one.
-        right: the other.
+        blocks: in order.
     """
 
-    left: Block
-    right: Block
+    blocks: tuple[Block, ...]
 
     def lines(self, width: int | None, units: str) -> list[Line]:
         """As a block of a screen draws itself."""
         if width is None or width < WIDE:
-            return [*self.left.lines(width, units), (), *self.right.lines(width, units)]
+            return [line for block in self.blocks for line in block.lines(width, units)]
         half = (width - BETWEEN) // 2
-        pairs = zip_longest(self.left.lines(half, units), self.right.lines(half, units), fillvalue=())
-        return [_joined(left, right, half + BETWEEN) for left, right in pairs]
+        found: list[Line] = []
+        for start in range(0, len(self.blocks), 2):
+            columns = [block.lines(half, units) for block in self.blocks[start : start + 2]]
+            pairs = zip_longest(*columns, *[()] * (2 - len(columns)), fillvalue=())
+            found += [(), *(_joined(left, right, half + BETWEEN) for left, right in pairs)]
+        return found[1:]
 
 
 def _joined(left: Line, right: Line, start: int) -> Line:

@@ -54,7 +54,7 @@ def train_screen(
     title = "largest costs beside forward and backward work"
     return (
         verdict_block(heading, verdicts),
-        Beside(_time_bars(report), _memory_bars(report)),
+        Beside((_time_bars(report), _memory_bars(report))),
         *((Items(title, costs),) if costs else ()),
         _change_block(report, advice, units),
     )

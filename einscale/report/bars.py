@@ -27,6 +27,9 @@ INDENT = 2
 NARROWEST = 6
 """Columns below which there is no room for bars: rows are figures alone."""
 
+_TITLES = {"seconds": "time"}
+"""Headings of the figures, where that is not their kind."""
+
 SPECK = "▏"
 """What is not nothing, but less than half a column."""
 
@@ -114,10 +117,10 @@ class Bars(Struct, frozen=True):
         """The same for formats that have tables: figures in columns of their own, the bar as text."""
         columns = (
             Column("part", "part"),
-            Column("value", "", self.kind),
+            Column("value", _TITLES.get(self.kind, self.kind), self.kind),
             Column("share", "share", "share"),
             Column("bar", "bar"),
-            Column("note", ""),
+            Column("note", "note"),
         )
         span = _span(self)
         rows = tuple(

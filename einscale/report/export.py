@@ -14,9 +14,7 @@ from einscale.report.table import Block, Cell, Picture, Report, Row, Table, nume
 def render_markdown(report: Report, *, units: str = "iec") -> str:
     """The report as Markdown: pipe tables, details as columns, the conventions as a list; or its screen."""
     if report.screen:
-        title, *rest = report.screen
-        head = f"## {_escape(report.heading[0])}"
-        return "\n\n".join((head, *(_markdown_block(block, units) for block in (title, *rest)))) + "\n"
+        return "\n\n".join(_markdown_block(block, units) for block in report.screen) + "\n"
     blocks: list[str] = []
     if report.heading:
         blocks.append(
@@ -37,7 +35,8 @@ def _markdown_block(block: Block, units: str) -> str:
         return "\n\n".join(_markdown_block(one, units) for one in block.blocks)
     if isinstance(block, Words):
         title = [f"### {_escape(block.title)}", ""] if block.title else []
-        return "\n".join((*title, *(_paragraph(text) for text, _ in block.texts))).rstrip()
+        texts = [f"## {_escape(text)}\n" if style == "title" else _paragraph(text) for text, style in block.texts]
+        return "\n".join((*title, *texts)).rstrip()
     if isinstance(block, Items):
         items = (f"{number}. {_escape(what)}  \n   {_escape(why)}" for number, (what, why) in enumerate(block.items, 1))
         return "\n".join((f"### {_escape(block.title)}", "", *items))

@@ -147,7 +147,7 @@ def _heading(report: TrainReport) -> tuple[str, ...]:
         lines.append(f"{setup.stages} stages, {setup.schedule}{chunks}")
     policy = setup.strategy.policy
     if policy.recompute:
-        lines.append(f"computed again in the backward pass: {', '.join(_recomputed(policy.recompute))}")
+        lines.append(f"recompute: {', '.join(_recomputed(policy.recompute))}")
     if setup.offload.optimizer or setup.offload.activations:
         lines.append(f"in the host's memory: {' and '.join(_offloaded(report))}")
     if setup.capacity > 1:

@@ -22,7 +22,7 @@ SHOWN = 3
 LEAST = 0.005
 """Share of the step below which a cost is not worth a line."""
 
-NAMED = 3
+NAMED = 2
 """Statements that are named."""
 
 

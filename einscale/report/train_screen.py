@@ -68,18 +68,17 @@ def merged(bars: list[Bar], total: float, *, most: int = MOST_BARS) -> tuple[Bar
         total: what shares are of.
         most: rows at most.
     """
-    kept = [one for one in sorted(bars, key=lambda one: -one.length) if one.length >= LEAST * total]
-    kept = kept[: most if len(bars) <= most else most - 1]
+    order = sorted(range(len(bars)), key=lambda number: -bars[number].length)
+    large = [number for number in order if bars[number].length >= LEAST * total]
+    kept = sorted(large[: most if len(bars) <= most else most - 1])
     if len(bars) - len(kept) <= 1:
         return tuple(bars)
-    names = {one.label for one in kept}
-    rest = [one for one in bars if one.label not in names]
-    amounts = {fill: 0.0 for one in rest for fill, _ in one.pieces}
-    for one in rest:
-        for fill, amount in one.pieces:
-            amounts[fill] += amount
+    rest = [one for number, one in enumerate(bars) if number not in kept]
+    amounts: dict[Fill, float] = {}
+    for fill, amount in (piece for one in rest for piece in one.pieces):
+        amounts[fill] = amounts.get(fill, 0.0) + amount
     last = Bar(f"{len(rest)} smaller parts", sum(one.value for one in rest), tuple(amounts.items()))
-    return (*(one for one in bars if one.label in names), last)
+    return (*(bars[number] for number in kept), last)
 
 
 def _time_bars(report: TrainReport) -> Bars:
@@ -95,8 +94,9 @@ def _time_bars(report: TrainReport) -> Bars:
 
 def _time_bar(part: StepPart) -> Bar:
     name = WORDS.get(part.what, part_name(part.what))
-    moved = part.what.group is TimeGroup.COLLECTIVES or part.what is TimePart.OFFLOADED_ACTIVATIONS
-    label = f"{name} over {part.axis}" if moved and part.axis else name
+    if part.what in (TimePart.OFFLOADED_ACTIVATIONS, TimePart.OFFLOADED_OPTIMIZER):
+        name = part.what.value
+    label = f"{name} over {part.axis}" if part.what.group is TimeGroup.COLLECTIVES and part.axis else name
     note = f"+ {format_seconds(part.hidden)} hidden" if part.hidden else ""
     return bar(label, part.seconds, FILLS[part.what.group], part.hidden, note)
 

@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parents[1] / "einscale" / "schemas"
 QUESTIONS = (
     "plan 'B/x D, D/x F -> B/x F' --mesh x=4 -s B=10,D=128,F=256 --verify",
     "plan 'B D, D F -> B F' --mesh x=4@nvlink -s B=8,D=8,F=8 --objective bytes --max-flops 1e9",
+    "plan 'a/y/x -> a/x' --mesh x=2,y=3 -s a=7 --objective bytes --verify",
     "plan 'a/x b, b c, c d -> a d' --mesh x=2 -s a=8,b=8,c=8,d=8",
     "explain 'B/d S F/t, F/t D -> B/d S D' --mesh d=4,t=8 -s B=64,S=4096,D=8192,F=28672",
     "explain 'B D, D F -> B F' --mesh x=1 -s B=8,D=8,F=8",
@@ -115,7 +116,7 @@ MAPS = (
     r"layer/kinds\[\]/sections",
     r"compare/strategies\[\]/kinds\[\]/sections",
     r"train/stages\[\]/layers",
-    r"train/advice\[\]/options",
+    r"(train|infer|prefill|decode)/advice\[\]/options",
     r"(infer|prefill|decode)/.*/stages\[\]",
     r"model/layers\[\]/sizes",
     r"model/defaults",

@@ -309,12 +309,16 @@ def test_options_are_named_as_the_arguments_of_python() -> None:
     import inspect
 
     import einscale
+    from einscale.api.train import TrainRequest
 
     twins = {"layer": einscale.layer, "train": einscale.train_step, "infer": einscale.infer, "shard": einscale.shard}
     renamed = {"sizes": "size"}
     for name, function in twins.items():
         flags = {flag for one in command_line().commands[name].params for flag in one.opts}
-        for argument in inspect.signature(function).parameters:
+        arguments = dict.fromkeys(inspect.signature(function).parameters)
+        if arguments.pop("options", 0) is None:  # keyword arguments, one for each field of a request
+            arguments |= dict.fromkeys(TrainRequest.__struct_fields__)
+        for argument in arguments:
             word = renamed.get(argument, argument)
             assert word in flags or f"--{word.replace('_', '-')}" in flags, (name, argument)
 

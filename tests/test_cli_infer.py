@@ -143,7 +143,7 @@ def test_the_report_says_what_it_assumes() -> None:
     assert "1 GB = 10^9 bytes" in full
     assert "runtime" not in full
     assert "the host starts each kernel" in run_command(*SMALL, "--execution", "eager").out
-    assert "whose kernels nobody measured" in run_command("infer", "gpt2", "--hardware", "tpu-v5e").out
+    assert "rooflines of tpu-v5e, no figures of its kernels" in run_command("infer", "gpt2", "--hardware", "tpu-v5e").out
 
 
 def test_what_was_not_given_is_said() -> None:

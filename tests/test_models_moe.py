@@ -471,7 +471,7 @@ def test_a_model_of_every_new_family_counts_what_its_class_would_make():
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_preset_runs_on_one_device_and_needs_the_memory_of_its_parameters(name):
-    report = layer(name, mesh="data=1", strategy="dp", sequence=512, batch=1).report
+    report = layer(name, mesh="data=1", strategy="dp", sequence=512, batch=1).layers
     model = load_model(name)
     held = parameter_counts(model).total * (2 if model.config.dtype != "fp32" else 4)
     assert report.memory.parameters == held
@@ -481,7 +481,7 @@ def test_every_preset_runs_on_one_device_and_needs_the_memory_of_its_parameters(
 
 
 def saved_per_token(model, kind):
-    report = layer(model, mesh="data=1", strategy="dp", sequence=512, batch=1).report
+    report = layer(model, mesh="data=1", strategy="dp", sequence=512, batch=1).layers
     return next(one for one in report.kinds if one.kind == kind).saved_bytes / 512
 
 

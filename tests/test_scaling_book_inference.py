@@ -67,7 +67,7 @@ def quiz(batch: int) -> DecodeReport:
         precision="int8,kv_cache=int8",
         page=1,
         execution="roofline",
-    ).report
+    ).decode
 
 
 # ---------------------------------------------------------------- LLaMA-2 13B on eight TPU v5e
@@ -92,7 +92,7 @@ def decode(problem: str, batch: int) -> DecodeReport:
         context=8191,
         page=1,
         execution="roofline",
-    ).report
+    ).decode
 
 
 KEYS = {"inf-13b-table": 408936, "inf-13b-gqa-table": 81787}
@@ -133,7 +133,7 @@ def decode_rounded(problem: str, batch: int) -> DecodeReport:
         page=1,
         execution="roofline",
         sizes={"k": KEYS[problem]},
-    ).report
+    ).decode
 
 
 def column(report: DecodeReport, name: str) -> float:

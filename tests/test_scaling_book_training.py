@@ -23,7 +23,7 @@ from book_answers import (
 )
 
 import einscale
-from einscale.layer import LayerReport
+from einscale.layers import LayerReport
 from einscale.models import load_model, model_flops, parameter_counts, program_parameters
 from einscale.roofline import local_seconds, roofline
 from einscale.strategy import parse_strategy
@@ -79,7 +79,7 @@ def mlp(rules: str, mesh: str, tokens: int, system: str, *, d: int = WIDE, f: in
         batch=tokens,
         sequence=1,
         sizes={"d": d, "f": f},
-    ).report
+    ).layers
 
 
 # ---------------------------------------------------------------- when a batch hides what is moved
@@ -219,13 +219,13 @@ def step(tokens: int) -> einscale.TrainResult:
 
 
 def state_bytes() -> int:
-    memory = step(16_000_000).report.fullest.memory
+    memory = step(16_000_000).step.fullest.memory
     return memory.parameters + memory.optimizer
 
 
 def checkpoint_bytes(tokens: int) -> int:
     """Bytes of activations that all blocks keep."""
-    layer = step(tokens).report.layer("block")
+    layer = step(tokens).step.layer("block")
     assert {held.tensor.name for held in layer.saved} == {"x", "gate", "up"}
     return layer.saved_bytes * load_model("llama2-13b").layer("block").repeat
 

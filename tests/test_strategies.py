@@ -8,10 +8,11 @@ import pytest
 
 from einscale.api.layer import layer
 from einscale.errors import StrategyError
-from einscale.layer import KindReport, LayerReport
+from einscale.layers import KindReport, LayerReport
 from einscale.memory import Why
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
+from suited_meshes import MESHES
 
 D, N, G, K, F = 4096, 8, 4, 128, 14336
 """llama3-8b."""
@@ -22,7 +23,7 @@ def block(report: LayerReport) -> KindReport:
 
 
 def priced(strategy, mesh: str, sequence: int = 1024, batch: int = 8) -> LayerReport:
-    return layer("llama3-8b", mesh=mesh, strategy=strategy, sequence=sequence, batch=batch).report
+    return layer("llama3-8b", mesh=mesh, strategy=strategy, sequence=sequence, batch=batch).layers
 
 
 def moves(report: LayerReport, phase: str) -> Counter[tuple[str, tuple[str, ...], str]]:
@@ -45,36 +46,12 @@ def received(report: LayerReport, phase: str, *names: str) -> int:
     )
 
 
-MESHES = {
-    "dp": "data=8",
-    "zero1": "data=8",
-    "zero2": "data=8",
-    "fsdp": "data=8",
-    "hsdp": "pod=2,data=4",
-    "megatron": "data=2,model=4",
-    "megatron-sp": "data=2,model=4",
-    "megatron-sp+etp": "data=2,model=4",
-    "fsdp+tp": "data=2,model=4",
-    "2d": "x=2,y=4",
-    "weight-gathered": "data=2,model=4",
-    "context": "data=2,context=4",
-    "ring": "data=2,context=4",
-    "ulysses": "data=2,context=4",
-    "ulysses+ring": "data=2,context=2,ulysses=2",
-    "megatron-sp+context": "data=2,context=2,model=2",
-    "batch-attention": "data=2,model=4",
-    "2d-batch-attention": "x=2,y=4",
-    "split-kv": "data=2,model=2,context=2",
-    "dp-attention": "data=2,model=4",
-}
-
-
 @pytest.mark.parametrize("strategy", [strategy.name for strategy in list_strategies()])
 @pytest.mark.parametrize("model", ["llama3-8b", "gpt3-175b"])
 def test_every_strategy_prices_every_layer_with_what_it_expects(strategy: str, model: str) -> None:
-    report = layer(model, mesh=MESHES[strategy], strategy=strategy, sequence=512, batch=16).report
+    report = layer(model, mesh=MESHES[strategy], strategy=strategy, sequence=512, batch=16).layers
     assert report.unexpected == ()
-    flops = layer(model, sequence=512, batch=16).report.totals.flops
+    flops = layer(model, sequence=512, batch=16).layers.totals.flops
     assert report.totals.flops >= flops / 8  # no work is lost
 
 
@@ -232,7 +209,7 @@ def test_keeping_what_was_gathered_holds_the_whole_model() -> None:
 
 
 def test_a_tied_table_is_reduced_once_a_step() -> None:
-    report = layer("gpt2", mesh="data=4", strategy="dp", sequence=256, batch=4).report
+    report = layer("gpt2", mesh="data=4", strategy="dp", sequence=256, batch=4).layers
     table = [
         c.bytes
         for kind in report.kinds
@@ -244,7 +221,7 @@ def test_a_tied_table_is_reduced_once_a_step() -> None:
 
 
 def test_a_fused_kernel_reads_each_operand_once() -> None:
-    report = layer("llama3-8b", sequence=4096, batch=1).report
+    report = layer("llama3-8b", sequence=4096, batch=1).layers
     rows = [row for row in block(report).rows if row.planned.statement.group == "attention"]
     q = o = 4096 * N * G * K * 2
     kv = 4096 * N * K * 2

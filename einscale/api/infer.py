@@ -67,7 +67,7 @@ def prefill(
     """Price reading prompts into the cache, which makes the first token of each.
 
     >>> answer = prefill("llama3-8b", prompt=8192)
-    >>> answer.fits, 0.2 < answer.report.seconds < 0.5, answer.report.memory.cache == 8192 * 131072
+    >>> answer.fits, 0.2 < answer.prefill.seconds < 0.5, answer.prefill.memory.cache == 8192 * 131072
     (True, True, True)
 
     Args:
@@ -145,7 +145,7 @@ def decode(
     """Price generating tokens one after the other, one of every sequence in each step.
 
     >>> answer = decode("llama3-70b", mesh="model=8", batch=32, context=2048)
-    >>> answer.fits, 0.008 < answer.report.seconds_per_token < 0.02, answer.report.spent.network[0].axes
+    >>> answer.fits, 0.008 < answer.decode.seconds_per_token < 0.02, answer.decode.spent.by_axes[0].axis
     (True, True, 'model')
 
     Args:
@@ -427,10 +427,10 @@ def _apart(result: InferResult, apart: Apart) -> DisaggregatedReport:
         prompt=result.asked.prompt,
         chunk=result.asked.chunk,
     )
-    assert result.report.decode is not None
+    assert result.request.decode is not None
     return disaggregated_report(
         prefills,
-        result.report.decode,
+        result.request.decode,
         bandwidth=apart.link,
         prefill_instances=apart.prefill_instances,
         decode_instances=apart.decode_instances,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 from msgspec import Struct
 
+from einscale.api.answer import Figure, Parted
 from einscale.api.request import (
+    SYNONYMS,
     check_batch,
     check_overhead,
     check_price,
@@ -20,8 +22,10 @@ from einscale.api.request import (
     fixed_size,
     suited_strategy,
 )
+from einscale.efficiency import EXECUTIONS, ROOFLINE, Execution
 from einscale.errors import UsageError, did_you_mean
-from einscale.hardware import System
+from einscale.footprint import Memory
+from einscale.hardware import System, rooflines
 from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
@@ -41,54 +45,72 @@ from einscale.train import (
     train_report,
 )
 from einscale.train.request import make_setup
-from einscale.train.values import StageMemory
 from einscale.units import check_size, format_seconds
 
+if TYPE_CHECKING:
+    from einscale.report.table import Report
 
-class TrainResult(Struct, frozen=True):
-    """One optimizer step, priced: read `report`, print it, or take it as a document.
+
+class TrainResult(Parted, frozen=True):
+    """One optimizer step, priced: read `step`, print it, or take it as a document.
 
     Args:
-        report: layers, stages, times and memory.
+        step: layers, stages, times and memory.
         price_per_hour: of one device, None if not given; in whatever money it was given in.
         training_tokens: tokens of the whole training run, None if not given.
     """
 
-    report: TrainReport
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
+
+    step: TrainReport
     price_per_hour: float | None = None
     training_tokens: int | None = None
 
     @property
     def seconds(self) -> float:
         """Time of a step."""
-        return self.report.step_seconds
+        return self.step.step_seconds
 
     @property
-    def memory(self) -> StageMemory:
+    def memory(self) -> Memory:
         """Bytes on each device of the stage that needs most."""
-        return self.report.fullest.memory
+        return self.step.fullest.memory
 
     @property
     def fits(self) -> bool:
         """Whether every stage fits in the memory of its devices."""
-        return self.report.fits
+        return self.step.fits
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, memory of the fullest stage, whether it fits, and rates of all devices."""
+        report = self.step
+        return {
+            "seconds": report.step_seconds,
+            "memory_bytes": report.fullest.memory.needed,
+            "capacity_bytes": report.capacity,
+            "devices": report.setup.mesh.devices,
+            "tokens_per_second": report.tokens_per_second,
+            "mfu": report.mfu,
+            "fits": report.fits,
+        }
 
     @property
     def step_price(self) -> float | None:
         """Money for one step on all devices, None without a price."""
         if self.price_per_hour is None:
             return None
-        return self.price_per_hour * self.report.setup.mesh.devices * self.report.step_seconds / 3600
+        return self.price_per_hour * self.step.setup.mesh.devices * self.step.step_seconds / 3600
 
     @property
     def training_steps(self) -> int | None:
         """Steps of the whole training run, the last one perhaps not full; None without its tokens."""
-        return None if self.training_tokens is None else -(-self.training_tokens // self.report.setup.tokens)
+        return None if self.training_tokens is None else -(-self.training_tokens // self.step.setup.tokens)
 
     @property
     def training_days(self) -> float | None:
         """Days of the whole training run, nothing ever failing; None without its tokens."""
-        return None if self.training_steps is None else self.training_steps * self.report.step_seconds / 86400
+        return None if self.training_steps is None else self.training_steps * self.step.step_seconds / 86400
 
     @property
     def training_price(self) -> float | None:
@@ -106,18 +128,18 @@ class TrainResult(Struct, frozen=True):
         More than what is needed: what it cannot use again for other tensors is in. It is what a monitor of the device
         shows. Whether a step `fits` goes by what is needed, for an allocator that runs out gives back what it caches.
         """
-        report = self.report
+        report = self.step
         return reserved_memory(report) + report.setup.overhead if reserves(report) else None
 
     @property
     def advice(self) -> tuple[Advice, ...]:
         """The nearest changes that would fit, each priced; worked out when asked for."""
-        return advise(self.report)
+        return advise(self.step)
 
     @property
     def faster(self) -> tuple[Advice, ...]:
         """Nearby changes on as many devices that make a step that fits faster, each priced; worked out when asked."""
-        return levers(self.report)
+        return levers(self.step)
 
     def to_dict(self, *, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
@@ -129,37 +151,31 @@ class TrainResult(Struct, frozen=True):
 
         return train_document(self, advice)
 
-    def to_text(
+    def to_report(
         self,
         *,
         detail: bool = False,
         explain: bool = False,
-        only: str | None = None,
-        width: int | None = None,
+        advice: bool = True,
         units: str = "iec",
-    ) -> str:
-        """The report as text: one screen, unless more is asked for.
+        only: str | None = None,
+    ) -> Report:
+        """The report: one screen, or tables; arguments as for `Parted.to_report`.
 
-        Args:
-            detail: all tables, with every tensor at the peak and every collective.
-            explain: also how each number came about, its formula with the operands filled in.
-            only: name of the one part that is wanted: of a table, of a kind of layer, or `timeline`.
-            width: columns to wrap at; None does not wrap.
-            units: `iec` or `si`.
+        `detail` adds every tensor at the peak and every collective.
         """
-        from einscale.report.text import render_text
         from einscale.report.train import train_tables
 
-        report = train_tables(self, detail=detail, explain=explain, only=only, units=units)
-        return render_text(report, width=width, units=units)
+        found = None if advice else ()
+        return train_tables(self, detail=detail, explain=explain, only=only, units=units, advice=found)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
-        setup, fits = self.report.setup, "fits" if self.fits else "does not fit"
-        what = f"batch {setup.batch} x {setup.sequence}: a step {format_seconds(self.report.step_seconds)}"
-        return f"TrainResult({setup.model.name}, {setup.mesh} on {setup.network.system.name}, {what}, {fits})"
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
+        setup, fits = self.step.setup, "fits" if self.fits else "does not fit"
+        where = f"{setup.model.name}, {setup.mesh} on {setup.network.system.name}"
+        step = f"a step {format_seconds(self.step.step_seconds)}"
+        return f"{where}, batch {setup.batch} x {setup.sequence}", f"{step}, {fits}"
 
 
 class TrainOptions(TypedDict, total=False):
@@ -170,6 +186,7 @@ class TrainOptions(TypedDict, total=False):
     hardware: str | Path | System | None
     batch: int | None
     sequence: int | None
+    seq: int | None
     microbatch: int | None
     schedule: str | None
     chunks: int | None
@@ -186,6 +203,7 @@ class TrainOptions(TypedDict, total=False):
     overhead: int
     loss: str
     capacity: float
+    execution: str | Execution
     price_per_hour: float | None
     tokens: int | None
     sizes: Mapping[str, int] | None
@@ -217,6 +235,8 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
         overhead: bytes a runtime takes on each device beside tensors.
         loss: how the software runs the loss: `fused` (one kernel, fp32 logits), `compiled` (16-bit logits) or `eager`.
         capacity: rows each expert has room for, in even shares of those the tokens chose; above 1 they are padded.
+        execution: how local work runs: `eager` (kernel by kernel), `fused` (neighbouring maps are one kernel), `compiled`
+            (fused, and the host is ahead), or `roofline`; or an `Execution`.
         price_per_hour: of one device.
         tokens: of the whole training run: days and money follow.
         sizes: axis -> size, for axes that a program of your own leaves open.
@@ -244,6 +264,7 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
     overhead: int = FRAMEWORK
     loss: str = FUSED
     capacity: float = 1.0
+    execution: str | Execution = "fused"
     price_per_hour: float | None = None
     tokens: int | None = None
     sizes: Mapping[str, int] | None = None
@@ -253,10 +274,17 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
 def train_request(options: Mapping[str, Any]) -> TrainRequest:
     """A request from keyword arguments.
 
+    >>> train_request({"seq": 2048}).sequence
+    2048
+
     Raises:
-        UsageError: a name that no argument has, with the near miss.
+        UsageError: a name that no argument has, with the near miss, or one that is given twice.
     """
     known = TrainRequest.__struct_fields__
+    for other, name in SYNONYMS.items():
+        if other in options and name in options:
+            raise UsageError(f"`{other}` and `{name}` are the same argument, and both are given")
+    options = {SYNONYMS.get(name, name): value for name, value in options.items()}
     for name in options:
         if name not in known:
             raise UsageError(f"a training step has no argument `{name}`", hint=did_you_mean(name, known, "it has"))
@@ -267,7 +295,7 @@ def train_step(model: str | Model, **options: Unpack[TrainOptions]) -> TrainResu
     """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
 
     >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
-    >>> answer.fits, answer.report.setup.microbatches, 0.2 < answer.report.mfu < 0.7
+    >>> answer.fits, answer.step.setup.microbatches, 0.2 < answer.step.mfu < 0.7
     (True, 8, True)
 
     Args:
@@ -303,11 +331,13 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
     length = chosen_sequence(loaded, asked.sequence, notes)
     given = fixed_size(loaded, "b", "batch", asked.batch) or asked.batch
+    execution = _execution(asked.execution)
+    system = chosen_system(asked.hardware)
     setup = make_setup(
         loaded,
         chosen,
         devices,
-        chosen_system(asked.hardware),
+        rooflines(system) if asked.execution == ROOFLINE else system,
         batch=None if given is None else check_batch(given),
         sequence=length,
         precision=parse_precision(asked.precision),
@@ -325,9 +355,23 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         overhead=check_overhead(asked.overhead),
         loss=check_text(asked.loss, "a form of the loss", FUSED),
         capacity=asked.capacity,
+        execution=execution,
         notes=notes,
     )
     return setup, (*notes, *loaded.notes)
+
+
+def _execution(given: str | Execution) -> Execution:
+    """How local work runs.
+
+    Raises:
+        UsageError: no such way.
+    """
+    if isinstance(given, Execution):
+        return given
+    if check_text(given, "an execution", "fused") not in EXECUTIONS:
+        raise UsageError(f"unknown execution `{given}`", hint=did_you_mean(given, EXECUTIONS, "it is one of"))
+    return EXECUTIONS[given]
 
 
 def _chosen(

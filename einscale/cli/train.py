@@ -68,7 +68,7 @@ def train(
 
     emit(destination, lambda: answer.to_dict(advice=advice), report)
     if not answer.fits:
-        write(sys.stderr, _no(answer.report, advice, output.units, short=destination.on_screen))
+        write(sys.stderr, _no(answer.step, advice, output.units, short=destination.on_screen))
         raise typer.Exit(1)
 
 

@@ -60,8 +60,8 @@ def divisions(placement: Placement, question: Question) -> Divisions:
 class Best:
     """The cheapest placement found, and whether the search ended by itself.
 
-    `allowance` is the share of the objective's bounds on work that may be spent; `nodes` and `work` are what was spent of
-    it, and `aside` what guesses took beside it.
+    `allowance` is the share of the objective's bounds on work that may be spent; `nodes` and `work` are what was spent
+    of it, and `aside` what guesses took beside it.
     """
 
     __slots__ = ("allowance", "aside", "cost", "exact", "nodes", "placement", "pricing", "work")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from einscale.infer import DecodeReport, Instance, PrefillReport, ServingMemory
+from einscale.footprint import Memory
+from einscale.infer import DecodeReport, Instance, PrefillReport
 from einscale.models import parameter_counts
 from einscale.report.bars import Bars
 from einscale.report.infer_detail import detail_tables
@@ -52,7 +53,7 @@ def infer_tables(
     Raises:
         UsageError: there is no such part.
     """
-    request, every = result.report, only is not None
+    request, every = result.request, only is not None
     tables = [_request_table(result)]
     if not result.sweep or detail or explain or every:
         prefill = result.disaggregated.prefill if result.disaggregated else request.prefill
@@ -97,10 +98,10 @@ def _request_screen(result: InferResult, advice: tuple[ServingAdvice, ...], unit
         return (TableBlock(sweep_table(result)),)
     split, speculative = result.disaggregated, result.speculative
     guessed = (speculative, result.draft_prefill) if speculative is not None else None
-    prefill = split.prefill if split else result.report.prefill
+    prefill = split.prefill if split else result.request.prefill
     changes = best_of_each(result.cheaper) if result.fits else advice
     return (
-        *phase_blocks(prefill, result.report.decode, guessed, _fullest_bars(result), units),
+        *phase_blocks(prefill, result.request.decode, guessed, _fullest_bars(result), units),
         change_block(result, changes, units),
     )
 
@@ -179,7 +180,7 @@ def prefill_tables(
     result: PrefillResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
 ) -> Report:
     """Prompts read into the cache; arguments as for `infer_tables`."""
-    report, every = result.report, only is not None
+    report, every = result.prefill, only is not None
     tables = [_phases_table(report, None), time_table(report, None), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "prompt_price", "a million of prompt"
@@ -210,7 +211,7 @@ def decode_tables(
     result: DecodeResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
 ) -> Report:
     """Tokens generated one after the other; arguments as for `infer_tables`."""
-    report, every = result.report, only is not None
+    report, every = result.decode, only is not None
     tables = [_phases_table(None, report), time_table(None, report), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "output_price", "a million of output"
@@ -240,17 +241,17 @@ def _price(cost: float | None) -> str:
     return f"; {format_si(cost)} a million tokens" if cost is not None else ""
 
 
-def _fit_line(memory: ServingMemory, units: str) -> tuple[str, str]:
+def _fit_line(memory: Memory, units: str) -> tuple[str, str]:
     """Whether it fits, with the style of the line."""
     return verdict(memory, "a device", units), "good" if memory.fits else "bad"
 
 
-def _memory_bars(memory: ServingMemory, instance: Instance, where: str) -> Bars:
+def _memory_bars(memory: Memory, instance: Instance, where: str) -> Bars:
     """Bars of what a device of an instance holds."""
     return memory_bars_of(memory, where, (instance.precision.weights, instance.precision.kv_cache))
 
 
-def verdict(memory: ServingMemory, where: str, units: str) -> str:
+def verdict(memory: Memory, where: str, units: str) -> str:
     """Whether it fits, and by how much not.
 
     Args:
@@ -270,10 +271,10 @@ def fit_words(result: InferResult, units: str) -> tuple[str, ...]:
     return tuple(verdict(memory, where, units) for memory, where in zip(result.memories, words, strict=True))
 
 
-def blamed(memory: ServingMemory, units: str) -> str:
+def blamed(memory: Memory, units: str) -> str:
     """What a device holds, largest first, in words."""
     parts = [
-        ("weights", memory.weights),
+        ("weights", memory.parameters),
         ("keys and values", memory.cache),
         ("working memory", memory.working),
         ("runtime", memory.overhead),
@@ -392,7 +393,7 @@ def _memory_tables(result: InferResult) -> list[Table]:
     return [_memory_table(result.memories[0], result.instance, "", draft)]
 
 
-def _memory_table(memory: ServingMemory, instance: Instance, what: str, draft: str = "") -> Table:
+def _memory_table(memory: Memory, instance: Instance, what: str, draft: str = "") -> Table:
     """What a device holds at most."""
     columns = (
         Column("part", "held"),
@@ -401,7 +402,7 @@ def _memory_table(memory: ServingMemory, instance: Instance, what: str, draft: s
         Column("what", "what it is", wrap=True),
     )
     parts = (
-        ("weights", memory.weights, f"{weights_words(instance)}{draft}"),
+        ("weights", memory.parameters, f"{weights_words(instance)}{draft}"),
         ("cache", memory.cache, f"{cache_words(instance)}{draft}"),
         ("working", memory.working, "the most that any layer needs while it runs, in either phase"),
         ("runtime", memory.overhead, "context, libraries, communication buffers: assumed (--overhead)"),
@@ -447,8 +448,8 @@ def _money_table(result: InferResult) -> Table:
     asked, split = result.asked, result.disaggregated
     price, each = asked.price_per_hour, result.price_per_second
     assert price is not None and each is not None
-    prefill = split.prefill if split else result.report.prefill
-    decode = result.report.decode
+    prefill = split.prefill if split else result.request.prefill
+    decode = result.request.decode
     reading = price
     if asked.apart is not None and asked.apart.price_per_hour is not None:
         reading = asked.apart.price_per_hour

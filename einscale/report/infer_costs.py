@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from einscale.cost import PricedCollective, PricedStatement
-from einscale.infer import (
-    DecodeReport,
-    PrefillReport,
-    ServingMemory,
-    SpeculativeReport,
-    Spent,
-    StepReport,
-)
+from einscale.footprint import Memory
+from einscale.infer import DecodeReport, PrefillReport, SpeculativeReport, StepReport
 from einscale.mesh import split_name
 from einscale.report.causes import cause_words
 from einscale.report.train_costs import LEAST, NAMED, SHOWN, Cost
+from einscale.spent import Spent, TimePart
 from einscale.units import format_bytes, format_seconds
 
 PARTS = {
-    "weights": "reading weights",
-    "cache": "reading and writing the cache",
-    "activations": "other traffic of memory",
-    "compute": "arithmetic",
-    "launch": "starts of kernels",
-    "hops": "sending to the next stage",
-    "waiting": "stages that have nothing to do",
+    TimePart.WEIGHTS: "reading weights",
+    TimePart.CACHE: "reading and writing the cache",
+    TimePart.TRAFFIC: "other traffic of memory",
+    TimePart.COMPUTE: "arithmetic",
+    TimePart.LAUNCH: "starts of kernels",
+    TimePart.HOPS: "sending to the next stage",
+    TimePart.BUBBLE: "stages that have nothing to do",
 }
 """Parts of `Spent` as costs."""
 
@@ -56,31 +51,31 @@ def largest_costs(
     return tuple(sorted(large, key=lambda cost: -cost.seconds)[:SHOWN])
 
 
-def _parts(spent: Spent, step: StepReport, phase: str, steps: int, memory: ServingMemory, units: str) -> Iterator[Cost]:
+def _parts(spent: Spent, step: StepReport, phase: str, steps: int, memory: Memory, units: str) -> Iterator[Cost]:
     """The parts of a phase that runs so many steps."""
     each = f", {steps:,} x {{}} a step" if steps > 1 else ""
-    for name, words in PARTS.items():
-        seconds = getattr(spent, name)
+    for part, words in PARTS.items():
+        seconds = spent.of(part)
         what = f"{phase}: {words}{each.format(format_seconds(seconds))}"
-        yield Cost(what, seconds * steps, _why(name, step, memory, units))
-    for one in spent.network:
-        times = f"{one.count:,.0f} collectives over {one.axes}"
+        yield Cost(what, seconds * steps, _why(part, step, memory, units))
+    for one in spent.by_axes:
+        times = f"{one.count:,.0f} collectives over {one.axis}"
         what = f"{phase}: {times}{each.format(format_seconds(one.seconds))}"
-        yield Cost(what, one.seconds * steps, _moved(step, one.axes, one.latency_seconds / one.seconds))
+        yield Cost(what, one.seconds * steps, _moved(step, one.axis, one.latency / one.seconds))
 
 
-def _why(name: str, step: StepReport, memory: ServingMemory, units: str) -> str:
+def _why(part: TimePart, step: StepReport, memory: Memory, units: str) -> str:
     """The cause of a part of a step's time."""
-    if name == "weights":
-        return f"each pass reads the {format_bytes(memory.weights, units)} of weights on a device, whatever the batch"
-    if name == "cache":
+    if part is TimePart.WEIGHTS:
+        return f"each pass reads the {format_bytes(memory.parameters, units)} of weights on a device, whatever the batch"
+    if part is TimePart.CACHE:
         return f"each pass reads the keys and values on a device, {format_bytes(memory.cache, units)} at the end"
-    if name == "launch":
+    if part is TimePart.LAUNCH:
         return f"{step.kernels:,} kernels are started in a pass"
-    if name in ("activations", "compute"):
-        bound = "compute" if name == "compute" else "memory"
+    if part in (TimePart.TRAFFIC, TimePart.COMPUTE):
+        bound = "compute" if part is TimePart.COMPUTE else "memory"
         return f"most of it {_most(step, bound)}"
-    return "the residual stream goes from stage to stage" if name == "hops" else "a pipeline fills and empties"
+    return "the residual stream goes from stage to stage" if part is TimePart.HOPS else "a pipeline fills and empties"
 
 
 def _most(step: StepReport, bound: str) -> str:
@@ -127,7 +122,7 @@ def _guesses(report: SpeculativeReport, reading: PrefillReport | None, output: i
 
 def _largest_part(spent: Spent) -> str:
     """What takes most of a pass."""
-    parts = [(getattr(spent, name), words) for name, words in PARTS.items()]
-    parts += [(one.seconds, f"collectives over {one.axes}") for one in spent.network]
+    parts = [(spent.of(part), words) for part, words in PARTS.items()]
+    parts += [(one.seconds, f"collectives over {one.axis}") for one in spent.by_axes]
     seconds, words = max(parts)
     return f"most of a pass is {words}, {100 * seconds / spent.seconds:.0f} %"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from einscale.changes import Option
-from einscale.infer import DecodeReport, DisaggregatedReport, PrefillReport, ServingMemory, SpeculativeReport, Spent
+from einscale.footprint import Memory
+from einscale.infer import DecodeReport, DisaggregatedReport, PrefillReport, SpeculativeReport
 from einscale.report.bars import Bar, Bars, Fill, bar
 from einscale.report.infer_costs import largest_costs
+from einscale.report.infer_parts import PIPELINE, WORK
 from einscale.report.screen import Beside, Items, Words
 from einscale.report.table import Block
 from einscale.report.train_costs import cost_items
 from einscale.report.train_screen import memory_bars, merged
 from einscale.report.words import changes_words
+from einscale.spent import Spent, TimePart
 from einscale.units import format_bytes, format_seconds, format_si
 
 if TYPE_CHECKING:
@@ -25,16 +28,8 @@ MOST_BARS = 4
 CHANGES = 2
 """Changes that are named."""
 
-FILLS = {
-    "weights": Fill.WORK,
-    "cache": Fill.WORK,
-    "activations": Fill.WORK,
-    "compute": Fill.WORK,
-    "launch": Fill.WAITING,
-    "hops": Fill.EXPOSED,
-    "waiting": Fill.WAITING,
-}
-"""Parts of `Spent` but its collectives -> how they are drawn."""
+FILLS = {TimePart.LAUNCH: Fill.WAITING, TimePart.HOPS: Fill.EXPOSED, TimePart.BUBBLE: Fill.WAITING}
+"""Parts of a pass that are no work -> how they are drawn; collectives are exposed."""
 
 
 def phase_blocks(
@@ -82,17 +77,14 @@ def _seconds(
 
 def _spent_bars(spent: Spent, what: str) -> Bars:
     """Parts of a pass."""
-    bars = [bar(name, getattr(spent, name), fill) for name, fill in FILLS.items() if getattr(spent, name)]
+    names = [(part, name) for part, name in (*WORK, *PIPELINE) if spent.of(part)]
+    bars = [bar(name, spent.of(part), FILLS.get(part, Fill.WORK)) for part, name in names]
     bars += [
-        bar(f"collectives over {one.axes}", one.seconds, Fill.EXPOSED, 0.0, _latency(one.latency_seconds))
-        for one in spent.network
+        bar(f"collectives over {one.axis}", one.seconds, Fill.EXPOSED, 0.0, f"latency {format_seconds(one.latency)}")
+        for one in spent.by_axes
     ]
     title = f"where the {format_seconds(spent.seconds)} of {what} go"
     return Bars(title, merged(bars, spent.seconds, most=MOST_BARS), spent.seconds)
-
-
-def _latency(seconds: float) -> str:
-    return f"latency {format_seconds(seconds)}"
 
 
 def _round_bars(report: SpeculativeReport) -> Bars:
@@ -112,7 +104,7 @@ def _round_bars(report: SpeculativeReport) -> Bars:
     return Bars(title, bars, whole)
 
 
-def memory_bars_of(memory: ServingMemory, where: str, precision: tuple[str, str]) -> Bars:
+def memory_bars_of(memory: Memory, where: str, precision: tuple[str, str]) -> Bars:
     """What a device holds at most.
 
     Args:
@@ -121,7 +113,7 @@ def memory_bars_of(memory: ServingMemory, where: str, precision: tuple[str, str]
         precision: element types of weights and cache.
     """
     parts = (
-        ("weights", memory.weights, precision[0]),
+        ("weights", memory.parameters, precision[0]),
         ("cache", memory.cache, precision[1]),
         ("working", memory.working, "the layer at work"),
         ("runtime", memory.overhead, "assumed"),

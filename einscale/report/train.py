@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from einscale.footprint import MemoryPart
 from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
@@ -15,9 +16,9 @@ from einscale.report.train_parts import WORDS, moment_words, moved_words, part_n
 from einscale.report.train_screen import money_verdicts, time_verdict, train_screen
 from einscale.report.train_words import explain_table
 from einscale.report.words import changes_words, hiders_words
-from einscale.train import Advice, StageReport, StepPart, TrainReport
+from einscale.spent import SpentPart, TimeGroup, TimePart
+from einscale.train import Advice, StageReport, TrainReport
 from einscale.train.moves import UPDATE, Move, step_moves
-from einscale.train.parts import MemoryPart, TimeGroup, TimePart
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def train_tables(
     Raises:
         UsageError: there is no such part.
     """
-    report = result.report
+    report = result.step
     moves = step_moves(report)
     verdicts = (
         (time_verdict(result), ""),
@@ -175,7 +176,7 @@ def _offloaded(report: TrainReport) -> list[str]:
 
 def _step_table(result: TrainResult) -> Table:
     """The answer in one row."""
-    report = result.report
+    report = result.step
     columns = (
         Column("step_seconds", "step", "seconds"),
         Column("tokens_per_second", "tokens/s", "si"),
@@ -252,7 +253,7 @@ def _time_table(report: TrainReport) -> Table:
     return Table("time", f"where the time goes, on {where}", columns, tuple(rows))
 
 
-def _spent_row(part: StepPart, report: TrainReport) -> Row:
+def _spent_row(part: SpentPart, report: TrainReport) -> Row:
     note, role = part_words(part, report.setup.optimizer), ""
     if part.what in (TimePart.FORWARD, TimePart.BACKWARD):
         note = f"{_microbatches(report.setup.microbatches)} through the layers of the stage"
@@ -321,7 +322,7 @@ def _memory_table(result: TrainResult) -> Table:
         Column("share", "of device", "share"),
         Column("what", "what it is", wrap=True),
     )
-    report = result.report
+    report = result.step
     stage, setup = report.fullest, report.setup
     memory, precision = stage.memory, setup.precision
     parts = (

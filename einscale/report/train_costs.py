@@ -10,9 +10,9 @@ from einscale.cost import PricedStatement
 from einscale.report.causes import cause_words
 from einscale.report.train_parts import moved_words, part_name, part_words
 from einscale.schedule import find_schedule
+from einscale.spent import TimeGroup, TimePart
 from einscale.train import TrainReport
 from einscale.train.moves import UPDATE, Move
-from einscale.train.parts import TimeGroup, TimePart
 from einscale.train.pipeline import pipeline_figures
 from einscale.units import format_bytes, format_seconds
 

@@ -11,9 +11,9 @@ from einscale.report.table import Block
 from einscale.report.train_costs import cost_items, largest_costs
 from einscale.report.train_parts import WORDS, part_name
 from einscale.report.words import changes_words
-from einscale.train import Advice, StepPart, TrainReport
+from einscale.spent import SpentPart, TimeGroup, TimePart
+from einscale.train import Advice, TrainReport
 from einscale.train.moves import Move
-from einscale.train.parts import TimeGroup, TimePart
 from einscale.units import format_bytes, format_seconds, format_si
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def train_screen(
         advice: changes with which it would fit; if it fits, those that make it faster.
         units: `iec` or `si`.
     """
-    report = result.report
+    report = result.step
     costs = cost_items(largest_costs(report, moves, units), report.step_seconds)
     title = "largest costs beside forward and backward work"
     return (
@@ -77,7 +77,8 @@ def merged(bars: list[Bar], total: float, *, most: int = MOST_BARS) -> tuple[Bar
     amounts: dict[Fill, float] = {}
     for fill, amount in (piece for one in rest for piece in one.pieces):
         amounts[fill] = amounts.get(fill, 0.0) + amount
-    last = Bar(f"{len(rest)} smaller parts", sum(one.value for one in rest), tuple(amounts.items()))
+    pieces = tuple((fill, amounts[fill]) for fill in Fill if fill in amounts)
+    last = Bar(f"{len(rest)} smaller parts", sum(one.value for one in rest), pieces)
     return (*(bars[number] for number in kept), last)
 
 
@@ -92,7 +93,7 @@ def _time_bars(report: TrainReport) -> Bars:
     return Bars(title, merged(bars, report.step_seconds), report.step_seconds)
 
 
-def _time_bar(part: StepPart) -> Bar:
+def _time_bar(part: SpentPart) -> Bar:
     name = WORDS.get(part.what, part_name(part.what))
     if part.what in (TimePart.OFFLOADED_ACTIVATIONS, TimePart.OFFLOADED_OPTIMIZER):
         name = part.what.value
@@ -163,7 +164,7 @@ def _best(advice: tuple[Advice, ...]) -> list[Advice]:
 
 def time_verdict(result: TrainResult) -> str:
     """Time, rates and utilisation of a step in a line."""
-    report = result.report
+    report = result.step
     return (
         f"a step takes {format_seconds(report.step_seconds)}: {format_si(report.tokens_per_second)} tokens/s,"
         f" {format_si(report.tokens_per_second_per_device)} tokens/s a device, MFU {100 * report.mfu:.1f} %"

@@ -17,7 +17,6 @@ from einscale.schedule import layers_per_chunk
 from einscale.stages import held_layers
 from einscale.topology import AnyNetwork, Network, coefficients
 
-
 Content = tuple[tuple[str, int], ...]
 """Kinds of layers, of a model chunk or of a device, and how many of each."""
 

@@ -380,8 +380,7 @@ class InferResult(Parted, frozen=True):
         """
         from einscale.report.infer import infer_tables
 
-        found = None if advice else ()
-        return infer_tables(self, detail=detail, explain=explain, only=only, units=units, advice=found)
+        return infer_tables(self, detail=detail, explain=explain, only=only, units=units, changes=advice)
 
     @property
     def headline(self) -> tuple[str, str]:

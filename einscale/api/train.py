@@ -166,8 +166,7 @@ class TrainResult(Parted, frozen=True):
         """
         from einscale.report.train import train_tables
 
-        found = None if advice else ()
-        return train_tables(self, detail=detail, explain=explain, only=only, units=units, advice=found)
+        return train_tables(self, detail=detail, explain=explain, only=only, units=units, changes=advice)
 
     @property
     def headline(self) -> tuple[str, str]:

@@ -209,16 +209,16 @@ def infer(
     answer = _in_options(
         price_requests, **placed.arguments(), **requests.arguments(), **running.arguments(), **ways.arguments()
     )
-    advice = answer.advice
+    advice = None if answer.fits else answer.advice
 
     def report() -> Report:
         from einscale.report.infer import infer_tables
 
         return infer_tables(answer, detail=detail, explain=explain, only=only, units=output.units, advice=advice)
 
-    emit(destination, lambda: answer.to_dict(advice=advice), report)
+    emit(destination, lambda: answer.to_dict(advice=advice or ()), report)
     if not answer.fits:
-        write(sys.stderr, _no(answer, advice, output.units, short=destination.on_screen))
+        write(sys.stderr, _no(answer, advice or (), output.units, short=destination.on_screen))
         raise typer.Exit(1)
 
 

@@ -59,16 +59,16 @@ def train(
 
     destination = output.destination(only=only)
     answer = train_step(**placed.arguments(), **pipeline.arguments(), **state.arguments(), **run.arguments())
-    advice = answer.advice
+    advice = None if answer.fits else answer.advice
 
     def report() -> Report:
         from einscale.report.train import train_tables
 
         return train_tables(answer, detail=detail, explain=explain, only=only, units=output.units, advice=advice)
 
-    emit(destination, lambda: answer.to_dict(advice=advice), report)
+    emit(destination, lambda: answer.to_dict(advice=advice or ()), report)
     if not answer.fits:
-        write(sys.stderr, _no(answer.step, advice, output.units, short=destination.on_screen))
+        write(sys.stderr, _no(answer.step, advice or (), output.units, short=destination.on_screen))
         raise typer.Exit(1)
 
 

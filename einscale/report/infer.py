@@ -39,6 +39,7 @@ def infer_tables(
     only: str | None = None,
     units: str = "iec",
     advice: tuple[ServingAdvice, ...] | None = None,
+    changes: bool = True,
 ) -> Report:
     """A whole request: one screen, or tables.
 
@@ -48,7 +49,8 @@ def infer_tables(
         explain: also how each number came about, its formula with the operands filled in.
         only: name of the one part that is wanted: of a table, or of a kind of layer.
         units: `iec` or `si`, for sentences; cells are written by the renderer.
-        advice: changes with which it would fit, if they are worked out already.
+        advice: changes with which it would fit, or serve more if it fits; None to work them out.
+        changes: name such changes.
 
     Raises:
         UsageError: there is no such part.
@@ -67,10 +69,10 @@ def infer_tables(
     tables += [sweep_table(result)] if result.sweep else []
     tables += detail_tables(request.prefill, request.decode) if detail or every else []
     tables += [explain_table(infer_sections(result, units))] if explain or every else []
-    found: tuple[ServingAdvice, ...] = ()
-    if not result.fits:
-        found = result.advice if advice is None else advice
-        tables += [advice_table(result, found)] if found else []
+    if changes and advice is None and not result.fits:
+        advice = result.advice
+    if advice and not result.fits:
+        tables.append(advice_table(result, advice))
     asked = result.asked
     heading = (
         _title(result.instance),
@@ -86,24 +88,26 @@ def infer_tables(
     verdicts = request_verdicts(result, fit_words(result, units))
     return _report(
         _Parts(heading, verdicts, tuple(tables), conventions, result.notes, result.instance),
-        lambda: _request_screen(result, found, units),
+        lambda: _request_screen(result, advice, changes, units),
         detail=detail,
         only=only,
     )
 
 
-def _request_screen(result: InferResult, advice: tuple[ServingAdvice, ...], units: str) -> tuple[Block, ...]:
+def _request_screen(
+    result: InferResult, advice: tuple[ServingAdvice, ...] | None, changes: bool, units: str
+) -> tuple[Block, ...]:
     """Blocks between the verdict and the last lines."""
     if result.sweep:
         return (TableBlock(sweep_table(result)),)
     split, speculative = result.disaggregated, result.speculative
     guessed = (speculative, result.draft_prefill) if speculative is not None else None
     prefill = split.prefill if split else result.request.prefill
-    changes = best_of_each(result.cheaper) if result.fits else advice
-    return (
-        *phase_blocks(prefill, result.request.decode, guessed, _fullest_bars(result), units),
-        change_block(result, changes, units),
-    )
+    blocks = phase_blocks(prefill, result.request.decode, guessed, _fullest_bars(result), units)
+    if not changes:
+        return blocks
+    found = best_of_each(result.cheaper) if advice is None else advice
+    return (*blocks, change_block(result, found, units))
 
 
 def _fullest_bars(result: InferResult) -> Bars:

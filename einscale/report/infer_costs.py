@@ -67,7 +67,8 @@ def _parts(spent: Spent, step: StepReport, phase: str, steps: int, memory: Memor
 def _why(part: TimePart, step: StepReport, memory: Memory, units: str) -> str:
     """The cause of a part of a step's time."""
     if part is TimePart.WEIGHTS:
-        return f"each pass reads the {format_bytes(memory.parameters, units)} of weights on a device, whatever the batch"
+        held = f"a device holds {format_bytes(memory.parameters, units)} of weights"
+        return f"{held}; a pass reads those it uses once, for all its sequences together"
     if part is TimePart.CACHE:
         return f"each pass reads the keys and values on a device, {format_bytes(memory.cache, units)} at the end"
     if part is TimePart.LAUNCH:
@@ -112,7 +113,8 @@ def _guesses(report: SpeculativeReport, reading: PrefillReport | None, output: i
     rounds = output / report.tokens_per_round
     draft = report.draft.seconds_per_token
     name = report.draft.instance.model.name
-    what = f"decode: {rounds:,.0f} rounds x {report.length} guess{'es' * (report.length > 1)} of {name}, {format_seconds(draft)} each"
+    guesses = f"{report.length} guess{'es' * (report.length > 1)} of {name}"
+    what = f"decode: {rounds:,.0f} rounds x {guesses}, {format_seconds(draft)} each"
     yield Cost(what, rounds * report.length * draft, _largest_part(report.draft.spent))
     what = f"decode: {rounds:,.0f} checks of {report.length + 1} tokens, {format_seconds(report.verify_seconds)} each"
     yield Cost(what, rounds * report.verify_seconds, _largest_part(report.verify.spent))

@@ -39,6 +39,7 @@ def train_tables(
     only: str | None = None,
     units: str = "iec",
     advice: tuple[Advice, ...] | None = None,
+    changes: bool = True,
 ) -> Report:
     """The report: one screen, or tables.
 
@@ -48,7 +49,8 @@ def train_tables(
         explain: also how each number came about, its formula with the operands filled in.
         only: name of the one part that is wanted: of a table, of a kind of layer, or `timeline`.
         units: `iec` or `si`, for sentences; cells are written by the renderer.
-        advice: changes with which the step would fit, if they are worked out already.
+        advice: changes with which the step would fit, or be faster if it fits; None to work them out.
+        changes: name such changes.
 
     Raises:
         UsageError: there is no such part.
@@ -65,8 +67,10 @@ def train_tables(
     tables += [_moves_table(report, moves)] if moves else []
     tables += detail_tables(report, moves) if detail or only is not None else []
     tables += [explain_table(result, units)] if explain or only is not None else []
-    if not report.fits:
-        tables += _advice_tables(report, result.advice if advice is None else advice)
+    if changes and advice is None and not report.fits:
+        advice = result.advice
+    if advice and not report.fits:
+        tables += _advice_tables(report, advice)
     title, *asked = _heading(report)
     conventions = _conventions(report, units)
     if only is not None:
@@ -77,9 +81,9 @@ def train_tables(
         answer = verdict_block((title, *asked, *report.notes), verdicts)
         screen = full_screen(answer, tables, drawn, conventions)
     else:
-        changes = result.faster if result.fits else result.advice if advice is None else advice
+        found = (result.faster if advice is None else advice) if changes else None
         explained = tuple(TableBlock(table) for table in tables if table.name == "explained")
-        shown = train_screen(result, moves, verdicts, (title, "; ".join(asked)), changes, units)
+        shown = train_screen(result, moves, verdicts, (title, "; ".join(asked)), found, units)
         screen = (*shown, *explained, _closing(report))
     told = tuple(text for text, _ in verdicts)
     return Report((title, *asked, *report.notes), tuple(tables), told, conventions, screen=screen)

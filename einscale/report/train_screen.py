@@ -36,7 +36,7 @@ def train_screen(
     moves: tuple[Move, ...],
     verdicts: tuple[tuple[str, str], ...],
     heading: tuple[str, ...],
-    advice: tuple[Advice, ...],
+    advice: tuple[Advice, ...] | None,
     units: str,
 ) -> tuple[Block, ...]:
     """Blocks of the default report.
@@ -46,7 +46,7 @@ def train_screen(
         moves: its collectives.
         verdicts: the answer in lines, each with its style.
         heading: what was asked: a title, and lines on how.
-        advice: changes with which it would fit; if it fits, those that make it faster.
+        advice: changes with which it would fit; if it fits, those that make it faster; None to name none.
         units: `iec` or `si`.
     """
     report = result.step
@@ -56,7 +56,7 @@ def train_screen(
         verdict_block(heading, verdicts),
         Beside((_time_bars(report), _memory_bars(report))),
         *((Items(title, costs),) if costs else ()),
-        _change_block(report, advice, units),
+        *(() if advice is None else (_change_block(report, advice, units),)),
     )
 
 

@@ -375,7 +375,8 @@ def _at_once(fixed: int, microbatch: int | None, strategy: Strategy, mesh: Mesh)
         return microbatch  # which is the batch's fault, and said of it
     if microbatch not in (None, share):
         raise SizeError(
-            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}", expected=str(share)
+            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}",
+            expected=str(share),
         )
     return share
 

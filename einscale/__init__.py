@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from einscale.api.answer import Answer as Answer
     from einscale.api.collective import CollectiveResult as CollectiveResult
     from einscale.api.collective import collective as collective
     from einscale.api.compare import CompareResult as CompareResult
@@ -27,12 +28,17 @@ if TYPE_CHECKING:
     from einscale.api.infer_result import PrefillResult as PrefillResult
     from einscale.api.layer import LayerResult as LayerResult
     from einscale.api.layer import layer as layer
+    from einscale.api.many import PriceColumns as PriceColumns
+    from einscale.api.many import price_many as price_many
     from einscale.api.notation import Conversion as Conversion
     from einscale.api.notation import convert as convert
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
     from einscale.api.shard import ShardResult as ShardResult
     from einscale.api.shard import shard as shard
+    from einscale.api.sweep import SweepResult as SweepResult
+    from einscale.api.sweep import sweep as sweep
+    from einscale.api.train import TrainRequest as TrainRequest
     from einscale.api.train import TrainResult as TrainResult
     from einscale.api.train import train_step as train_step
     from einscale.errors import EinscaleError as EinscaleError
@@ -61,6 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "api.answer": ("Answer",),
     "api.collective": ("CollectiveResult", "collective"),
     "api.compare": ("CompareResult", "compare"),
     "api.infer": ("decode", "infer", "prefill"),
@@ -70,6 +77,7 @@ _HOMES = {
     "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
     "api.shard": ("ShardResult", "shard"),
+    "api.sweep": ("SweepResult", "sweep"),
     "api.train": ("TrainRequest", "TrainResult", "train_step"),
     "errors": (
         "EinscaleError",
@@ -95,6 +103,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Answer",
     "CollectiveResult",
     "CompareResult",
     "Conversion",
@@ -117,6 +126,7 @@ __all__ = [
     "ShardResult",
     "SizeError",
     "StrategyError",
+    "SweepResult",
     "TrainRequest",
     "TrainResult",
     "UsageError",
@@ -140,6 +150,7 @@ __all__ = [
     "prefill",
     "price_many",
     "shard",
+    "sweep",
     "train_step",
 ]
 
@@ -167,5 +178,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Public names, imported yet or not."""
-    return sorted({*globals(), *__all__})
+    """Public names, imported yet or not, and nothing else."""
+    return sorted(__all__)

@@ -211,12 +211,7 @@ def _launched(
         sent = sum(row.local.kernels for row in here)
         sent += sum(1 for row in here for priced in row.collectives if priced.step.kind not in FREE)
         working = sum(row.local.seconds for row in here)
-        moving = sum(
-            priced.exposed_seconds
-            for row in here
-            for priced in row.collectives
-            if moved_class(planned.program, priced.step.tensor.name) in ("activations", "statistics")
-        )
+        moving = sum(host_waits(row, planned) for row in here)
         waited = launch_seconds(sent, execution, chip) - moving
         longer[phase] = where(waited > working, ratio(waited, working, 1.0), 1.0)
     return tuple(
@@ -224,6 +219,15 @@ def _launched(
         if never(longer[row.planned.phase] > 1.0)
         else replace(row, local=_stretched(row.local, longer[row.planned.phase]))
         for row in rows
+    )
+
+
+def host_waits(row: PricedStatement, planned: PlannedProgram) -> Number:
+    """Seconds of a statement's collectives in which the device has no kernel to run, so that the host gets ahead."""
+    return sum(
+        priced.exposed_seconds
+        for priced in row.collectives
+        if moved_class(planned.program, priced.step.tensor.name) in ("activations", "statistics")
     )
 
 

@@ -201,6 +201,19 @@ def _product_seconds(shape: Product, written: Number, traffic: Number, dtype: st
 _scalar_product_seconds = lru_cache(maxsize=65536)(_product_seconds)
 
 
+ROOFLINE = "roofline"
+"""Local work by the roofline of the chip, whatever is known of its kernels."""
+
+EXECUTIONS = {
+    "eager": Execution("eager", "eager"),
+    "fused": Execution("eager", "fused"),
+    "compiled": Execution("compiled", "fused"),
+    ROOFLINE: Execution("compiled", "eager"),
+}
+"""How local work runs: kernel by kernel as the host sends them, the same with neighbouring maps fused, captured once and
+replayed with maps fused, or as fast as nothing can beat."""
+
+
 class _Way(Struct, frozen=True):
     """A way in which a library may run a product; or all of them, as columns.
 

@@ -20,7 +20,7 @@ from einscale.priced import price_plan
 from einscale.topology import Network
 from einscale.train.layers import forward_cost, layer_cost
 from einscale.train.step import trained_layers
-from einscale.train.structure import on_one_stage
+from einscale.structures import on_one_stage
 
 WORTH = 0.02
 """Share of a statement's time that a free plan must save by itself to be tried."""
@@ -63,6 +63,7 @@ def free_gains(report: LayerReport) -> tuple[Gain, ...]:
 
 def _kind_gains(kind: KindReport, report: LayerReport) -> Iterator[Gain]:
     fuse = kind.planned.strategy.policy.fuse
+    network = on_one_stage(report.setup.timed_by, report.setup.pipe)
     before = float(kind.totals().seconds)
     gathered: dict[tuple[str, str], Layout] = {}
     for row in kind.rows:
@@ -74,7 +75,7 @@ def _kind_gains(kind: KindReport, report: LayerReport) -> Iterator[Gain]:
                 for name in statement.inputs
                 if (name, phase) in gathered and name not in moved
             }
-            plan = _faster(kind, row, {**kind.planned.resting, **at_hand}, report.network)
+            plan = _faster(kind, row, {**kind.planned.resting, **at_hand}, network)
             after = _replanned(kind, statement.output, report) if plan is not None else before
             if plan is not None and after < before:
                 yield Gain(kind.kind, statement.output, phase, before, after, plan)

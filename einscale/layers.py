@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.cost import NOTHING, PricedStatement, Totals, total
+from einscale.footprint import Memory
 from einscale.layer import role_names
 from einscale.layout import padding_fraction
 from einscale.memory import Held, Peak
@@ -17,11 +18,12 @@ from einscale.mesh import Mesh, split_name
 from einscale.models import Model
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
+from einscale.schedule import find_schedule
 from einscale.strategy import Strategy
 from einscale.topology import Network
-from einscale.train.layers import forward_cost, layer_cost
+from einscale.train.layers import forward_cost
 from einscale.train.step import train_report, trained_layers
-from einscale.train.values import LayerCost, StageMemory, TrainReport, TrainSetup
+from einscale.train.values import LayerCost, TrainReport, TrainSetup
 
 
 class KindReport(Struct, frozen=True):
@@ -168,7 +170,7 @@ class LayerReport(Struct, frozen=True):
     phases: tuple[str, ...]
     kinds: tuple[KindReport, ...]
     step: TrainReport | None
-    memory: StageMemory
+    memory: Memory
     notes: tuple[str, ...]
     unexpected: tuple[Unexpected, ...]
 
@@ -203,18 +205,29 @@ class LayerReport(Struct, frozen=True):
         return self.setup.sequence
 
     @property
-    def capacity(self) -> int:
-        """Bytes of memory of one device."""
-        return self.network.system.chip.memory_bytes
-
-    @property
     def fits(self) -> bool:
         """Whether what is needed fits in the memory of a device."""
-        return bool(self.memory.needed <= self.capacity)
+        return bool(self.memory.fits)
 
     @property
     def totals(self) -> Totals:
         """Sums over all layers of the model for one microbatch: what a step takes for its passes on one stage."""
+        return self._layer_totals.plus(replace(NOTHING, waiting_seconds=self.waiting_seconds))
+
+    @property
+    def waiting_seconds(self) -> float:
+        """What one microbatch waits beside its layers: for activations that go to the host and back, and where the parts
+        of a backward pass are tasks of their own for the host to send the kernels of each."""
+        if self.step is None:
+            return 0.0
+        splits = self.setup.stages > 1 and find_schedule(self.setup.schedule).splits_backward
+        if not (self.setup.offload.activations or splits):
+            return 0.0
+        taken = sum(sum(getattr(self.step.chunks, phase)) for phase in self.phases)
+        return max(0.0, float(taken - self._layer_totals.seconds))
+
+    @property
+    def _layer_totals(self) -> Totals:
         result = NOTHING
         for kind in self.kinds:
             result = result.plus(kind.totals().times(kind.repeat))
@@ -255,16 +268,13 @@ def layer_report(
     )
 
 
-def _forward_memory(kinds: tuple[KindReport, ...], setup: TrainSetup) -> StageMemory:
+def _forward_memory(kinds: tuple[KindReport, ...], setup: TrainSetup) -> Memory:
     """What a forward pass alone needs: parameters, and the hungriest layer at work."""
-    return StageMemory(
+    return Memory(
         parameters=sum(kind.parameter_bytes * kind.repeat for kind in kinds),
-        gradients=0,
-        optimizer=0,
-        saved=0,
-        gathered=0,
         working=max(kind.working_bytes for kind in kinds),
         overhead=setup.overhead,
+        capacity=setup.network.system.chip.memory_bytes,
     )
 
 

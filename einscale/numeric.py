@@ -192,6 +192,35 @@ def never(condition: Number) -> bool:
     return not condition.any() if hasattr(condition, "any") else not condition
 
 
+def one_of(value: Number, place: int) -> Number:
+    """The number of one of many points as a Python number; a number is that of all of them.
+
+    >>> import numpy
+    >>> one_of(numpy.array([1.5, 2.5]), 1), one_of(7, 1)
+    (2.5, 7)
+    """
+    return value[place].item() if getattr(value, "shape", ()) else value
+
+
+def scattered(values: Sequence[Number], places: Sequence[Any], count: int) -> Number:
+    """Numbers of some of many points each as one array of all of them; 0 where nothing is given.
+
+    Args:
+        values: a number or an array each.
+        places: numbers of their points.
+        count: points altogether.
+
+    >>> scattered([1.5, 2], [[0, 3], [1]], 4)
+    array([1.5, 2. , 0. , 1.5])
+    """
+    import numpy as np
+
+    column = np.zeros(count)
+    for place, value in zip(places, values, strict=True):
+        column[place] = value
+    return column
+
+
 def tabulated(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of a few small numbers, remembered; of arrays it is worked out once for each distinct combination.
 

@@ -67,7 +67,7 @@ class PricedStep(Struct, frozen=True):
         return self.received / self.bound_bytes if self.bound_bytes else 1.0
 
 
-class Memory(Struct, frozen=True):
+class PlanPeak(Struct, frozen=True):
     """The most bytes a device holds at once while the plan runs, and what they are.
 
     The operands stay throughout: the caller owns them. Every other tensor is held from the step that makes it to the
@@ -157,7 +157,7 @@ class PricedPlan(Struct, frozen=True):
     steps: tuple[PricedStep, ...]
     flops: int
     bytes_received: int
-    memory: Memory
+    memory: PlanPeak
     padding: tuple[Padding, ...]
 
     @property
@@ -237,8 +237,8 @@ def _price(step: Step, sizes: Mapping[str, int], network: Network) -> PricedStep
     return PricedStep(step, 0, 0, received, total, bound, float(formula.seconds), limit)
 
 
-def peak_memory(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Memory:
-    """The most bytes a device holds at once while a plan runs; `Memory` says what counts."""
+def peak_memory(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> PlanPeak:
+    """The most bytes a device holds at once while a plan runs; `PlanPeak` says what counts."""
     degrees = mesh.degrees
 
     def held(key: tuple[Tensor, Layout]) -> int:
@@ -255,7 +255,7 @@ def peak_memory(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Memory:
         for tensor, layout in _reads(step):
             key = (tensor.name, layout)
             last[key] = max(last.get(key, 0), number)
-    best = Memory(owned, 0, owned, 0, 0)
+    best = PlanPeak(owned, 0, owned, 0, 0)
     for number, step in enumerate(plan.steps):
         tensor, layout = _makes(step)
         if (tensor.name, layout) not in operands:
@@ -263,7 +263,7 @@ def peak_memory(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> Memory:
         result = held(made[result_key]) if result_key in made else 0
         temporaries = sum(held(value) for key, value in made.items() if key != result_key)
         if owned + result + temporaries > best.peak or best.step == 0:
-            best = Memory(owned + result + temporaries, number + 1, owned, result, temporaries)
+            best = PlanPeak(owned + result + temporaries, number + 1, owned, result, temporaries)
         made = {key: value for key, value in made.items() if last.get(key, -1) > number}
     return best
 

@@ -1,7 +1,7 @@
-"""The cheapest plan by brute force: every placement of prime digits, every chain of moves, priced as reports price them.
+"""The cheapest plan by brute force: every placement of prime digits, every chain of moves, at the prices of reports.
 
-It knows nothing of how the planner searches: layouts are named, each move is a `Collective` checked by `check_move`, and
-its price is what a report prints for it. Small meshes only.
+It knows nothing of how the planner searches: layouts are named, each move is a `Collective` that `check_move` allows,
+and its price is what a report prints for it. Small meshes only.
 """
 
 from __future__ import annotations
@@ -32,12 +32,17 @@ class Oracle:
         sizes: index -> size.
         mesh: the devices.
         network: links to price time on; None counts bytes received by all devices together.
+        owes: mesh axes over which the result is to owe a sum. A value is spread as a sum over no others: to let more
+            links add it up is no move that the planner knows.
     """
 
-    def __init__(self, sizes: Mapping[str, int], mesh: Mesh, network: Network | None) -> None:
+    def __init__(
+        self, sizes: Mapping[str, int], mesh: Mesh, network: Network | None, owes: tuple[str, ...] = ()
+    ) -> None:
         """Nothing is priced yet."""
         self.sizes, self.mesh, self.network = sizes, mesh, network
         self.digits: Digits = digits_of(mesh)
+        self.owes = frozenset(self.digits.expand(owes))
         self.every = frozenset(range(len(self.digits.radices)))
         self._distances: dict[tuple[Tensor, State], dict[State, float]] = {}
 
@@ -89,7 +94,8 @@ class Oracle:
         free = tuple(sorted(self.every - used - owed))
         for n in range(1, len(free) + 1):
             for some in combinations(free, n):
-                yield "mask", some, (dims, owed | set(some))
+                if self.owes >= set(some):
+                    yield "mask", some, (dims, owed | set(some))
                 for parts in splits(some, len(dims)) if dims else ():
                     grown = tuple(dim + part for dim, part in zip(dims, parts, strict=True))
                     yield "slice", some, (grown, owed)
@@ -144,14 +150,13 @@ def cheapest_plan(
 
     No operand may repeat an index, nor owe anything but sums; the output layout is fixed.
     """
-    oracle = Oracle(sizes, mesh, network)
+    oracle = Oracle(sizes, mesh, network, wanted.unreduced)
     indices = tuple(dict.fromkeys(index for tensor in tensors for index in tensor.indices))
     starts = [oracle.state(layout) for layout in layouts]
     end = oracle.state(wanted)
     best = float("inf")
     choices = [
-        [frozenset(some) for n in range(len(owed) + 1) for some in combinations(sorted(owed), n)]
-        for _, owed in starts
+        [frozenset(some) for n in range(len(owed) + 1) for some in combinations(sorted(owed), n)] for _, owed in starts
     ]
     for kept in product(*choices):
         together = frozenset().union(*kept)
@@ -159,9 +164,7 @@ def cheapest_plan(
             continue
         for placement in oracle.layouts(len(indices), oracle.every - together):
             where = dict(zip(indices, placement, strict=True))
-            read = [
-                (tuple(where[i] for i in tensor.indices), held) for tensor, held in zip(tensors, kept, strict=True)
-            ]
+            read = [(tuple(where[i] for i in tensor.indices), held) for tensor, held in zip(tensors, kept, strict=True)]
             summed = {digit for index in indices if index not in output.indices for digit in where[index]}
             made = (tuple(where[i] for i in output.indices), together | summed)
             step = LocalEinsum(tensors, tuple(map(oracle.layout, read)), output, oracle.layout(made))

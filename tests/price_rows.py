@@ -88,7 +88,7 @@ def _refusal_faults(where: str, prices: object, number: int, error: Exception) -
 
 def _differences(prices: object, number: int, alone: object) -> tuple[float, list[str]]:
     """The largest relative difference of times, and what differs more than it may."""
-    report = alone.report  # type: ignore[attr-defined]
+    report = alone.step  # type: ignore[attr-defined]
     wanted = {
         "seconds": report.step_seconds,
         "passes_seconds": report.passes_seconds,

@@ -49,13 +49,14 @@ def random_question(
             break
     letters = INDICES[: rng.randint(1, most_indices)]
     lengths = {letter: rng.choice(LENGTHS) for letter in letters}
-    operands, used = [], []
+    operands: list[str] = []
+    used: list[str] = []
     free = set(mesh)  # a product of two sums is no sum of products: no two operands owe over one axis
     for k in range(rng.choice([1] + [2] * 3 + [3, 4][: max(0, most_operands - 2)]) if most_operands > 1 else 1):
         indices = rng.sample(letters, rng.randint(0, len(letters)))
         if indices and rng.random() < 0.08:
             indices.append(rng.choice(indices))
-        used += [index for index in indices if index not in used]
+        used = list(dict.fromkeys(used + indices))
         operands.append(_tensor(rng, indices, mesh, lengths, f"T{k}", free))
         free -= set(re.findall(r"\w+", operands[-1].partition("{U:")[2]))
     output: str | None = None

@@ -101,16 +101,16 @@ def test_blocks_never_overlap_and_nothing_is_lost(expandable: bool, steps: list[
 @KINDS
 def test_a_step_reserves_at_least_what_it_needs_of_tensors_that_last(expandable: bool) -> None:
     answer = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", batch=16, sequence=4096, overhead=0)
-    memory = answer.report.fullest.memory
+    memory = answer.step.fullest.memory
     held = memory.parameters + memory.gradients + memory.optimizer + memory.saved
-    assert held < reserved_memory(answer.report, expandable=expandable) < 1.3 * memory.needed
+    assert held < reserved_memory(answer.step, expandable=expandable) < 1.3 * memory.needed
 
 
 def test_every_stage_and_schedule_is_played() -> None:
     for schedule in ("gpipe", "1f1b", "zb-h1"):
         report = einscale.train_step(
             "llama3-8b", mesh="pipe=4,data=2", batch=32, sequence=2048, schedule=schedule, overhead=0
-        ).report
+        ).step
         for stage in report.stages:
             needed = stage.memory.needed
             assert 0.97 * needed < reserved_memory(report, stage.stage) < 1.35 * needed

@@ -164,7 +164,7 @@ def test_json_is_complete_and_alone_on_stdout() -> None:
         found["step"]["model_flops"]
         == einscale.train_step(
             "gpt2", mesh="pipe=2,data=2,model=2", strategy="megatron-sp", batch=8, sequence=256
-        ).report.model_flops
+        ).step.model_flops
     )
     assert isinstance(found["step"]["hardware_flops"], int)
     assert found["advice"] == []

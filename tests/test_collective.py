@@ -179,7 +179,7 @@ def test_arguments_in_other_forms() -> None:
     part = collective("all-gather", GIB, mesh="x=8", axes="x:(2)4")
     assert (part.devices, part.axes) == (4, ("x:(2)4",))
     assert repr(usual) == "<CollectiveResult all-reduce of 1 GiB over data,model: 5.11 ms, 1.97 GiB received>"
-    assert usual._repr_html_().startswith("<pre>all-reduce of V = 1 GiB")
+    assert "all-reduce of V = 1 GiB" in usual._repr_html_()
     assert hash(usual) == hash(collective("all-reduce", mesh="data=8,model=8"))
     with pytest.raises(AttributeError):
         usual.alone = usual.alone  # type: ignore[misc]

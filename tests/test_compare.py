@@ -248,7 +248,7 @@ def test_labels_are_what_one_would_type() -> None:
     assert labels == ["dp@data=2@nvlink", "dp@data=4"]
     again = compare("gpt2", labels, sequence=64, batch=4)
     assert again.comparison == result.comparison
-    assert result.report("dp@data=4").mesh == parse_mesh("data=4")
+    assert result.side("dp@data=4").mesh == parse_mesh("data=4")
 
 
 def test_a_program_of_ones_own_is_compared(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_an_impossible_request_gets_one_message(request_: dict, kind: type[Einsc
 
 def test_an_unknown_label_is_told_the_known_ones(answer: CompareResult) -> None:
     with pytest.raises(UsageError) as caught:
-        answer.report("fsdp")
+        answer.side("fsdp")
     assert str(caught.value) == "the comparison has no `fsdp`\n  it has: megatron, megatron-sp"
 
 

@@ -152,7 +152,7 @@ def test_keys_are_divided_where_queries_are_few() -> None:
 
 
 def test_a_chunk_after_a_long_prefix_keeps_the_units_busy() -> None:
-    step = prefill("llama3.1-405b", mesh="model=8", prompt=512, cached=98304, chunk=512).report.last
+    step = prefill("llama3.1-405b", mesh="model=8", prompt=512, cached=98304, chunk=512).prefill.last
     block = next(kind for kind in step.kinds if kind.kind == "block")
     core = [row for row in block.rows if row.planned.statement.group == "attention"]
     busy = sum(row.flops for row in core) / (989e12 * 0.59)

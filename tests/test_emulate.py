@@ -181,7 +181,7 @@ def test_an_uneven_dim_is_taken_padded_where_a_permute_would_find_no_equal_block
     )
     answer = verify_plan(Plan((tensor,), (before,), steps, tensor, after), {"a": 51}, parse_mesh("x=2,y=3"))
     assert (answer.padded, answer.sizes) == (("a",), (("a", 6),))
-    assert " at a=6 (padded): " in str(answer)
+    assert " at a=6 (padded), which divide as a=51 do: " in str(answer)
 
 
 def test_the_all_to_all_of_jax_21562_moves_seven_eighths_of_a_shard() -> None:
@@ -604,7 +604,8 @@ def test_the_result_reads_as_a_sentence_and_the_seed_is_kept() -> None:
     assert isinstance(answer, Verification)
     assert answer.seed == 7
     assert str(answer) == (
-        "verified on 8 emulated devices (x=4,y=2) at i=8 k=8 j=2: 6 steps, 128 elements exact, "
+        "verified on 8 emulated devices (x=4,y=2) at i=8 k=8 j=2, which divide as i=32 k=32 j=32 do: 6 steps, "
+        "128 elements exact, "
         f"{answer.total_received} bytes received as claimed"
     )
     assert answer == verify_plan(good_plan(), SIZES, MESH, seed=7)

@@ -136,8 +136,8 @@ def test_only_the_eager_form_works_kernel_by_kernel() -> None:
 
 def needs(form: str) -> int:
     answer = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", sequence=8192, loss=form, overhead=0)
-    assert answer.report.setup.loss == form
-    return answer.report.fullest.memory.needed
+    assert answer.step.setup.loss == form
+    return answer.step.fullest.memory.needed
 
 
 def test_a_step_needs_least_memory_with_a_compiled_loss() -> None:

@@ -98,18 +98,18 @@ def test_torchtitan_reserves_what_was_printed(row: dict[str, Any]) -> None:
     answer = titan(row)
     assert answer.reserved is not None
     assert answer.reserved == pytest.approx(measured, rel=0.08)
-    assert answer.report.fullest.memory.needed < answer.reserved
+    assert answer.step.fullest.memory.needed < answer.reserved
 
 
 @pytest.mark.parametrize("row", SIMUMAX, ids=named)
 def test_megatron_holds_what_was_measured(row: dict[str, Any], tmp_path: Path) -> None:
     answer = simumax(row, tmp_path)
-    assert answer.report.fullest.memory.needed == pytest.approx(row["allocated_bytes"], rel=0.03)
+    assert answer.step.fullest.memory.needed == pytest.approx(row["allocated_bytes"], rel=0.03)
     assert answer.reserved == pytest.approx(row["reserved_gib"] * 2**30, rel=0.03)
 
 
 def test_segments_that_grow_reserve_less_of_a_megatron_step(tmp_path: Path) -> None:
-    report = simumax(SIMUMAX[0], tmp_path).report
+    report = simumax(SIMUMAX[0], tmp_path).step
     grown, fixed = (reserved_memory(report, expandable=yes) for yes in (True, False))
     assert report.fullest.memory.needed <= grown < fixed
 

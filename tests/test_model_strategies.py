@@ -21,7 +21,7 @@ def priced(model: str, strategy: str, mesh: str = "data=2,model=4") -> LayerResu
 
 def moves(answer: LayerResult, phase: str, kind: str = "block") -> Iterator[tuple[str, str]]:
     """Kind of collective and class of the axes it runs over, of activations in one kind of block."""
-    block = next(one for one in answer.report.kinds if one.kind == kind)
+    block = next(one for one in answer.layers.kinds if one.kind == kind)
     table = block.planned.program.table
     for row in block.rows:
         for step in (one.step for one in row.collectives if one.bytes and row.planned.phase == phase):
@@ -33,7 +33,7 @@ def moves(answer: LayerResult, phase: str, kind: str = "block") -> Iterator[tupl
 @pytest.mark.parametrize("model", list_models())
 def test_every_preset_runs_under_every_classic_strategy(model: str) -> None:
     for strategy in STRATEGIES:
-        report = priced(model, strategy).report
+        report = priced(model, strategy).layers
         assert report.unexpected == (), strategy
         assert report.totals.flops > 0
         blocks = [kind for kind in report.kinds if kind.kind.endswith("block")]
@@ -62,7 +62,7 @@ def test_a_parallel_block_with_one_norm_is_reduced_once_in_the_backward_pass_too
 
 def test_a_norm_of_all_heads_reduces_its_statistic_over_the_devices_that_share_them() -> None:
     answer = priced("olmo3-7b", "megatron")
-    block = next(kind for kind in answer.report.kinds if kind.kind == "block")
+    block = next(kind for kind in answer.layers.kinds if kind.kind == "block")
     found = [
         (one.step.tensor.name, one.step.kind, one.bytes)
         for row in block.rows
@@ -72,12 +72,12 @@ def test_a_norm_of_all_heads_reduces_its_statistic_over_the_devices_that_share_t
         and "_in" not in cause_words(one.step.cause)
     ]
     statistics = [entry for entry in found if entry[0].startswith("sum of")]
-    tokens = 8 // 2 * 1024
+    tokens = 1024  # one microbatch of one sequence
     assert statistics == [(f"sum of {name}", "all-reduce", 2 * 4 * tokens * 3 // 4) for name in ("q", "k")]
 
 
 def test_a_norm_of_each_head_needs_no_statistic_of_others() -> None:
-    block = next(kind for kind in priced("qwen3-8b", "megatron").report.kinds if kind.kind == "block")
+    block = next(kind for kind in priced("qwen3-8b", "megatron").layers.kinds if kind.kind == "block")
     names = [one.step.tensor.name for row in block.rows for one in row.collectives]
     assert not [name for name in names if name.startswith("sum of")]
 
@@ -90,7 +90,7 @@ def test_more_devices_than_heads_are_refused() -> None:
 
 def test_the_query_heads_of_one_key_head_are_divided_instead_of_it() -> None:
     answer = priced("falcon-7b", "megatron")
-    block = next(kind for kind in answer.report.kinds if kind.kind == "block")
+    block = next(kind for kind in answer.layers.kinds if kind.kind == "block")
     resting = block.planned.resting
     assert resting["wq"].text(("d", "n", "g", "k")) == "d n g/model k"
     assert resting["wk"].text(("d", "n", "k")) == "d n k"

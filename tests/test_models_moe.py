@@ -471,17 +471,18 @@ def test_a_model_of_every_new_family_counts_what_its_class_would_make():
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_preset_runs_on_one_device_and_needs_the_memory_of_its_parameters(name):
-    report = layer(name, mesh="data=1", strategy="dp", sequence=512, batch=1).report
+    report = layer(name, mesh="data=1", strategy="dp", sequence=512, batch=1).layers
     model = load_model(name)
     held = parameter_counts(model).total * (2 if model.config.dtype != "fp32" else 4)
     assert report.memory.parameters == held
     assert report.memory.saved > 512 * model.config.layers * 2 * model.config.hidden
-    assert report.totals.flops > model_flops(model, 512, convention="full", ahead=False).total
+    # Fused attention works on the pairs its mask lets through, and makes their scores again in the backward pass.
+    assert report.totals.flops > model_flops(model, 512, convention="causal", ahead=False).total
     assert all(not row.collectives for kind in report.kinds for row in kind.rows)
 
 
 def saved_per_token(model, kind):
-    report = layer(model, mesh="data=1", strategy="dp", sequence=512, batch=1).report
+    report = layer(model, mesh="data=1", strategy="dp", sequence=512, batch=1).layers
     return next(one for one in report.kinds if one.kind == kind).saved_bytes / 512
 
 

@@ -173,25 +173,25 @@ def test_every_command_that_takes_a_model_takes_the_file(path):
 
 def test_rules_of_ones_own_are_a_strategy(path):
     answer = layer(path, sizes={**SIZES, "v": 100}, mesh="data=2,model=4", shard="b=data,h=model", sequence=64)
-    block = answer.report.kinds[0]
+    block = answer.layers.kinds[0]
     moved = [(row.planned.statement.output, c.step.kind, c.step.axes) for row in block.rows for c in row.collectives]
     assert ("out", "all-reduce", ("model",)) in moved
     assert block.planned.resting["wq"].text(("d", "n", "g", "k")) == "d n/model:(1)2 g/model:(2)2 k"
-    assert answer.report.strategy.name == "shard"
-    assert answer.report.strategy.summary == "b -> data, h -> model"
+    assert answer.layers.strategy.name == "shard"
+    assert answer.layers.strategy.summary == "b -> data, h -> model"
     same = layer(
         path, sizes={**SIZES, "v": 100}, mesh="data=2,model=4", shard={"b": "data", "h": ["model"]}, sequence=64
     )
-    assert same.report.totals == answer.report.totals
+    assert same.layers.totals == answer.layers.totals
 
 
 def test_rules_of_ones_own_come_before_those_of_a_strategy():
     plain = layer("llama3-8b", mesh="data=2,model=4", strategy="megatron", sequence=512, batch=2)
     other = layer("llama3-8b", mesh="data=2,model=4", strategy="megatron", shard="d=model", sequence=512, batch=2)
-    assert other.report.strategy.name == "megatron + shard"
-    assert other.report.strategy.compute[0].index == "d"
-    assert other.report.strategy.compute[1:] == load_strategy("megatron").compute
-    assert other.report.totals.received != plain.report.totals.received
+    assert other.layers.strategy.name == "megatron + shard"
+    assert other.layers.strategy.compute[0].index == "d"
+    assert other.layers.strategy.compute[1:] == load_strategy("megatron").compute
+    assert other.layers.totals.received != plain.layers.totals.received
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,15 @@ def test_rules_that_mean_nothing_are_refused(path, shard, kind, words):
 def test_a_file_may_fix_the_sequence_and_the_batch(tmp_path):
     file = tmp_path / "fixed.ein"
     file.write_text(HEAD.replace("input x", "size b = 4\nsize s = 32\nsize d = 8\nsize v = 16\ninput x", 1))
-    report = layer(str(file), mesh="data=2").report
-    assert (report.batch, report.sequence) == (4, 32)
-    assert report.kinds[0].planned.sizes["s"] == 32
+    report = layer(str(file), mesh="data=2").layers
+    assert (report.setup.batch, report.setup.microbatch, report.sequence) == (4, 2, 32)
+    assert [report.kinds[0].planned.sizes[axis] for axis in "bs"] == [4, 32]
     with pytest.raises(SizeError, match="fixed fixes the sequence, axis `s`, at 32: it cannot be 64"):
         layer(str(file), mesh="data=2", sequence=64)
     with pytest.raises(SizeError, match="a batch of 4 sequences does not divide over 8"):
         layer(str(file), mesh="data=8")
+    with pytest.raises(SizeError, match="fixes the batch, axis `b`, at 4: a microbatch cannot be 1"):
+        layer(str(file), mesh="data=2", microbatch=1)
 
 
 def test_keys_of_another_length_keep_it(tmp_path):
@@ -229,7 +231,7 @@ def test_keys_of_another_length_keep_it(tmp_path):
         "size t = 7\nsize d = 8\ninput x: bf16[b s d]\ninput y: bf16[b t d]\n"
         'scores = einsum("b s d, b t d -> b s t", x, y)\nreturn scores'
     )
-    sizes = layer(str(file), sequence=32).report.kinds[0].planned.sizes
+    sizes = layer(str(file), sequence=32).layers.kinds[0].planned.sizes
     assert (sizes["s"], sizes["t"]) == (32, 7)
 
 

@@ -87,7 +87,7 @@ def test_an_embedding_and_a_head_are_not_checkpointed() -> None:
 
 
 def test_full_recompute_makes_no_logits_twice() -> None:
-    report = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", recompute="full", overhead=0).report
+    report = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", recompute="full", overhead=0).step
     assert report.layer("head").recompute_seconds == 0
     assert report.layer("block").recompute_seconds > 0
 
@@ -95,7 +95,7 @@ def test_full_recompute_makes_no_logits_twice() -> None:
 def test_modes_lie_between_none_and_full() -> None:
     def held(recompute: str) -> int:
         answer = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", recompute=recompute, overhead=0)
-        return answer.report.fullest.memory.saved
+        return answer.step.fullest.memory.saved
 
     assert held("full") < held(ALTERNATE) < held(ALTERNATE_EAGER) < held("none")
 
@@ -106,7 +106,7 @@ def test_a_mode_that_does_not_exist_is_refused() -> None:
 
 
 def test_gradients_of_a_layer_wait_for_the_last_before_they_are_reduced() -> None:
-    report = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", precision="mixed", overhead=0).report
+    report = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", precision="mixed", overhead=0).step
     block = report.layer("block")
     last = len(block.planned.statements) - 1
     waiting = [
@@ -118,7 +118,7 @@ def test_gradients_of_a_layer_wait_for_the_last_before_they_are_reduced() -> Non
 
 
 def test_the_root_of_fsdp_stays_gathered() -> None:
-    report = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", overhead=0).report
+    report = einscale.train_step("llama3-8b", mesh="data=8", strategy="fsdp", overhead=0).step
     for kind in ("embedding", "head"):
         matrix = max(report.layer(kind).gathered, key=lambda held: held.bytes)
         assert matrix.bytes == 2 * 128256 * 4096
@@ -134,12 +134,16 @@ def test_gathers_along_an_inner_dim_are_put_in_order(microbatch: int, overlap: s
     assert not Policy().ordered
     report = einscale.train_step(
         "llama3-8b", mesh="data=2,model=4", strategy="fsdp+tp", microbatch=microbatch, overlap=overlap, overhead=0
-    ).report
+    ).step
     block = report.layer("block").planned
     forward = sum(row.phase == "forward" for row in block.statements)
     name = "attn_in"
     at = next(k for k, row in enumerate(block.statements) if any(step.tensor.name == name for step in row.before))
     assert at < forward
     whole = 2 * microbatch * report.setup.sequence * 4096
-    held = [s.held.bytes for s in spans(block, overlap=report.setup.strategy.policy.overlap) if s.held.tensor.name == name and s.first <= at <= s.last]
+    held = [
+        s.held.bytes
+        for s in spans(block, overlap=report.setup.strategy.policy.overlap)
+        if s.held.tensor.name == name and s.first <= at <= s.last
+    ]
     assert held.count(whole) == max(1, copies)

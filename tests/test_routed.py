@@ -672,7 +672,7 @@ def test_ones_own_experts_are_reported_with_what_exists_of_them(tmp_path: Path) 
     path = tmp_path / "experts.ein"
     path.write_text(print_program(moe_block(top=8, sizes=BIG, shared=True)), encoding="utf-8")
     answer = einscale.layer(path, mesh="data=2,expert=4,model=4", strategy="megatron-sp+etp", batch=64, sequence=32)
-    assert answer.report.unexpected == ()
+    assert answer.layers.unexpected == ()
     text = json.dumps(answer.to_dict())
     assert '"rows"' in text
     assert "e:8/expert b/data s/model d" in text
@@ -693,4 +693,4 @@ def collectives(document: object) -> list[dict]:
 def test_a_strategy_may_speak_of_experts_whatever_the_model(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(EP, encoding="utf-8")
-    assert einscale.layer("llama3-8b", mesh="data=2,expert=4", strategy=path).report.unexpected == ()
+    assert einscale.layer("llama3-8b", mesh="data=2,expert=4", strategy=path).layers.unexpected == ()

@@ -54,16 +54,16 @@ def step() -> einscale.TrainResult:
 
 
 def parameter_bytes() -> int:
-    return step().report.fullest.memory.parameters
+    return step().step.fullest.memory.parameters
 
 
 def optimizer_bytes() -> int:
-    return step().report.fullest.memory.optimizer
+    return step().step.fullest.memory.optimizer
 
 
 def checkpoint_bytes() -> int:
     """Bytes of activations that all blocks keep, four as wide as the model a layer."""
-    layer = step().report.layer("block")
+    layer = step().step.layer("block")
     assert {held.tensor.name for held in layer.saved} == {"x", "q", "attended", "mid"}
     assert len({held.bytes for held in layer.saved}) == 1
     return layer.saved_bytes * load_model(MODEL).layer("block").repeat

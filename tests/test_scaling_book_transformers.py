@@ -94,7 +94,7 @@ return out
 def attention_intensity(queries: int, keys: int) -> float:
     """FLOPs of both products per byte of a fused core; what its softmax keeps for a backward pass is left out."""
     sizes = {"t": keys, "n": 8, "g": GROUPS, "k": 128}
-    report = einscale.layer(own_model(CORE), batch=2, sequence=queries, sizes=sizes, backward=False).report
+    report = einscale.layer(own_model(CORE), microbatch=2, sequence=queries, sizes=sizes, backward=False).layers
     products = [row for row in report.kinds[0].rows if row.planned.statement.op == "einsum"]
     return sum(row.flops for row in products) / sum(row.traffic for row in products)
 
@@ -118,7 +118,7 @@ SMALL = {"d": D, "f": F, "v": V, "layers": 1, "heads": N, "kv_heads": N, "head":
 def repeated_products() -> int:
     """FLOPs of the products that the backward pass repeats when the results of the seven with weights are kept."""
     policy = f"[compute]\n[policy]\nfuse = []\nrecompute = {list(ALL_BUT_PRODUCTS)}"
-    report = einscale.layer(llama(**SMALL), strategy=parse_strategy(policy), batch=B, sequence=T).report
+    report = einscale.layer(llama(**SMALL), strategy=parse_strategy(policy), microbatch=B, sequence=T).layers
     block = next(kind for kind in report.kinds if kind.kind == "block")
     kept = {held.tensor.name for held in block.saved}
     assert kept == {
@@ -175,9 +175,9 @@ def critical_tokens() -> int:
 
     def bound(tokens: int) -> object:
         answer = einscale.layer(
-            own_model(EXPERTS), batch=tokens, sequence=1, sizes=wide, backward=False, hardware=book("v5e_roofline")
+            own_model(EXPERTS), microbatch=tokens, sequence=1, sizes=wide, backward=False, hardware=book("v5e_roofline")
         )
-        return answer.report.kinds[0].rows[-1].local.bound
+        return answer.layers.kinds[0].rows[-1].local.bound
 
     low, high = 1, 2**16
     while high - low > 1:
@@ -204,9 +204,9 @@ return logits
 def section(name: str) -> tuple[int, int]:
     """Elements of the matrices of one section of a block, and its FLOPs forward and backward."""
     report = einscale.layer(
-        llama(**SMALL), strategy=parse_strategy("[compute]\n[policy]\nfuse = []"), batch=B, sequence=T
+        llama(**SMALL), strategy=parse_strategy("[compute]\n[policy]\nfuse = []"), microbatch=B, sequence=T
     )
-    block = next(kind for kind in report.report.kinds if kind.kind == "block")
+    block = next(kind for kind in report.layers.kinds if kind.kind == "block")
     table = block.planned.program.table
     rows = [row for row in block.rows if row.planned.statement.section == name and row.planned.statement.op == "einsum"]
     matrices = {n for row in rows for n in row.planned.statement.inputs if table[n].kind == "parameter"}

@@ -128,8 +128,8 @@ def test_the_answer_in_python() -> None:
     }  # fmt: skip
     assert sum(row["elements"] for row in rows) == 40
     assert repr(answer) == "<ShardResult 'B=10/x F=4/y' on x=4,y=2: 8 parts on 8 devices>"
-    assert answer.report().summary[2] == "uneven: B=10 in 4 parts of 3; the last is not full, 17 % is padding"
-    assert "<pre>" in answer._repr_html_()
+    assert answer.to_report().summary[2] == "uneven: B=10 in 4 parts of 3; the last is not full, 17 % is padding"
+    assert "<pre " in answer._repr_html_()
     assert hash(answer) == hash(einscale.shard("w: fp8[B=10/x F=4/y]", mesh={"x": 4, "y": 2}, hardware="h100"))
 
 

@@ -13,8 +13,8 @@ from einscale.hiders import Hider, HidingWork
 from einscale.models import load_model, parameter_counts
 from einscale.planner.planned import FORWARD
 from einscale.schedule import bubble_seconds, schedule_names
+from einscale.spent import TimePart
 from einscale.train import TrainReport
-from einscale.train.parts import TimePart
 
 MIXED = 2 + 4 + 12
 """Bytes a parameter: 16-bit weight, fp32 gradient, fp32 master copy and two moments."""
@@ -22,7 +22,7 @@ MIXED = 2 + 4 + 12
 
 def report(model: str = "llama3-8b", **given: object) -> TrainReport:
     given.setdefault("overhead", 0)
-    return einscale.train_step(model, **given).report  # type: ignore[arg-type]
+    return einscale.train_step(model, **given).step  # type: ignore[arg-type]
 
 
 SETUPS = {
@@ -148,7 +148,7 @@ def test_a_pipeline_of_equal_stages_takes_what_the_closed_form_says(name: str, t
         sequence=4096,
         sizes={"d": 4096, "f": 16384},
         schedule=name,
-    ).report
+    ).step
     cost = step.layers[0]
     times = [2 * seconds for seconds in (cost.forward_seconds, cost.backward_seconds, cost.weight_seconds)]
     bubble = bubble_seconds(name, 4, 16, 1, *times)
@@ -206,7 +206,7 @@ def test_what_does_not_fit_comes_with_changes_that_do() -> None:
     given = {"mesh": "data=8,model=8", "strategy": "megatron-sp", "batch": 64, "microbatch": 2}
     for advice in answer.advice[:2]:
         again = einscale.train_step("llama3-70b", **{**given, **advice.arguments})  # type: ignore[arg-type]
-        assert again.report.step_seconds == advice.report.step_seconds
+        assert again.step.step_seconds == advice.report.step_seconds
     steps = [(advice.report.setup.mesh.devices, advice.report.step_seconds) for advice in answer.advice]
     assert steps == sorted(steps)
     assert einscale.train_step("gpt2", batch=2, sequence=512).advice == ()

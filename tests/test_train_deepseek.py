@@ -34,7 +34,7 @@ def step() -> TrainReport:
         schedule="dualpipe",
         precision="fp8-deepseek",
         recompute=RECOMPUTED,
-    ).report
+    ).step
 
 
 def test_the_model_is_the_published_one(step: TrainReport) -> None:

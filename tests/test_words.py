@@ -11,8 +11,8 @@ from einscale.mesh import parse_mesh
 from einscale.precision import parse_precision
 from einscale.report.train_parts import moment_words, part_name, part_note
 from einscale.report.words import changes_words, hider_words, hiders_words, reason_words
-from einscale.train.parts import TimeGroup, TimePart
-from einscale.train.values import AtWork, StepPart
+from einscale.spent import SpentPart, TimeGroup, TimePart
+from einscale.train.values import AtWork
 
 HIDERS = {
     Hider(HidingWork.LAYER_BEFORE, "forward"): "the forward work of the layer before it",
@@ -54,6 +54,12 @@ NOTES = {
     TimePart.ROUTED: "hidden behind q, block by block",
     TimePart.STATISTICS: "hidden behind q, block by block",
     TimePart.STREAMED: "hidden behind q, block by block",
+    TimePart.WEIGHTS: "kernels that wait for memory, for the weights they read",
+    TimePart.CACHE: "the same, for keys, values and states",
+    TimePart.TRAFFIC: "the same, for everything else",
+    TimePart.COMPUTE: "kernels that wait for the arithmetic",
+    TimePart.LAUNCH: "starts of kernels, and waiting for the host",
+    TimePart.HOPS: "the residual stream to the next pipeline stage",
     TimePart.BUBBLE: "waiting for other stages and for transfers between them",
     TimePart.WAIT: "for the update of a slower stage",
     TimePart.GRADIENTS_ONCE: "gradients, once a step; hidden behind q, block by block",
@@ -83,7 +89,7 @@ def test_every_reason_in_words() -> None:
 def test_every_part_of_a_step_in_words(what: TimePart) -> None:
     hidden = NOTES[what].endswith("block by block")
     by = (Hider(HidingWork.OWN_EINSUM, "forward", "q"),) if hidden else ()
-    part = StepPart(what, 1.0, hidden_by=by, tensors=("d_table", "d_other"), rate=2.5e9)
+    part = SpentPart(what, 1.0, hidden_by=by, tensors=("d_table", "d_other"), rate=2.5e9)
     assert part_note(part, "muon") == NOTES[what]
     assert part_name(what)
 

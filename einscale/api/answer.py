@@ -163,13 +163,13 @@ class Answer(Shown, frozen=True):
 
 
 def one_line(name: str, subject: str, figures: str) -> str:
-    """An answer on one line of at most `LONGEST` characters; where it is too long, the question is cut before the answer.
+    """An answer on one line of `LONGEST` characters at most; the question is cut before the answer.
 
     >>> one_line("PlanResult", "'B/x D -> B D'", "1 µs")
     "<PlanResult 'B/x D -> B D': 1 µs>"
     >>> line = one_line("PlanResult", "a" * 200, "1 µs")
     >>> len(line), line[-10:]
-    (120, 'aaa…: 1 µs>')
+    (120, 'aa…: 1 µs>')
     """
     subject, figures = " ".join(subject.split()), " ".join(figures.split())
     room = LONGEST - len(f"<{name} : {figures}>")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from msgspec import Struct
-
+from einscale.api.answer import Answer, DeviceMemory, Figure
 from einscale.errors import UsageError
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.mesh import Mesh, make_mesh
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
     from einscale.topology import Algorithm
 
 
-class CollectiveResult(Struct, frozen=True):
+class CollectiveResult(Answer, frozen=True):
     """One collective on its own, per device.
 
     Args:
         alone: what it is and what it costs.
     """
+
+    BARS: ClassVar[tuple[str, ...]] = ("algorithms",)
 
     alone: Alone
 
@@ -64,6 +65,22 @@ class CollectiveResult(Struct, frozen=True):
         return self.alone.seconds
 
     @property
+    def memory(self) -> DeviceMemory:
+        """Bytes of a device before and after the move, both there while it runs: it does not work in place."""
+        return DeviceMemory((("before", self.alone.held), ("after", self.alone.after)))
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time and bytes of a device."""
+        return {
+            "seconds": self.seconds,
+            "latency_seconds": self.latency_seconds,
+            "received_bytes": self.bytes_received,
+            "memory_bytes": self.memory.needed,
+            "devices": self.devices,
+        }
+
+    @property
     def latency_seconds(self) -> float:
         """The part of `seconds` that does not depend on the bytes."""
         return self.alone.priced.alpha if self.alone.priced else 0.0
@@ -97,8 +114,10 @@ class CollectiveResult(Struct, frozen=True):
         names = [way.name for way in self.algorithms]
         raise UsageError(f"no algorithm here is called `{name}`", hint=did_you_mean(name, names, "there are"))
 
-    def report(self, units: str = "iec") -> Report:
-        """The answer as a report that `einscale.report` renders."""
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The answer as tables; there is nothing that the short report leaves out."""
         from einscale.report.collective import collective_report
 
         return collective_report(self.alone, units)
@@ -109,24 +128,13 @@ class CollectiveResult(Struct, frozen=True):
 
         return collective_document(self.alone)
 
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """What moves, and what that takes."""
         from einscale.units import format_bytes, format_seconds
 
-        over = ",".join(self.axes)
-        return (
-            f"<CollectiveResult {self.kind} of {format_bytes(self.alone.whole)} over {over}:"
-            f" {format_seconds(self.seconds)}, {format_bytes(self.bytes_received)} received>"
-        )
-
-    def __str__(self) -> str:
-        from einscale.report.text import render_text
-
-        return render_text(self.report()).rstrip("\n")
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
+        what = f"{self.kind} of {format_bytes(self.alone.whole)} over {','.join(self.axes)}"
+        return what, f"{format_seconds(self.seconds)}, {format_bytes(self.bytes_received)} received"
 
 
 def collective(

@@ -55,7 +55,7 @@ class CompareResult(Struct, frozen=True):
 
     comparison: Comparison
 
-    def report(self, label: str) -> TrainReport:
+    def side(self, label: str) -> TrainReport:
         """The step of one strategy, by the label it has in the comparison.
 
         Raises:

@@ -67,7 +67,7 @@ def prefill(
     """Price reading prompts into the cache, which makes the first token of each.
 
     >>> answer = prefill("llama3-8b", prompt=8192)
-    >>> answer.fits, 0.2 < answer.report.seconds < 0.5, answer.report.memory.cache == 8192 * 131072
+    >>> answer.fits, 0.2 < answer.prefill.seconds < 0.5, answer.prefill.memory.cache == 8192 * 131072
     (True, True, True)
 
     Args:
@@ -145,7 +145,7 @@ def decode(
     """Price generating tokens one after the other, one of every sequence in each step.
 
     >>> answer = decode("llama3-70b", mesh="model=8", batch=32, context=2048)
-    >>> answer.fits, 0.008 < answer.report.seconds_per_token < 0.02, answer.report.spent.network[0].axes
+    >>> answer.fits, 0.008 < answer.decode.seconds_per_token < 0.02, answer.decode.spent.by_axes[0].axis
     (True, True, 'model')
 
     Args:
@@ -236,15 +236,18 @@ def infer(
 ) -> InferResult:
     """Price a batch of requests from prompt to last token: times, throughput, memory, money, and what decides them.
 
-    >>> answer = infer("llama3-70b", mesh="model=8", batch=32, prompt=2048, output=256, price_per_hour=2.5)
+    >>> answer = infer("llama3-70b", mesh="model=8", batch=32, prompt=2048, output=256)
     >>> answer.fits, 2 < answer.first_token_seconds < 5, 0.008 < answer.seconds_per_token < 0.02
     (True, True, True)
-    >>> answer.kv_bytes_per_token == 80 * 2 * 8 * 128 * 2, answer.largest_batch < answer.largest_decode_batch
-    (True, True)
+    >>> answer.kv_bytes_per_token == 80 * 2 * 8 * 128 * 2
+    True
+    >>> answer.largest_batch < answer.largest_decode_batch
+    True
     >>> answer = infer("llama3-70b", mesh="model=8", speculative="llama3-8b", guesses=4, acceptance=0.8)
     >>> answer.speculative.speedup > 1.5
     True
-    >>> answer = infer("llama3-70b", mesh="model=8", batch=64, disaggregate="model=4", prefill_hardware="h200")
+    >>> apart = {"disaggregate": "model=4", "prefill_hardware": "h200"}
+    >>> answer = infer("llama3-70b", mesh="model=8", batch=64, **apart)
     >>> answer.disaggregated.transfer_bytes == 2048 * answer.kv_bytes_per_token
     True
 
@@ -427,10 +430,10 @@ def _apart(result: InferResult, apart: Apart) -> DisaggregatedReport:
         prompt=result.asked.prompt,
         chunk=result.asked.chunk,
     )
-    assert result.report.decode is not None
+    assert result.request.decode is not None
     return disaggregated_report(
         prefills,
-        result.report.decode,
+        result.request.decode,
         bandwidth=apart.link,
         prefill_instances=apart.prefill_instances,
         decode_instances=apart.decode_instances,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.api.answer import Answer, Figure
 from einscale.api.serving import Asked, repeated_cache_notes
+from einscale.footprint import Memory
 from einscale.infer import (
     DecodeReport,
     DisaggregatedReport,
     Instance,
     PrefillReport,
     RequestReport,
-    ServingMemory,
     SpeculativeReport,
     SweepRow,
     cost_per_million_tokens,
@@ -27,30 +27,52 @@ from einscale.units import format_seconds
 
 if TYPE_CHECKING:
     from einscale.api.serving_advice import ServingAdvice
+    from einscale.report.table import Report
 
 
-class PrefillResult(Struct, frozen=True):
-    """Prompts read into the cache, priced: read `report`, print it, or take it as a document.
+class PrefillResult(Answer, frozen=True):
+    """Prompts read into the cache, priced: read `prefill`, print it, or take it as a document.
 
     Args:
-        report: the passes, where their time goes, memory.
+        prefill: the passes, where their time goes, memory.
         price_per_hour: of one device, None if not given.
         notes: what was decided where nothing was given.
     """
 
-    report: PrefillReport
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
+
+    prefill: PrefillReport
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
+    def seconds(self) -> float:
+        """Time until every prompt is read and the first token of each is made."""
+        return self.prefill.seconds
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes on each device of the fullest pipeline stage."""
+        return self.prefill.memory
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, rate, memory and money."""
+        return {
+            "seconds": self.seconds,
+            "tokens_per_second": self.prefill.tokens_per_second,
+            **_figures(self.memory, self.prefill.instance.devices, self.cost_per_million_tokens),
+        }
+
+    @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.report.memory.fits
+        return bool(self.prefill.memory.fits)
 
     @property
     def cost_per_million_tokens(self) -> float | None:
         """Money for a million tokens of prompts, None without a price."""
-        return _cost(self.price_per_hour, self.report.instance.devices, self.report.tokens_per_second)
+        return _cost(self.price_per_hour, self.prefill.instance.devices, self.prefill.tokens_per_second)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -58,52 +80,75 @@ class PrefillResult(Struct, frozen=True):
 
         return prefill_document(self)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text; arguments as for `InferResult.to_text`."""
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
+
+        `detail` adds every kind of layer, every statement of a step and every collective with its cause.
+        """
         from einscale.report.infer import prefill_tables
-        from einscale.report.text import render_text
 
-        return render_text(prefill_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        return prefill_tables(self, detail=detail, explain=explain, units=units)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
-        report = self.report
-        what = f"batch {report.batch}, prompt {report.prompt}: {format_seconds(report.seconds)}"
-        return f"PrefillResult({_where(report.instance)}, {what}, {_fit(self.fits)})"
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
+        report = self.prefill
+        what = f"{_where(report.instance)}, batch {report.batch}, prompt {report.prompt}"
+        return what, f"{format_seconds(report.seconds)}, {_fit(self.fits)}"
 
 
-class DecodeResult(Struct, frozen=True):
-    """Tokens generated one after the other, priced: read `report`, print it, or take it as a document.
+class DecodeResult(Answer, frozen=True):
+    """Tokens generated one after the other, priced: read `decode`, print it, or take it as a document.
 
     Args:
-        report: a step, where its time goes, memory.
+        decode: a step, where its time goes, memory.
         price_per_hour: of one device, None if not given.
         notes: what was decided where nothing was given.
     """
 
-    report: DecodeReport
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
+
+    decode: DecodeReport
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
+    def seconds(self) -> float:
+        """Time of all tokens of a sequence."""
+        return self.decode.seconds
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes on each device of the fullest pipeline stage."""
+        return self.decode.memory
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, rate, memory and money."""
+        return {
+            "seconds": self.seconds,
+            "seconds_per_token": self.decode.seconds_per_token,
+            "tokens_per_second": self.decode.tokens_per_second,
+            **_figures(self.memory, self.decode.instance.devices, self.cost_per_million_tokens),
+        }
+
+    @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.report.memory.fits
+        return bool(self.decode.memory.fits)
 
     @property
     def largest_batch(self) -> int:
         """The most sequences that fit until their last token; 0 if none does."""
-        report = self.report
+        report = self.decode
         return most_sequences(report.instance, prompt=max(1, report.context), output=report.output)
 
     @property
     def cost_per_million_tokens(self) -> float | None:
         """Money for a million output tokens, None without a price."""
-        return _cost(self.price_per_hour, self.report.instance.devices, self.report.tokens_per_second)
+        return _cost(self.price_per_hour, self.decode.instance.devices, self.decode.tokens_per_second)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -111,39 +156,41 @@ class DecodeResult(Struct, frozen=True):
 
         return decode_document(self)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text; arguments as for `InferResult.to_text`."""
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
+
+        `detail` adds every kind of layer, every statement of a step and every collective with its cause.
+        """
         from einscale.report.infer import decode_tables
-        from einscale.report.text import render_text
 
-        return render_text(decode_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        return decode_tables(self, detail=detail, explain=explain, units=units)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
-        report = self.report
-        token = format_seconds(report.seconds_per_token)
-        what = f"batch {report.batch}, context {report.context}, output {report.output}: a token {token}"
-        return f"DecodeResult({_where(report.instance)}, {what}, {_fit(self.fits)})"
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
+        report = self.decode
+        what = f"{_where(report.instance)}, batch {report.batch}, context {report.context}, output {report.output}"
+        return what, f"a token {format_seconds(report.seconds_per_token)}, {_fit(self.fits)}"
 
 
-class InferResult(Struct, frozen=True):
+class InferResult(Answer, frozen=True):
     """A batch of requests from prompt to last token, priced: read it, print it, or take it as a document.
 
     Args:
         asked: the request, every input resolved.
-        report: prefill and decode on the same devices, nothing guessed.
+        request: prefill and decode on the same devices, nothing guessed.
         speculative: decoding with a draft, None if not asked for.
         draft_prefill: the draft reads the prompts too.
         disaggregated: prefill on instances of their own, None if not asked for.
         sweep: decode steps at the points of a sweep.
     """
 
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory", "prefill_memory")
+
     asked: Asked
-    report: RequestReport
+    request: RequestReport
     speculative: SpeculativeReport | None = None
     draft_prefill: PrefillReport | None = None
     disaggregated: DisaggregatedReport | None = None
@@ -152,24 +199,24 @@ class InferResult(Struct, frozen=True):
     @property
     def instance(self) -> Instance:
         """What answers; what decodes, where prefill has instances of its own."""
-        return self.report.prefill.instance
+        return self.request.prefill.instance
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided where nothing was given, and remarks on the model."""
-        last = self.report.decode.step if self.report.decode else self.report.prefill.last
+        last = self.request.decode.step if self.request.decode else self.request.prefill.last
         return (*self.asked.notes, *repeated_cache_notes(self.instance, last), *self.instance.model.notes)
 
     @property
     def first_token_seconds(self) -> float:
         """Time to first token, without queueing."""
-        found = self.disaggregated or self.report
+        found = self.disaggregated or self.request
         return found.first_token_seconds
 
     @property
     def seconds_per_token(self) -> float:
         """Time per output token of one sequence after the first, expected where guesses are accepted."""
-        found = self.speculative or self.disaggregated or self.report
+        found = self.speculative or self.disaggregated or self.request
         return found.seconds_per_token
 
     @property
@@ -178,7 +225,7 @@ class InferResult(Struct, frozen=True):
         if self.disaggregated is not None:
             return self.disaggregated.seconds
         if self.speculative is None:
-            return self.report.seconds
+            return self.request.seconds
         reading = self.draft_prefill.seconds if self.draft_prefill else 0.0
         return self.first_token_seconds + reading + (self.asked.output - 1) * self.speculative.seconds_per_token
 
@@ -205,14 +252,30 @@ class InferResult(Struct, frozen=True):
         return 1 / self.seconds_per_token if self.seconds_per_token else None
 
     @property
-    def memories(self) -> tuple[ServingMemory, ...]:
+    def memory(self) -> Memory:
+        """Of `memories`, what fills most of its devices."""
+        return max(self.memories, key=lambda memory: memory.needed / memory.capacity)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Times, rate, memory and money."""
+        return {
+            "seconds": self.seconds,
+            "first_token_seconds": self.first_token_seconds,
+            "seconds_per_token": self.seconds_per_token,
+            "tokens_per_second": self.tokens_per_second,
+            **_figures(self.memory, self.devices, self.cost_per_million_tokens),
+        }
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
         """Bytes on a device: of the instance; of the one that prefills and the one that decodes where they are two."""
         if self.disaggregated is not None:
             return self.disaggregated.prefill.memory, self.disaggregated.decode.memory
         if self.speculative is not None and self.draft_prefill is not None:
-            reading = (self.report.prefill.memory.working, self.draft_prefill.memory.working)
+            reading = (self.request.prefill.memory.working, self.draft_prefill.memory.working)
             return (replace(self.speculative.memory, working=max(self.speculative.memory.working, *reading)),)
-        return (self.report.memory,)
+        return (self.request.memory,)
 
     @property
     def fits(self) -> bool:
@@ -283,35 +346,41 @@ class InferResult(Struct, frozen=True):
 
         return infer_document(self, advice)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text.
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
 
-        Args:
-            detail: also every kind of layer, every statement of a step and every collective with its cause.
-            explain: also how each number came about, its formula with the operands filled in.
-            width: columns to wrap at; None does not wrap.
-            units: `iec` or `si`.
+        `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
         from einscale.report.infer import infer_tables
-        from einscale.report.text import render_text
 
-        return render_text(infer_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        found = None if advice else ()
+        return infer_tables(self, detail=detail, explain=explain, units=units, advice=found)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
         asked, first = self.asked, format_seconds(self.first_token_seconds)
         token = f", a token {format_seconds(self.seconds_per_token)}" if self.seconds_per_token else ""
-        what = f"batch {asked.batch}, prompt {asked.prompt}, output {asked.output}: first token {first}{token}"
-        return f"InferResult({_where(self.instance)}, {what}, {_fit(self.fits)})"
+        what = f"{_where(self.instance)}, batch {asked.batch}, prompt {asked.prompt}, output {asked.output}"
+        return what, f"first token {first}{token}, {_fit(self.fits)}"
 
 
 def _where(instance: Instance) -> str:
     """The model and what answers, for one line."""
     return f"{instance.model.name}, {instance.mesh} on {instance.system.name}"
+
+
+def _figures(memory: Memory, devices: int, cost: float | None) -> dict[str, Figure]:
+    """What figures of requests have in common."""
+    return {
+        "memory_bytes": memory.needed,
+        "capacity_bytes": memory.capacity,
+        "devices": devices,
+        "cost_per_million_tokens": cost,
+        "fits": memory.fits,
+    }
 
 
 def _fit(fits: bool) -> str:

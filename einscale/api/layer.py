@@ -15,23 +15,23 @@ from einscale.planner.planned import BACKWARD, FORWARD
 
 
 class LayerResult(Struct, frozen=True):
-    """The priced layers of a model: read `report`, print it, or take it as a document.
+    """The priced layers of a model: read `layers`, print it, or take it as a document.
 
     Args:
-        report: every kind of layer with its statements, collectives, memory and sums.
+        layers: every kind of layer with its statements, collectives, memory and sums.
     """
 
-    report: LayerReport
+    layers: LayerReport
 
     @property
     def seconds(self) -> float:
         """Time of the passes of one microbatch through all layers."""
-        return float(self.report.totals.seconds)
+        return float(self.layers.totals.seconds)
 
     @property
     def gains(self) -> tuple[Gain, ...]:
         """Statements that a free plan would run faster than the strategy does; worked out when asked for."""
-        return free_gains(self.report)
+        return free_gains(self.layers)
 
     def to_dict(self, *, free: bool = False) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -39,7 +39,7 @@ class LayerResult(Struct, frozen=True):
         from einscale.report.layer_document import layer_document
 
         head = {"schema_version": 1, "einscale_version": __version__, "command": "layer"}
-        return {**head, **layer_document(self.report, self.gains if free else None)}
+        return {**head, **layer_document(self.layers, self.gains if free else None)}
 
     def to_text(self, *, detail: bool = False, free: bool = False, width: int | None = None, units: str = "iec") -> str:
         """The report as text.
@@ -53,14 +53,14 @@ class LayerResult(Struct, frozen=True):
         from einscale.report.layer import layer_tables
         from einscale.report.text import render_text
 
-        tables = layer_tables(self.report, self.gains if free else None, detail=detail, units=units)
+        tables = layer_tables(self.layers, self.gains if free else None, detail=detail, units=units)
         return render_text(tables, width=width, units=units)
 
     def __str__(self) -> str:
         return self.to_text()
 
     def __repr__(self) -> str:
-        report, kinds = self.report, ", ".join(kind.kind for kind in self.report.kinds)
+        report, kinds = self.layers, ", ".join(kind.kind for kind in self.layers.kinds)
         where = f"{report.mesh} on {report.network.system.name}"
         return f"LayerResult({report.model.name}, {where}, batch {report.batch} x {report.sequence}: {kinds})"
 
@@ -78,7 +78,7 @@ def layer(
     The request, its defaults and its prices are those of `train_step`.
 
     >>> answer = layer("llama3-8b", mesh="model=8", strategy="megatron", sequence=2048)
-    >>> [kind.kind for kind in answer.report.kinds], answer.report.totals.flops > 10**13
+    >>> [kind.kind for kind in answer.layers.kinds], answer.layers.totals.flops > 10**13
     (['embedding', 'block', 'head'], True)
 
     Args:
@@ -86,7 +86,7 @@ def layer(
         forward: show the forward pass.
         backward: show the backward pass and the update; a forward pass alone is priced with nothing saved for one.
         strict: refuse a strategy that does not say which collectives it expects; what it does not expect is in
-            `report.unexpected`.
+            `layers.unexpected`.
         options: of the step, as `TrainRequest` documents them: `mesh`, `strategy`, `hardware`, `batch`, `microbatch`...
 
     Raises:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
-from typing import Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from msgspec import Struct
-
+from einscale.api.answer import Shown
 from einscale.api.request import chosen_model
 from einscale.api.train import TrainOptions, TrainResult, train_request, train_setup, train_step
 from einscale.errors import EinscaleError, UsageError
@@ -18,8 +17,23 @@ from einscale.strategy import Strategy
 from einscale.train.many import price_setups
 from einscale.train.values import TrainSetup
 
+if TYPE_CHECKING:
+    from einscale.report.table import Cell, Report
+
 Given: TypeAlias = str | Strategy | Mapping[str, Any]
 """A strategy by name or as a value, or a mapping of `train_step`'s arguments."""
+
+
+MAIN = {
+    "seconds": "seconds",
+    "memory_bytes": "memory",
+    "capacity_bytes": "capacity",
+    "devices": "devices",
+    "tokens_per_second": "tokens_per_second",
+    "mfu": "mfu",
+    "fits": "fits",
+}
+"""Figure of `TrainResult.figures` -> the column that has it."""
 
 
 class Reason(IntEnum):
@@ -35,7 +49,7 @@ class Reason(IntEnum):
     """The request cannot be met: `PriceColumns.errors` says why, and its numbers are not numbers (nan)."""
 
 
-class PriceColumns(Struct, frozen=True, eq=False):
+class PriceColumns(Shown, frozen=True, eq=False):
     """Prices of many strategies, a numpy array for each quantity, in the order they were given.
 
     Args:
@@ -67,7 +81,7 @@ class PriceColumns(Struct, frozen=True, eq=False):
         Raises:
             EinscaleError: the request cannot be met, as `errors` says.
         """
-        return train_step(self.model, **self.requests[number])  # type: ignore[arg-type]
+        return train_step(self.model, **self.requests[number])
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -75,9 +89,43 @@ class PriceColumns(Struct, frozen=True, eq=False):
         plain = {name: column.tolist() for name, column in self.columns.items()}
         return [{name: values[number] for name, values in plain.items()} for number in range(len(self))]
 
-    def __repr__(self) -> str:
-        fitting = int(self.columns["fits"].sum())
-        return f"PriceColumns({self.model.name}, {len(self)} strategies, {fitting} fit)"
+    @property
+    def seconds(self) -> Number:
+        """The column of times of a step."""
+        return self.columns["seconds"]
+
+    @property
+    def memory(self) -> Number:
+        """The column of bytes that the fullest stage needs."""
+        return self.columns["memory"]
+
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The rows with what differs between their requests, the fastest first; `detail` has all of them."""
+        from einscale.report.rows import rows_report
+
+        subject, figures = self.headline
+        return rows_report(f"{subject}: {figures}", self.requests, self._rows(), detail=detail)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The requests and their main figures as plain values for JSON."""
+        from einscale.report.document import head
+
+        return {**head("price_many"), "model": self.model.name, "rows": self._rows()}
+
+    def _rows(self) -> list[dict[str, Cell]]:
+        """The requests and the main columns; None where there is no number."""
+        from einscale.report.rows import answer_rows
+
+        rows = zip(self.table, self.errors, strict=True)
+        figures = ({key: row[name] for key, name in MAIN.items()} if error is None else {} for row, error in rows)
+        return answer_rows(self.requests, figures, self.errors)
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The model, and how many of its strategies fit."""
+        return self.model.name, f"{len(self)} strategies, {int(self.columns['fits'].sum())} fit"
 
 
 def price_many(model: str | Model, strategies: Iterable[Given], **common: Unpack[TrainOptions]) -> PriceColumns:
@@ -86,8 +134,9 @@ def price_many(model: str | Model, strategies: Iterable[Given], **common: Unpack
     Each row gets the numbers that `train_step` gives it; a request that cannot be met is a row of its own, with its
     error, and does not stop the others.
 
-    >>> names = ["fsdp", "megatron-sp", {"strategy": "megatron-sp", "microbatch": 2, "recompute": "full"}, "2d"]
-    >>> prices = price_many("llama3-8b", names, mesh="data=4,model=2", batch=64, sequence=2048)
+    >>> full = {"strategy": "megatron-sp", "microbatch": 2, "recompute": "full"}
+    >>> strategies = ["fsdp", "megatron-sp", full, "2d"]
+    >>> prices = price_many("llama3-8b", strategies, mesh="data=4,model=2", batch=64, sequence=2048)
     >>> prices["reason"].tolist(), prices["seconds"].tolist()[1] == prices.row(1).seconds
     ([2, 0, 0, 2], True)
 

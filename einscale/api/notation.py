@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.api.answer import Shown
 from einscale.errors import MeshError, NotationError, UsageError, did_you_mean
 from einscale.layout import check_layout, make_layout
 from einscale.mesh import Mesh, MeshAxis, make_mesh
@@ -120,7 +121,7 @@ class DecodedWarning(Struct, frozen=True):
     note: str = ""
 
 
-class Conversion(Struct, frozen=True):
+class Conversion(Shown, frozen=True):
     """A layout or an einsum in every notation, or the warnings of a log decoded.
 
     Args:
@@ -163,16 +164,20 @@ class Conversion(Struct, frozen=True):
             "warnings": to_builtins(self.warnings),
         }
 
-    def report(self) -> Report:
-        """The tables that are printed."""
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The tables that are printed; there is nothing that the short report leaves out."""
         from einscale.report.notation import conversion_report
 
         return conversion_report(self)
 
-    def __str__(self) -> str:
-        from einscale.report.text import render_text
-
-        return render_text(self.report()).rstrip("\n")
+    @property
+    def headline(self) -> tuple[str, str]:
+        """What was read, and what it is."""
+        if self.item is not None:
+            return repr(self.source), f"{self.item.canonical}, read as {self.syntax}"
+        return "warnings of XLA", f"{len(self.warnings)} kinds decoded"
 
 
 def convert(

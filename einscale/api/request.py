@@ -21,6 +21,9 @@ from einscale.units import check_size
 DEFAULT_SEQUENCE = 4096
 """Tokens in a sequence when none is given, if the model allows so many."""
 
+SYNONYMS = {"seq": "sequence"}
+"""Other names of arguments, alike on the command line and in Python."""
+
 LARGEST_EXACT = 10**15
 """Largest batch or sequence: beyond it nobody means it."""
 

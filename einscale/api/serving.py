@@ -17,11 +17,11 @@ from einscale.api.request import (
     chosen_strategy,
     chosen_system,
 )
+from einscale.cost import COMPILED
 from einscale.efficiency import Execution
 from einscale.errors import UsageError, did_you_mean
 from einscale.hardware import System, rooflines
 from einscale.infer import Instance, StepReport, ahead_instance, default_serving_strategy, fed_caches, make_instance
-from einscale.cost import COMPILED
 from einscale.layout import shards
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
+from einscale.api.answer import Answer, DeviceMemory, Figure
 from einscale.api.notation import _indices, mesh_pairs, read_one
 from einscale.dtypes import bytes_of
 from einscale.dtypes import dtype as canonical_dtype
@@ -25,13 +24,13 @@ from einscale.topology import Network, bind
 from einscale.units import check_size
 
 if TYPE_CHECKING:
-    from einscale.report.table import Cell, Report
+    from einscale.report.table import Report
 
 MOST_DRAWN = 2
 """Dims that a picture shows, one down and one across."""
 
 
-class ShardResult(Struct, frozen=True, repr_omit_defaults=True):
+class ShardResult(Answer, frozen=True):
     """Who holds which part of a tensor.
 
     Args:
@@ -62,19 +61,30 @@ class ShardResult(Struct, frozen=True, repr_omit_defaults=True):
         return None if elements is None else int(bytes_of(elements, self.dtype))
 
     @property
-    def table(self) -> list[dict[str, Cell]]:
-        """One flat dict for each device: which part it holds, ready for a data frame."""
-        from einscale.report.export import table_rows
+    def seconds(self) -> float:
+        """Nothing: a tensor at rest takes no time."""
+        return 0.0
 
-        return table_rows(self.report(detail=True), "devices")
+    @property
+    def memory(self) -> DeviceMemory | None:
+        """What one device stores, padding included; None where a size is not known."""
+        return None if self.local_bytes is None else DeviceMemory(((self.name or "tensor", self.local_bytes),))
 
-    def report(self, *, detail: bool = False, units: str = "iec") -> Report:
-        """The answer as a report that `einscale.report` renders: pictures of the mesh and of the tensor, and its dims.
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Parts, copies and bytes."""
+        parts = self.placement.parts
+        return {
+            "memory_bytes": self.local_bytes,
+            "parts": len(parts),
+            "copies": len(parts[0].copies),
+            "devices": self.mesh.devices,
+        }
 
-        Args:
-            detail: also every device with its part.
-            units: `iec` or `si`.
-        """
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """Pictures of the mesh and of the tensor, and its dims; `detail` adds every device with its part."""
         from einscale.report.shard import shard_report
 
         return shard_report(self, detail=detail, units=units)
@@ -85,19 +95,11 @@ class ShardResult(Struct, frozen=True, repr_omit_defaults=True):
 
         return shard_document(self)
 
-    def __repr__(self) -> str:
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The layout, and how many parts it has."""
         parts = len(self.placement.parts)
-        return f"<ShardResult {self.spec!r} on {self.mesh}: {parts} parts on {self.mesh.devices} devices>"
-
-    def __str__(self) -> str:
-        from einscale.report.text import render_text
-
-        return render_text(self.report()).rstrip("\n")
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
+        return f"{self.spec!r} on {self.mesh}", f"{parts} parts on {self.mesh.devices} devices"
 
 
 def shard(

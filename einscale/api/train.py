@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 from msgspec import Struct
 
+from einscale.api.answer import Answer, Figure
 from einscale.api.request import (
+    SYNONYMS,
     check_batch,
     check_overhead,
     check_price,
@@ -20,65 +22,86 @@ from einscale.api.request import (
     fixed_size,
     suited_strategy,
 )
-from einscale.errors import UsageError, did_you_mean
-from einscale.hardware import System
+from einscale.efficiency import EXECUTIONS, ROOFLINE, Execution
+from einscale.errors import SizeError, UsageError, did_you_mean
+from einscale.footprint import Memory
+from einscale.hardware import System, rooflines
+from einscale.layer import batch_ways
 from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
 from einscale.precision import Precision, parse_precision
 from einscale.program.loss import FUSED
-from einscale.stages import pipe_axis
+from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, replicas
 from einscale.train import Advice, Offload, TrainReport, TrainSetup, advise, reserved_memory, reserves, train_report
 from einscale.train.request import make_setup
-from einscale.train.values import StageMemory
 from einscale.units import check_size, format_seconds
 
+if TYPE_CHECKING:
+    from einscale.report.table import Report
 
-class TrainResult(Struct, frozen=True):
-    """One optimizer step, priced: read `report`, print it, or take it as a document.
+
+class TrainResult(Answer, frozen=True):
+    """One optimizer step, priced: read `step`, print it, or take it as a document.
 
     Args:
-        report: layers, stages, times and memory.
+        step: layers, stages, times and memory.
         price_per_hour: of one device, None if not given; in whatever money it was given in.
         training_tokens: tokens of the whole training run, None if not given.
     """
 
-    report: TrainReport
+    BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
+
+    step: TrainReport
     price_per_hour: float | None = None
     training_tokens: int | None = None
 
     @property
     def seconds(self) -> float:
         """Time of a step."""
-        return self.report.step_seconds
+        return self.step.step_seconds
 
     @property
-    def memory(self) -> StageMemory:
+    def memory(self) -> Memory:
         """Bytes on each device of the stage that needs most."""
-        return self.report.fullest.memory
+        return self.step.fullest.memory
 
     @property
     def fits(self) -> bool:
         """Whether every stage fits in the memory of its devices."""
-        return self.report.fits
+        return self.step.fits
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time, memory of the fullest stage, whether it fits, and rates of all devices."""
+        report = self.step
+        return {
+            "seconds": report.step_seconds,
+            "memory_bytes": report.fullest.memory.needed,
+            "capacity_bytes": report.capacity,
+            "devices": report.setup.mesh.devices,
+            "tokens_per_second": report.tokens_per_second,
+            "mfu": report.mfu,
+            "fits": report.fits,
+        }
 
     @property
     def step_price(self) -> float | None:
         """Money for one step on all devices, None without a price."""
         if self.price_per_hour is None:
             return None
-        return self.price_per_hour * self.report.setup.mesh.devices * self.report.step_seconds / 3600
+        return self.price_per_hour * self.step.setup.mesh.devices * self.step.step_seconds / 3600
 
     @property
     def training_steps(self) -> int | None:
         """Steps of the whole training run, the last one perhaps not full; None without its tokens."""
-        return None if self.training_tokens is None else -(-self.training_tokens // self.report.setup.tokens)
+        return None if self.training_tokens is None else -(-self.training_tokens // self.step.setup.tokens)
 
     @property
     def training_days(self) -> float | None:
         """Days of the whole training run, nothing ever failing; None without its tokens."""
-        return None if self.training_steps is None else self.training_steps * self.report.step_seconds / 86400
+        return None if self.training_steps is None else self.training_steps * self.step.step_seconds / 86400
 
     @property
     def training_price(self) -> float | None:
@@ -96,13 +119,13 @@ class TrainResult(Struct, frozen=True):
         More than what is needed: what it cannot use again for other tensors is in. It is what a monitor of the device
         shows. Whether a step `fits` goes by what is needed, for an allocator that runs out gives back what it caches.
         """
-        report = self.report
+        report = self.step
         return reserved_memory(report) + report.setup.overhead if reserves(report) else None
 
     @property
     def advice(self) -> tuple[Advice, ...]:
         """The nearest changes that would fit, each priced; worked out when asked for."""
-        return advise(self.report)
+        return advise(self.step)
 
     def to_dict(self, *, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
@@ -114,29 +137,25 @@ class TrainResult(Struct, frozen=True):
 
         return train_document(self, advice)
 
-    def to_text(
-        self, *, detail: bool = False, explain: bool = False, width: int | None = None, units: str = "iec"
-    ) -> str:
-        """The report as text.
+    def to_report(
+        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+    ) -> Report:
+        """The report as tables; arguments as for `Answer.to_report`.
 
-        Args:
-            detail: also every tensor at the peak and every collective.
-            explain: also how each number came about, its formula with the operands filled in.
-            width: columns to wrap at; None does not wrap.
-            units: `iec` or `si`.
+        `detail` adds every tensor at the peak and every collective.
         """
-        from einscale.report.text import render_text
         from einscale.report.train import train_tables
 
-        return render_text(train_tables(self, detail=detail, explain=explain, units=units), width=width, units=units)
+        found = None if advice else ()
+        return train_tables(self, detail=detail, explain=explain, units=units, advice=found)
 
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
-        setup, fits = self.report.setup, "fits" if self.fits else "does not fit"
-        what = f"batch {setup.batch} x {setup.sequence}: a step {format_seconds(self.report.step_seconds)}"
-        return f"TrainResult({setup.model.name}, {setup.mesh} on {setup.network.system.name}, {what}, {fits})"
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and whether it fits."""
+        setup, fits = self.step.setup, "fits" if self.fits else "does not fit"
+        where = f"{setup.model.name}, {setup.mesh} on {setup.network.system.name}"
+        step = f"a step {format_seconds(self.step.step_seconds)}"
+        return f"{where}, batch {setup.batch} x {setup.sequence}", f"{step}, {fits}"
 
 
 class TrainOptions(TypedDict, total=False):
@@ -147,6 +166,7 @@ class TrainOptions(TypedDict, total=False):
     hardware: str | Path | System | None
     batch: int | None
     sequence: int | None
+    seq: int | None
     microbatch: int | None
     schedule: str | None
     chunks: int | None
@@ -163,6 +183,7 @@ class TrainOptions(TypedDict, total=False):
     overhead: int
     loss: str
     capacity: float
+    execution: str | Execution
     price_per_hour: float | None
     tokens: int | None
     sizes: Mapping[str, int] | None
@@ -194,6 +215,8 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
         overhead: bytes a runtime takes on each device beside tensors.
         loss: how the software runs the loss: `fused` (one kernel, fp32 logits), `compiled` (16-bit logits) or `eager`.
         capacity: rows each expert has room for, in even shares of those the tokens chose; above 1 they are padded.
+        execution: how local work runs: `eager` (kernel by kernel), `fused` (neighbouring maps are one kernel),
+            `compiled` (fused, and the host is ahead), or `roofline`; or an `Execution`.
         price_per_hour: of one device.
         tokens: of the whole training run: days and money follow.
         sizes: axis -> size, for axes that a program of your own leaves open.
@@ -221,6 +244,7 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
     overhead: int = FRAMEWORK
     loss: str = FUSED
     capacity: float = 1.0
+    execution: str | Execution = "fused"
     price_per_hour: float | None = None
     tokens: int | None = None
     sizes: Mapping[str, int] | None = None
@@ -230,10 +254,17 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
 def train_request(options: Mapping[str, Any]) -> TrainRequest:
     """A request from keyword arguments.
 
+    >>> train_request({"seq": 2048}).sequence
+    2048
+
     Raises:
-        UsageError: a name that no argument has, with the near miss.
+        UsageError: a name that no argument has, with the near miss, or one that is given twice.
     """
     known = TrainRequest.__struct_fields__
+    for other, name in SYNONYMS.items():
+        if other in options and name in options:
+            raise UsageError(f"`{other}` and `{name}` are the same argument, and both are given")
+    options = {SYNONYMS.get(name, name): value for name, value in options.items()}
     for name in options:
         if name not in known:
             raise UsageError(f"a training step has no argument `{name}`", hint=did_you_mean(name, known, "it has"))
@@ -243,8 +274,9 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
 def train_step(model: str | Model, **options: Unpack[TrainOptions]) -> TrainResult:
     """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
 
-    >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
-    >>> answer.fits, answer.report.setup.microbatches, 0.2 < answer.report.mfu < 0.7
+    >>> step = {"mesh": "data=8,model=2", "strategy": "megatron-sp", "zero": 1, "batch": 64}
+    >>> answer = train_step("llama3-8b", **step)
+    >>> answer.fits, answer.step.setup.microbatches, 0.2 < answer.step.mfu < 0.7
     (True, 8, True)
 
     Args:
@@ -279,16 +311,20 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
     if strategy is None and not asked.shard and devices.devices > 1:
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
     length = chosen_sequence(loaded, asked.sequence, notes)
-    given = fixed_size(loaded, "b", "batch", asked.batch) or asked.batch
+    fixed = fixed_size(loaded, "b", "batch", asked.batch)
+    given = fixed or asked.batch
+    microbatch = None if asked.microbatch is None else check_size(asked.microbatch, "microbatch")
+    execution = _execution(asked.execution)
+    system = chosen_system(asked.hardware)
     setup = make_setup(
         loaded,
         chosen,
         devices,
-        chosen_system(asked.hardware),
+        rooflines(system) if asked.execution == ROOFLINE else system,
         batch=None if given is None else check_batch(given),
         sequence=length,
         precision=parse_precision(asked.precision),
-        microbatch=None if asked.microbatch is None else check_size(asked.microbatch, "microbatch"),
+        microbatch=microbatch if fixed is None else _at_once(fixed, microbatch, chosen, devices),
         schedule=None if asked.schedule is None else check_text(asked.schedule, "a schedule", "1f1b"),
         chunks=None if asked.chunks is None else check_size(asked.chunks, "chunks"),
         first=asked.first_layers,
@@ -302,9 +338,39 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         overhead=check_overhead(asked.overhead),
         loss=check_text(asked.loss, "a form of the loss", FUSED),
         capacity=asked.capacity,
+        execution=execution,
         notes=notes,
     )
     return setup, (*notes, *loaded.notes)
+
+
+def _at_once(fixed: int, microbatch: int | None, strategy: Strategy, mesh: Mesh) -> int | None:
+    """The microbatch of a program that fixes how many sequences all replicas work on at a time.
+
+    Raises:
+        SizeError: another microbatch is asked for.
+    """
+    share, rest = divmod(fixed, batch_ways(in_stages(strategy, pipe_axis(mesh)), mesh))
+    if rest:
+        return microbatch  # which is the batch's fault, and said of it
+    if microbatch not in (None, share):
+        raise SizeError(
+            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}", expected=str(share)
+        )
+    return share
+
+
+def _execution(given: str | Execution) -> Execution:
+    """How local work runs.
+
+    Raises:
+        UsageError: no such way.
+    """
+    if isinstance(given, Execution):
+        return given
+    if check_text(given, "an execution", "fused") not in EXECUTIONS:
+        raise UsageError(f"unknown execution `{given}`", hint=did_you_mean(given, EXECUTIONS, "it is one of"))
+    return EXECUTIONS[given]
 
 
 def _chosen(

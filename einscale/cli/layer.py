@@ -51,12 +51,12 @@ def layer(
     def report() -> Report:
         from einscale.report.layer import layer_tables
 
-        return layer_tables(answer.report, answer.gains if free else None, detail=detail, units=output.units)
+        return layer_tables(answer.layers, answer.gains if free else None, detail=detail, units=output.units)
 
     emit(destination, lambda: answer.to_dict(free=free), report)
-    if strict and answer.report.unexpected:
+    if strict and answer.layers.unexpected:
         from einscale.report.words import unexpected_words
 
-        found = "\n".join(f"  {unexpected_words(one)}" for one in answer.report.unexpected)
-        write(sys.stderr, f"{answer.report.strategy.name} does not expect:\n{found}\n")
+        found = "\n".join(f"  {unexpected_words(one)}" for one in answer.layers.unexpected)
+        write(sys.stderr, f"{answer.layers.strategy.name} does not expect:\n{found}\n")
         raise typer.Exit(1)

@@ -67,7 +67,7 @@ def train(
 
     emit(destination, lambda: answer.to_dict(advice=advice), report)
     if not answer.fits:
-        write(sys.stderr, _no(answer.report, advice, output.units))
+        write(sys.stderr, _no(answer.step, advice, output.units))
         raise typer.Exit(1)
 
 

@@ -126,6 +126,15 @@ class State(Options, frozen=True, kw_only=True):
             "--capacity", metavar="FACTOR", help="Rows each expert has room for, in even shares; 1 is dropless."
         ),
     ] = 1.0
+    execution: Annotated[
+        str,
+        typer.Option(
+            "--execution",
+            metavar="NAME",
+            help="How local work runs: eager, fused (neighbouring maps are one kernel), compiled, or roofline.",
+            autocompletion=complete.words("eager", "fused", "compiled", "roofline"),
+        ),
+    ] = "fused"
 
     def arguments(self) -> dict[str, Any]:
         """What `einscale.train_step` calls these."""
@@ -144,4 +153,5 @@ class State(Options, frozen=True, kw_only=True):
             "overhead": FRAMEWORK if overhead is None else overhead,
             "loss": self.loss,
             "capacity": self.capacity,
+            "execution": self.execution,
         }

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from einscale.compare.pieces import View
 from einscale.compare.values import MemoryTerm, Rests
-from einscale.train.parts import MemoryPart
+from einscale.footprint import MemoryPart
 
-Key = tuple[MemoryPart, str, str]
+Key = tuple[MemoryPart | None, str, str]
 """What a tensor is matched by: what it is held as, kind of layer, name."""
 
 
@@ -36,5 +36,5 @@ def _held(side: View) -> dict[Key, tuple[Rests | None, int]]:
     found[MemoryPart.OVERHEAD, "", ""] = (None, memory.overhead)
     away = sum(size for _, size in found.values()) - memory.needed
     if away:
-        found[MemoryPart.HOST, "", ""] = (None, -away)
+        found[None, "", ""] = (None, -away)
     return found

@@ -23,8 +23,8 @@ from einscale.overlap import what_moves
 from einscale.plan import LocalEinsum
 from einscale.planner.planned import UPDATE, PlannedProgram
 from einscale.schedule import find_schedule
+from einscale.spent import TimePart
 from einscale.train.moves import step_moves
-from einscale.train.parts import TimePart
 from einscale.train.values import LayerCost, TrainReport
 
 Key = tuple[str, ...]

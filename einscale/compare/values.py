@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from einscale.causes import Cause
 from einscale.cost import Totals
-from einscale.train.parts import MemoryPart, TimePart
+from einscale.footprint import MemoryPart
+from einscale.spent import TimePart
 from einscale.train.values import TrainReport
 
 
@@ -137,7 +138,7 @@ class MemoryTerm(Struct, frozen=True):
     """One difference in what a device of the fullest stage holds.
 
     Args:
-        part: what it is held as.
+        part: what it is held as; None for what is written out to the host's memory, which is taken off.
         layer: kind of layer, "" for what belongs to none.
         names: the tensors; none for what is no tensor.
         first: how the first side holds them; None for not at all.
@@ -145,7 +146,7 @@ class MemoryTerm(Struct, frozen=True):
         bytes: the other side less the first.
     """
 
-    part: MemoryPart
+    part: MemoryPart | None
     layer: str
     names: tuple[str, ...]
     first: Rests | None

@@ -113,8 +113,9 @@ def verify_plan(plan: Plan, sizes: Mapping[str, int], mesh: Mesh, *, seed: int =
     >>> local = LocalEinsum((x,), (make_layout([(), ("m",)]),), y, make_layout([()], ["m"]))
     >>> reduce = Collective(ALL_REDUCE, y, ("m",), make_layout([()], ["m"]), make_layout([()]))
     >>> plan = Plan((x,), (make_layout([(), ("m",)]),), (local, reduce), y, make_layout([()]))
-    >>> print(verify_plan(plan, {"i": 512, "j": 4096}, parse_mesh("m=4")))
-    verified on 4 emulated devices (m=4) at i=2 j=4, which divide as i=512 j=4096 do: 2 steps, 8 elements exact, 24 bytes received as claimed
+    >>> print(verify_plan(plan, {"i": 512, "j": 4096}, parse_mesh("m=4")))  # doctest: +NORMALIZE_WHITESPACE
+    verified on 4 emulated devices (m=4) at i=2 j=4, which divide as i=512 j=4096 do:
+    2 steps, 8 elements exact, 24 bytes received as claimed
     """
     _check_question(plan, mesh)
     small = shrink(plan, sizes, mesh)

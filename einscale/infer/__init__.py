@@ -15,22 +15,19 @@ from einscale.infer.serving import (
     expected_tokens,
     speculative_report,
 )
-from einscale.infer.step import Planner, serving_program
+from einscale.infer.step import Planner
+from einscale.infer.structure import serving_program
 from einscale.infer.values import (
-    AxisTime,
     DecodeReport,
     Instance,
     KindStep,
     PrefillReport,
     RequestReport,
-    ServingMemory,
-    Spent,
     StepReport,
     SweepRow,
 )
 
 __all__ = [
-    "AxisTime",
     "DecodeReport",
     "DisaggregatedReport",
     "Instance",
@@ -38,9 +35,7 @@ __all__ = [
     "Planner",
     "PrefillReport",
     "RequestReport",
-    "ServingMemory",
     "SpeculativeReport",
-    "Spent",
     "StepReport",
     "SweepRow",
     "ahead_instance",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from einscale.infer.step import serving_program
+from einscale.infer.structure import serving_program
 from einscale.infer.values import PAGE
 from einscale.layout import Layout, local_bytes
 from einscale.models import LayerKind, Model
-from einscale.numeric import ceil_div
+from einscale.numeric import Number, ceil_div, minimum, truncate
 from einscale.planner.planned import PlannedProgram
 from einscale.precision import Precision, parse_precision
 from einscale.program.cache import KEYS, SEQUENCE, window
@@ -67,7 +67,7 @@ def kv_bytes(model: Model, precision: Precision | str, tokens: int, *, page: int
     )
 
 
-def tokens_kept(program: Program, tokens: int, page: int) -> int:
+def tokens_kept(program: Program, tokens: Number, page: int) -> Number:
     """Tokens of a sequence that a layer keeps: a window's at most, in whole pages.
 
     >>> from einscale.models import load_model
@@ -76,8 +76,7 @@ def tokens_kept(program: Program, tokens: int, page: int) -> int:
     (112, 4096)
     """
     span = window(program)
-    kept = min(tokens, span) if span else tokens
-    return int(ceil_div(kept, page)) * page
+    return ceil_div(minimum(tokens, span) if span else tokens, page) * page
 
 
 def _caches(
@@ -106,8 +105,8 @@ def _bytes(program: Program, value: Value, tokens: int) -> int:
 
 
 def device_cache_bytes(
-    plans: Mapping[str, PlannedProgram], batch: int, tokens: int, page: int, counts: Iterable[tuple[str, int]]
-) -> int:
+    plans: Mapping[str, PlannedProgram], batch: Number, tokens: Number, page: int, counts: Iterable[tuple[str, int]]
+) -> Number:
     """Bytes on one device of the caches of some layers, for a batch of sequences of so many tokens.
 
     Args:
@@ -117,11 +116,13 @@ def device_cache_bytes(
         page: tokens in a page.
         counts: kinds of layers, and how many of each the device holds.
     """
-    total = 0
+    total: Number = 0
     for kind, count in counts:
-        planned = plans.get(kind)
-        for value in fed_caches(planned.program) if planned else ():
-            assert planned is not None
-            sizes = {**planned.sizes, "b": batch, KEYS: tokens_kept(planned.program, tokens, page)}
-            total += int(local_bytes(value.tensor, planned.resting[value.name], sizes, planned.degrees)) * count
+        if kind not in plans:
+            continue
+        planned = plans[kind]
+        sizes = {**planned.sizes, "b": batch, KEYS: tokens_kept(planned.program, tokens, page)}
+        for value in fed_caches(planned.program):
+            held = truncate(local_bytes(value.tensor, planned.resting[value.name], sizes, planned.degrees))
+            total = total + held * count
     return total

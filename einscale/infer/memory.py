@@ -4,50 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from einscale.footprint import Memory, fullest
 from einscale.infer.cache import device_cache_bytes
 from einscale.infer.step import Planner
-from einscale.infer.values import ServingMemory
-from einscale.layout import local_bytes
 from einscale.memory import parameters_held, peak
+from einscale.numeric import Number, largest
 from einscale.planner.planned import PlannedProgram
 
 MOST_SEQUENCES = 2**40
 """Beyond it nobody asks how many sequences fit."""
 
 
-def serving_memory(planner: Planner, plans: Mapping[str, PlannedProgram], batch: int, tokens: int) -> ServingMemory:
+def serving_memory(planner: Planner, plans: Mapping[str, PlannedProgram], batch: Number, tokens: Number) -> Memory:
     """Bytes on each device of the pipeline stage that needs most.
 
     Args:
         planner: plans of the instance.
         plans: every kind of layer in the pass at hand, of one microbatch, the head among them.
-        batch: sequences whose caches are held, all microbatches together.
-        tokens: tokens of each in the cache.
+        batch: sequences whose caches are held, all microbatches together; of many passes an array.
+        tokens: tokens of each in the cache; of many passes an array.
     """
     weights = {kind: sum(held.bytes for held in parameters_held(planned)) for kind, planned in plans.items()}
     tied = tied_bytes(plans["head"]) if "head" in plans else 0
     working = {kind: peak(planned).bytes for kind, planned in plans.items()}
     stages = [
-        ServingMemory(
-            weights=sum(weights[kind] * count for kind, count in stage)
+        Memory(
+            parameters=sum(weights[kind] * count for kind, count in stage)
             + tied * ("head" in dict(stage) and "embedding" not in dict(stage)),
             cache=device_cache_bytes(plans, batch, tokens, planner.instance.page, stage),
-            working=max((working.get(kind, 0) for kind, _ in stage), default=0),
+            working=largest([0, *(working[kind] for kind, _ in stage if kind in working)]),
             capacity=planner.instance.capacity,
             overhead=planner.instance.overhead,
         )
         for stage in planner.stages
     ]
-    return max(stages, key=lambda memory: memory.needed)
+    return fullest(stages)
 
 
-def tied_bytes(planned: PlannedProgram) -> int:
+def tied_bytes(planned: PlannedProgram) -> Number:
     """Bytes on one device of parameters a program reads that live in another: the embedding's table, in the head."""
     table = planned.program.table
-    return sum(
-        int(local_bytes(table[name].tensor, planned.resting[name], planned.sizes, planned.degrees))
-        for name in planned.program.tied
-    )
+    return sum(planned.held(table[name].tensor, planned.resting[name]) for name in planned.program.tied)
 
 
 def largest_batch(planner: Planner, tokens: int, *, new: int = 1, microbatches: int = 1) -> int:
@@ -74,7 +71,7 @@ def largest_batch(planner: Planner, tokens: int, *, new: int = 1, microbatches: 
     def fits(units: int) -> bool:
         batch = units * unit
         plans = planner.all_plans(batch // microbatches, new, max(0, tokens - new), logits=1)
-        return serving_memory(planner, plans, batch, tokens).fits
+        return bool(serving_memory(planner, plans, batch, tokens).fits)
 
     return most(fits) * unit
 

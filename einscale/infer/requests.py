@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.errors import SizeError
-from einscale.infer.curve import curve, expanded, summed
+from einscale.footprint import Memory
 from einscale.infer.instance import check_batch, check_positions, default_microbatches
 from einscale.infer.memory import largest_batch, serving_memory
-from einscale.infer.step import Planner
-from einscale.infer.values import (
-    DecodeReport,
-    Instance,
-    PrefillReport,
-    RequestReport,
-    Spent,
-    StepReport,
-    SweepRow,
-)
+from einscale.infer.places import places
+from einscale.infer.step import Planner, column
+from einscale.infer.values import DecodeReport, Instance, PrefillReport, RequestReport, StepReport, SweepRow
+from einscale.numeric import Number, largest, maximum, one_of, scattered
+from einscale.spent import Spent, SpentPart, TimePart, at_places
 from einscale.units import check_size
 
 LONGEST = 10**9
@@ -54,7 +51,7 @@ def microbatches_of(instance: Instance, batch: int, microbatches: int | None) ->
     return parts
 
 
-def cycle(step: StepReport, microbatches: int, back_seconds: float) -> Spent:
+def cycle(step: StepReport, microbatches: Number, back_seconds: float) -> Spent:
     """Time between two tokens of one sequence, where so many microbatches go around the pipeline.
 
     A token leaves the last stage, is sent back to the first, and must pass every stage again; a stage must serve every
@@ -64,8 +61,30 @@ def cycle(step: StepReport, microbatches: int, back_seconds: float) -> Spent:
         return step.spent.times(microbatches)
     hops = (len(step.stages) - 1) * step.hop_seconds + back_seconds
     path = step.spent.seconds + hops
-    busiest = max(step.stage_seconds) + step.hop_seconds
-    return replace(step.spent, hops=hops, waiting=max(0.0, microbatches * busiest - path))
+    busiest = largest(step.stage_seconds) + step.hop_seconds
+    return through_stages(step.spent, hops, maximum(0.0, microbatches * busiest - path))
+
+
+def through_stages(spent: Spent, hops: Number, waiting: Number) -> Spent:
+    """An account with transfers between pipeline stages, and with what these wait."""
+    return spent.plus(Spent((SpentPart(TimePart.HOPS, hops), SpentPart(TimePart.BUBBLE, waiting))))
+
+
+def cycles(planner: Planner, batches: Sequence[int], cached: Sequence[int], microbatches: Sequence[int]) -> Spent:
+    """Time between two tokens of one sequence at many points, one array call for those that share their structures.
+
+    Args:
+        planner: of the instance.
+        batches: sequences of a microbatch, at every point.
+        cached: tokens of each in the cache.
+        microbatches: how many there are.
+    """
+    back = planner.back_seconds()
+    accounts, places = [], []
+    for here, step in planner.passes(batches, 1, cached):
+        accounts.append(cycle(step, column([microbatches[number] for number in here]), back))
+        places.append(here)
+    return at_places(accounts, places, len(batches))
 
 
 def decode_report(
@@ -105,25 +124,20 @@ def decode_report(
     check_positions(instance, held + generated)
     parts = microbatches_of(instance, batch, microbatches)
     share = batch // parts
-    back = plans.back_seconds()
-
-    def step(cached: int) -> StepReport:
-        return plans.step(share, 1, cached)
-
     last = held + generated - 1
-    points = curve(lambda cached: cycle(step(cached), parts, back), held, last)
-    middle = plans.all_plans(share, 1, last)
+    run = places(held, last)
+    spent = cycles(plans, [share] * len(run.at), run.at, [parts] * len(run.at))
     return DecodeReport(
         instance=instance,
         batch=batch,
         context=held,
         output=generated,
         microbatches=parts,
-        step=step((held + last) // 2),
-        first_seconds=points[0][1].seconds,
-        last_seconds=points[-1][1].seconds,
-        spent=summed(points).times(1 / generated),
-        memory=serving_memory(plans, middle, batch, held + generated),
+        step=plans.step(share, 1, (held + last) // 2),
+        first_seconds=one_of(spent.seconds, 0),
+        last_seconds=one_of(spent.seconds, -1),
+        spent=spent.mapped(lambda number: run.total(number) / generated),
+        memory=serving_memory(plans, plans.all_plans(share, 1, last), batch, held + generated),
     )
 
 
@@ -159,12 +173,9 @@ def prefill_report(
     share = batch // parts
     count = -(-tokens // size)
 
-    def read(number: int, *, logits: int = 0) -> StepReport:
-        start = number * size
-        return plans.step(share, min(size, tokens - start), before + start, logits=logits, absorbed=False)
-
-    last = read(count - 1, logits=1)
-    first = last if count == 1 else read(0)
+    start = (count - 1) * size
+    last = plans.step(share, tokens - start, before + start, logits=1, absorbed=False)
+    first = last if count == 1 else plans.step(share, size, before, logits=0, absorbed=False)
     return PrefillReport(
         instance=instance,
         batch=batch,
@@ -174,7 +185,7 @@ def prefill_report(
         microbatches=parts,
         first=first,
         last=last,
-        spent=_prefill_spent(read, count, parts, last),
+        spent=_prefill_spent(_chunks(plans, share, size, before, count - 1), parts, last),
         memory=serving_memory(
             plans,
             plans.all_plans(share, size, before + tokens - size, logits=1, absorbed=False),
@@ -184,40 +195,58 @@ def prefill_report(
     )
 
 
-def _prefill_spent(read: Callable[[int], StepReport], count: int, parts: int, last: StepReport) -> Spent:
+class _Chunks(Struct, frozen=True):
+    """Every chunk of a prompt but the last.
+
+    Args:
+        spent: where the time of all of them goes.
+        stage_seconds: of each, the seconds of every pipeline stage.
+    """
+
+    spent: Spent
+    stage_seconds: tuple[tuple[float, ...], ...]
+
+
+def _chunks(planner: Planner, share: int, size: int, before: int, count: int) -> _Chunks:
+    """Chunks of one microbatch that are followed by another, priced together.
+
+    Args:
+        planner: of the instance.
+        share: sequences of a microbatch.
+        size: tokens of a chunk.
+        before: tokens that are in the cache before the first.
+        count: how many there are.
+    """
+    if not count:
+        return _Chunks(Spent(), ())
+    run = places(0, count - 1)
+    cached = [before + number * size for number in run.at]
+    priced = planner.passes([share] * len(cached), size, cached, logits=0, absorbed=False)
+    where, steps = [here for here, _ in priced], [step for _, step in priced]
+    spent = at_places([step.spent for step in steps], where, len(cached)).mapped(run.total)
+    if planner.instance.stages == 1:
+        return _Chunks(spent, ())
+    stages = range(planner.instance.stages)
+    columns = [scattered([step.stage_seconds[stage] for step in steps], where, len(cached)) for stage in stages]
+    return _Chunks(spent, tuple(zip(*(run.expanded(one.tolist()) for one in columns), strict=True)))
+
+
+def _prefill_spent(chunks: _Chunks, parts: int, last: StepReport) -> Spent:
     """Where the time goes until the last prompt is read, on the path of the pipeline that decides it."""
     stages = len(last.stages)
+    spent = last.spent.plus(chunks.spent)
     if stages == 1:
-        chunks = last.spent
-        if count > 1:
-            chunks = chunks.plus(summed(curve(lambda number: read(number).spent, 0, count - 2)))
-        return chunks.times(parts)
-    steps = {number: read(number) for number, _ in curve(lambda n: read(n).spent, 0, count - 2)} if count > 1 else {}
-    times = _stage_times(steps, count)
-    items = [(*chunk,) for chunk in (*times, last.stage_seconds) for _ in range(parts)]
+        return spent.times(parts)
     finished = [0.0] * stages
-    for item in items:
-        ready = 0.0
-        for stage, seconds in enumerate(item):
-            finished[stage] = max(finished[stage], ready) + seconds
-            ready = finished[stage] + last.hop_seconds
-    spent = last.spent
-    if count > 1:
-        spent = spent.plus(summed(tuple((n, s.spent) for n, s in sorted(steps.items()))))
+    for chunk in (*chunks.stage_seconds, last.stage_seconds):
+        for _ in range(parts):
+            ready = 0.0
+            for stage, seconds in enumerate(chunk):
+                finished[stage] = max(finished[stage], ready) + seconds
+                ready = finished[stage] + last.hop_seconds
     spent = spent.times(parts / stages)
     hops = (stages - 1) * last.hop_seconds
-    return replace(spent, hops=hops, waiting=max(0.0, finished[-1] - hops - spent.seconds))
-
-
-def _stage_times(steps: dict[int, StepReport], count: int) -> list[tuple[float, ...]]:
-    """Seconds of each stage for every chunk but the last, straight lines between the chunks known."""
-    if not steps:
-        return []
-    rows = [
-        expanded(tuple((n, Spent(compute=step.stage_seconds[stage])) for n, step in sorted(steps.items())))
-        for stage in range(len(next(iter(steps.values())).stages))
-    ]
-    return [tuple(row[number].seconds for row in rows) for number in range(count - 1)]
+    return through_stages(spent, hops, max(0.0, finished[-1] - hops - spent.seconds))
 
 
 def request_report(
@@ -271,38 +300,55 @@ def sweep(instance: Instance, *, batches: Iterable[int], contexts: Iterable[int]
         SizeError: sizes that cannot be, a batch that does not divide, or more tokens than learned positions.
     """
     planner = Planner(instance)
-    rows = []
     lengths = tuple(contexts)
-    for batch in batches:
-        for context in lengths:
-            report = decode_report(instance, batch=batch, context=context, planner=planner)
-            rows.append(
-                SweepRow(
-                    batch,
-                    context,
-                    report.seconds_per_token,
-                    report.tokens_per_second,
-                    report.tokens_per_second_per_device,
-                    report.memory,
-                )
-            )
-    return tuple(replace(row, pareto=_unbeaten(row, rows)) for row in rows)
+    points = [(check_batch(instance, batch), check_tokens(one, "context")) for batch in batches for one in lengths]
+    for _, context in points:
+        check_positions(instance, context + 1)
+    if not points:
+        return ()
+    parts = [default_microbatches(instance, batch) for batch, _ in points]
+    shares = [batch // count for (batch, _), count in zip(points, parts, strict=True)]
+    cached = [context for _, context in points]
+    seconds, memory = _swept(planner, shares, cached, parts)
+    rows = [
+        SweepRow(batch, context, token, batch / token, batch / token / instance.devices, held)
+        for (batch, context), token, held in zip(points, seconds, memory, strict=True)
+    ]
+    best = _unbeaten(rows)
+    return tuple(replace(row, pareto=number in best) for number, row in enumerate(rows))
 
 
-def _unbeaten(row: SweepRow, rows: list[SweepRow]) -> bool:
-    """Whether a row fits, and none of its context that fits is as good in both and better in one."""
+def _swept(
+    planner: Planner, shares: Sequence[int], cached: Sequence[int], parts: Sequence[int]
+) -> tuple[list[float], list[Memory]]:
+    """Seconds of a decode step and bytes on a device, at every point of a sweep."""
+    seconds, memory = [0.0] * len(shares), [Memory()] * len(shares)
+    back = planner.back_seconds()
+    for here, step in planner.passes(shares, 1, cached):
+        count = column([parts[number] for number in here])
+        taken = cycle(step, count, back).seconds
+        held = serving_memory(planner, step.plans, step.batch * count, step.cached + 1)
+        for place, number in enumerate(here):
+            seconds[number] = one_of(taken, place)
+            memory[number] = held.at(place)
+    return seconds, memory
 
-    def beats(other: SweepRow) -> bool:
-        faster = other.seconds_per_token <= row.seconds_per_token
-        cheaper = other.tokens_per_second_per_device >= row.tokens_per_second_per_device
-        same = (other.seconds_per_token, other.tokens_per_second_per_device) == (
-            row.seconds_per_token,
-            row.tokens_per_second_per_device,
-        )
-        return faster and cheaper and not same
 
-    rivals = [other for other in rows if other.context == row.context and other.memory.fits]
-    return row.memory.fits and not any(beats(other) for other in rivals)
+def _unbeaten(rows: Sequence[SweepRow]) -> set[int]:
+    """Numbers of rows that fit, and that none of their context that fits beats: as good in both and better in one."""
+    found: set[int] = set()
+    by_context: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        if row.memory.fits:
+            by_context.setdefault(row.context, []).append(number)
+    for numbers in by_context.values():
+        quality = {one: (rows[one].seconds_per_token, -rows[one].tokens_per_second_per_device) for one in numbers}
+        best = math.inf
+        for value in sorted(set(quality.values())):  # fastest first, and of those the one of most tokens
+            if value[1] < best:
+                best = value[1]
+                found.update(number for number in numbers if quality[number] == value)
+    return found
 
 
 def most_sequences(instance: Instance, *, prompt: int, output: int, microbatches: int = 1) -> int:

@@ -6,10 +6,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.errors import UsageError
+from einscale.footprint import Memory
 from einscale.infer.cache import kv_bytes
 from einscale.infer.requests import cycle, decode_report
 from einscale.infer.step import Planner
-from einscale.infer.values import DecodeReport, Instance, PrefillReport, ServingMemory, StepReport
+from einscale.infer.values import DecodeReport, Instance, PrefillReport, StepReport
 from einscale.models import Model
 from einscale.units import check_size
 
@@ -36,7 +37,7 @@ class SpeculativeReport(Struct, frozen=True):
     length: int
     acceptance: float
     verify_seconds: float
-    memory: ServingMemory
+    memory: Memory
 
     @property
     def tokens_per_round(self) -> float:
@@ -197,8 +198,8 @@ def speculative_report(
     seconds = cycle(verify, alone.microbatches, planner.back_seconds()).seconds
     twice = _shared_bytes(draft, batch, context) if shared else 0
     one, other = alone.memory, guessing.memory
-    memory = ServingMemory(
-        weights=one.weights + other.weights - twice,
+    memory = Memory(
+        parameters=one.parameters + other.parameters - twice,
         cache=one.cache + other.cache,
         working=max(one.working, other.working),
         capacity=one.capacity,

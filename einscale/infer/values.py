@@ -7,11 +7,14 @@ from msgspec.structs import replace
 
 from einscale.cost import COMPILED, PricedStatement, Totals, total
 from einscale.efficiency import Execution
+from einscale.footprint import Memory
 from einscale.hardware import System, flop_rate, sustained
 from einscale.mesh import Mesh
 from einscale.models import Model
+from einscale.numeric import Number
 from einscale.planner.planned import PlannedProgram
 from einscale.precision import Precision
+from einscale.spent import Spent
 from einscale.strategy import Strategy
 from einscale.topology import Network
 
@@ -78,114 +81,6 @@ class Instance(Struct, frozen=True):
         return int(self.system.chip.memory_bytes * self.memory_share)
 
 
-class AxisTime(Struct, frozen=True):
-    """Collectives over some mesh axes.
-
-    Args:
-        axes: mesh axes, `model` or `x/y`.
-        seconds: time that nothing hides.
-        latency_seconds: what of it does not depend on bytes.
-        bytes: bytes a device receives.
-        count: how many there are.
-    """
-
-    axes: str
-    seconds: float
-    latency_seconds: float
-    bytes: float
-    count: float
-
-
-class Spent(Struct, frozen=True):
-    """Where the time of a step goes; the parts add up to `seconds`.
-
-    A kernel bound by compute counts as compute; one bound by memory is shared out by the bytes it moves.
-
-    Args:
-        weights: memory-bound kernels, for the weights they read.
-        cache: the same, for keys and values (and recurrent states) they read and write.
-        activations: the same, for everything else.
-        compute: compute-bound kernels.
-        network: collectives by mesh axes.
-        launch: starts of kernels, and what they wait for the host that sends them.
-        hops: transfers between pipeline stages.
-        waiting: pipeline stages that have nothing to do.
-    """
-
-    weights: float = 0.0
-    cache: float = 0.0
-    activations: float = 0.0
-    compute: float = 0.0
-    network: tuple[AxisTime, ...] = ()
-    launch: float = 0.0
-    hops: float = 0.0
-    waiting: float = 0.0
-
-    @property
-    def communication(self) -> float:
-        """Collectives over all axes."""
-        return sum((one.seconds for one in self.network), 0.0)
-
-    @property
-    def latency(self) -> float:
-        """What of the collectives does not depend on bytes."""
-        return sum((one.latency_seconds for one in self.network), 0.0)
-
-    @property
-    def local(self) -> float:
-        """Kernels."""
-        return self.weights + self.cache + self.activations + self.compute
-
-    @property
-    def seconds(self) -> float:
-        """Everything together."""
-        return self.local + self.communication + self.launch + self.hops + self.waiting
-
-    def plus(self, other: Spent) -> Spent:
-        """Both, one after the other."""
-        axes = dict.fromkeys(one.axes for one in (*self.network, *other.network))
-        network = tuple(
-            _together(name, [one for one in (*self.network, *other.network) if one.axes == name]) for name in axes
-        )
-        return Spent(
-            self.weights + other.weights,
-            self.cache + other.cache,
-            self.activations + other.activations,
-            self.compute + other.compute,
-            network,
-            self.launch + other.launch,
-            self.hops + other.hops,
-            self.waiting + other.waiting,
-        )
-
-    def times(self, factor: float) -> Spent:
-        """So many of them, one after the other."""
-        return Spent(
-            self.weights * factor,
-            self.cache * factor,
-            self.activations * factor,
-            self.compute * factor,
-            tuple(
-                AxisTime(o.axes, o.seconds * factor, o.latency_seconds * factor, o.bytes * factor, o.count * factor)
-                for o in self.network
-            ),
-            self.launch * factor,
-            self.hops * factor,
-            self.waiting * factor,
-        )
-
-
-def _together(axes: str, parts: list[AxisTime]) -> AxisTime:
-    """Collectives over the same axes."""
-    return AxisTime(
-        axes,
-        sum(part.seconds for part in parts),
-        sum(part.latency_seconds for part in parts),
-        sum(part.bytes for part in parts),
-        sum(part.count for part in parts),
-    )
-
-
 class KindStep(Struct, frozen=True):
     """One layer of a kind in one step.
 
@@ -203,7 +98,7 @@ class KindStep(Struct, frozen=True):
     planned: PlannedProgram
     rows: tuple[PricedStatement, ...]
     spent: Spent
-    kernels: int
+    kernels: Number
 
     @property
     def totals(self) -> Totals:
@@ -212,10 +107,10 @@ class KindStep(Struct, frozen=True):
 
 
 class StepReport(Struct, frozen=True):
-    """One pass of new tokens through the model, beside those that are cached.
+    """One pass of new tokens through the model, beside those that are cached; or many that share their structures.
 
     Args:
-        batch: sequences.
+        batch: sequences; of many passes an array, as every number is then.
         new: new tokens of each.
         cached: tokens of each that are in the cache before.
         kinds: every kind of layer that runs.
@@ -224,72 +119,49 @@ class StepReport(Struct, frozen=True):
         spent: where the time goes, all stages one after the other, transfers between them left out.
     """
 
-    batch: int
+    batch: Number
     new: int
-    cached: int
+    cached: Number
     kinds: tuple[KindStep, ...]
     stages: tuple[tuple[tuple[str, int], ...], ...]
-    hop_seconds: float
+    hop_seconds: Number
     spent: Spent
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Number:
         """Time from the first stage's start to the last one's end."""
         return self.spent.seconds + (len(self.stages) - 1) * self.hop_seconds
 
     @property
-    def stage_seconds(self) -> tuple[float, ...]:
+    def stage_seconds(self) -> tuple[Number, ...]:
         """Time of each stage."""
         times = {kind.kind: kind.spent.seconds for kind in self.kinds}
         return tuple(sum((times.get(kind, 0.0) * count for kind, count in stage), 0.0) for stage in self.stages)
 
     @property
-    def flops(self) -> int:
+    def flops(self) -> Number:
         """FLOPs of one device that holds every layer, repeated and padded work included."""
         return sum(kind.totals.flops * kind.repeat for kind in self.kinds)
 
     @property
-    def traffic(self) -> int:
+    def traffic(self) -> Number:
         """Bytes of HBM that one device that holds every layer reads and writes."""
         return sum(kind.totals.traffic * kind.repeat for kind in self.kinds)
 
     @property
-    def received(self) -> int:
+    def received(self) -> Number:
         """Bytes that one device that holds every layer receives."""
         return sum(kind.totals.received * kind.repeat for kind in self.kinds)
 
     @property
-    def kernels(self) -> int:
+    def plans(self) -> dict[str, PlannedProgram]:
+        """Kind of layer -> its planned program."""
+        return {kind.kind: kind.planned for kind in self.kinds}
+
+    @property
+    def kernels(self) -> Number:
         """Kernels launched."""
         return sum(kind.kernels * kind.repeat for kind in self.kinds)
-
-
-class ServingMemory(Struct, frozen=True):
-    """Bytes on each device of the fullest pipeline stage.
-
-    Args:
-        weights: parameters at rest.
-        cache: keys, values and recurrent states of every sequence, in whole pages.
-        working: the most any layer needs while it runs.
-        capacity: what of the chip's memory may be used.
-        overhead: what a runtime takes beside tensors.
-    """
-
-    weights: int
-    cache: int
-    working: int
-    capacity: int
-    overhead: int = 0
-
-    @property
-    def needed(self) -> int:
-        """Everything together."""
-        return self.weights + self.cache + self.working + self.overhead
-
-    @property
-    def fits(self) -> bool:
-        """Whether it fits."""
-        return self.needed <= self.capacity
 
 
 class PrefillReport(Struct, frozen=True):
@@ -317,7 +189,7 @@ class PrefillReport(Struct, frozen=True):
     first: StepReport
     last: StepReport
     spent: Spent
-    memory: ServingMemory
+    memory: Memory
 
     @property
     def chunks(self) -> int:
@@ -327,7 +199,7 @@ class PrefillReport(Struct, frozen=True):
     @property
     def seconds(self) -> float:
         """Time to first token of the last sequence of the batch, without queueing."""
-        return self.spent.seconds
+        return float(self.spent.seconds)
 
     @property
     def tokens_per_second(self) -> float:
@@ -346,7 +218,7 @@ class PrefillReport(Struct, frozen=True):
             return None
         instance = self.instance
         rate = flop_rate(instance.system.ideal().chip, instance.precision.compute)
-        return self.last.flops * self.microbatches / (instance.stages * self.seconds * rate)
+        return float(self.last.flops * self.microbatches / (instance.stages * self.seconds * rate))
 
 
 class DecodeReport(Struct, frozen=True):
@@ -374,12 +246,12 @@ class DecodeReport(Struct, frozen=True):
     first_seconds: float
     last_seconds: float
     spent: Spent
-    memory: ServingMemory
+    memory: Memory
 
     @property
     def seconds_per_token(self) -> float:
         """Time per output token (of one sequence): the mean over the output."""
-        return self.spent.seconds
+        return float(self.spent.seconds)
 
     @property
     def seconds(self) -> float:
@@ -399,19 +271,19 @@ class DecodeReport(Struct, frozen=True):
     @property
     def weights_seconds(self) -> float:
         """Time in which a device reads the weights it holds once, at its datasheet's bandwidth."""
-        return self.memory.weights / self.instance.system.chip.memory_bandwidth.datasheet
+        return float(self.memory.parameters / self.instance.system.chip.memory_bandwidth.datasheet)
 
     @property
     def flops_utilization(self) -> float:
         """FLOPs spent over those that the chip's datasheet promises in the same time, for the compute dtype."""
         rate = flop_rate(self.instance.system.ideal().chip, self.instance.precision.compute)
-        return self.step.flops * self.microbatches / (self.instance.stages * self.seconds_per_token * rate)
+        return float(self.step.flops * self.microbatches / (self.instance.stages * self.seconds_per_token * rate))
 
     @property
     def bandwidth_utilization(self) -> float:
         """Bytes moved over those that the datasheet's memory bandwidth would move in the same time."""
         rate = self.instance.system.chip.memory_bandwidth.datasheet
-        return self.step.traffic * self.microbatches / (self.instance.stages * self.seconds_per_token * rate)
+        return float(self.step.traffic * self.microbatches / (self.instance.stages * self.seconds_per_token * rate))
 
 
 class RequestReport(Struct, frozen=True):
@@ -451,7 +323,7 @@ class RequestReport(Struct, frozen=True):
         return self.prefill.batch * self.output / self.seconds
 
     @property
-    def memory(self) -> ServingMemory:
+    def memory(self) -> Memory:
         """The fuller of both phases, the larger of their working sets beside the full cache."""
         if self.decode is None:
             return self.prefill.memory
@@ -476,7 +348,7 @@ class SweepRow(Struct, frozen=True):
     seconds_per_token: float
     tokens_per_second: float
     tokens_per_second_per_device: float
-    memory: ServingMemory
+    memory: Memory
     pareto: bool = False
 
     @property

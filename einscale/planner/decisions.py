@@ -38,12 +38,26 @@ class Divided(Struct, frozen=True, cache_hash=True):
     scopes: tuple[str, ...]
     found: tuple[tuple[str, tuple[str, ...]], ...]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Indices that a rule divides: sizes of others have no say."""
+        return _ruled(self)
+
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether the same axes divide the same indices."""
-        named = dict(self.composites)
-        used = [part for rule in self.rules for part in named.get(rule.index, (rule.index,))]
-        seen = tuple((name, sizes[name]) for name in dict.fromkeys((*self.indices, *used)) if name in sizes)
-        return _divided(self, seen, mesh)
+        names = _ruled(self)
+        return not names or _divided(self, tuple((name, sizes[name]) for name in names if name in sizes), mesh)
+
+
+@lru_cache(maxsize=65536)
+def _ruled(asked: Divided) -> tuple[str, ...]:
+    """Indices of the rules that an iteration space is divided by."""
+    named, found = dict(asked.composites), dict[str, None]()
+    for rule in asked.rules:
+        parts = named.get(rule.index, (rule.index,))
+        if (not rule.scope or rule.scope in asked.scopes) and any(part in asked.indices for part in parts):
+            found |= dict.fromkeys(parts)
+    return tuple(found)
 
 
 @lru_cache(maxsize=65536)
@@ -72,6 +86,11 @@ class Rested(Struct, frozen=True, cache_hash=True):
     composites: Composites
     found: Layout
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Axes of the tensor: the largest may be the one that is divided."""
+        return self.axes
+
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether it rests in the same layout."""
         return _rested(self, tuple(sizes[axis] for axis in self.axes), mesh)
@@ -95,9 +114,19 @@ class Fetched(Struct, frozen=True):
     ways: tuple[tuple[Collective, ...], ...]
     chosen: int
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Indices of what moves."""
+        return tuple(dict.fromkeys(name for way in self.ways for step in way for name in sized_by(step.tensor)))
+
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether the same way moves least."""
         return least_moved(self.ways, sizes, mesh) == self.chosen
+
+
+def sized_by(tensor: Tensor) -> tuple[str, ...]:
+    """Indices whose sizes say how many bytes a tensor has."""
+    return (*tensor.indices, *(index for index, _ in tensor.chosen if index not in tensor.indices))
 
 
 def least_moved(ways: Sequence[Sequence[Collective]], sizes: Mapping[str, int], mesh: Mesh) -> int:
@@ -125,6 +154,11 @@ class Searched(Struct, frozen=True):
     after: Layout
     found: tuple[Collective, ...]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Indices of what moves."""
+        return sized_by(self.tensor)
+
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether the cheapest path is the same."""
         cause = self.found[0].cause if self.found else None
@@ -143,6 +177,11 @@ class Fixed(Struct, frozen=True):
 
     sizes: tuple[tuple[str, int], ...]
     mesh: Mesh | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every axis that decided."""
+        return tuple(name for name, _ in self.sizes)
 
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether the numbers are the same."""

@@ -14,7 +14,7 @@ from einscale.digits import Digits, digits_of
 from einscale.errors import InfeasibleError, PlanError
 from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum, Plan, Step, compute_dtype, plan_flops, plan_received, step_flops, work_traffic
+from einscale.plan import Plan, Step, compute_dtype, plan_flops, plan_received, step_flops, work_traffic
 from einscale.planner.canonical import canonical_order
 from einscale.planner.counts import classes_of, count_vectors, most_shards, single_digits
 from einscale.planner.emission import Prepared, assemble
@@ -383,8 +383,8 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
         placer.start(max(FIRST_LOOK, 1 / len(placers)))
     placers.sort(key=lambda entry: entry[1].promise)
     for k, (_, placer, cap) in enumerate(placers):
-        limit = 1.0 if k + 1 == len(placers) else 1 - 0.5 ** (k + 1)
-        placer.finish(limit, _lean(placer, cap, avoid) if by_time else None)
+        share = 1.0 if k + 1 == len(placers) else 1 - 0.5 ** (k + 1)
+        placer.finish(share, _lean(placer, cap, avoid) if by_time else None)
     if best.pricing is None:
         raise PlanError("no placement was found within the search's bound on work")
     exact = best.exact and every and not (by_time and len(asked.ways) > 1)
@@ -422,8 +422,8 @@ def keeps(question: Question) -> tuple[list[tuple[int, ...]], bool]:
         axes = [axis for axis in axes if axis]
         parts = parts or any(axis & (axis - 1) for axis in axes)
         sets = {0: None, owed: None, **dict.fromkeys(axes)}
-        for taken in product((False, True), repeat=len(axes)):
-            sets[sum(axis for axis, kept in zip(axes, taken, strict=True) if kept)] = None
+        for some in product((0, 1), repeat=len(axes)):
+            sets[sum(axis for axis, taken in zip(axes, some, strict=True) if taken)] = None
         options.append(list(sets))
     result = []
     for choice in product(*options):

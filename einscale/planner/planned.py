@@ -25,6 +25,10 @@ UPDATE = "update"
 class Decision(Protocol):
     """Something in a plan that numbers decided: whether it would be decided the same way for others."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Axes whose sizes have a say in it."""
+
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether other sizes, and other degrees of the same mesh axes, lead to the same."""
 
@@ -86,6 +90,11 @@ class Structure(Struct, frozen=True, dict=True):
     def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
         """Whether planning anew, for other sizes and a mesh of other degrees, would give the same."""
         return all(decision.holds(sizes, mesh) for decision in self.requires)
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """Axes whose sizes had a say while it was planned: points that differ in others share it."""
+        return tuple(dict.fromkeys(name for decision in self.requires for name in decision.reads))
 
     @cached_property
     def kept(self) -> dict[object, Any]:

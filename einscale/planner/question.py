@@ -81,8 +81,8 @@ class Question:
         output: the result; `out_labels` numbers its indices.
         wanted: the output layout asked for, and the same in digits: `target` per dim (None: open), `owes`, a mask.
         names: the indices; `sizes` of them; `rooms`, numbers that any shard count worth a thought divides; `limits`,
-            those that the counts of the einsum itself divide: 1 where an operand repeats an index. `even`: sizes padded to
-            what the given layouts need, and what shard counts must divide to pad them no further.
+            those that the counts of the einsum itself divide: 1 where an operand repeats an index. `even`: sizes padded
+            to what the given layouts need, and what shard counts must divide to pad them no further.
         flops_factor: FLOPs per point of the iteration space.
     """
 

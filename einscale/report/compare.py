@@ -18,11 +18,11 @@ from einscale.compare import (
     grouped_memory,
 )
 from einscale.cost import Totals
+from einscale.footprint import MemoryPart
 from einscale.models import parameter_counts
 from einscale.report.causes import cause_words
 from einscale.report.compare_words import doing_words, holding_words
 from einscale.report.table import Column, Report, Row, Table
-from einscale.train.parts import MemoryPart, TimePart
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
 STEP_COLUMNS = (
@@ -303,7 +303,7 @@ def _memory_terms_table(difference: Difference, detail: bool) -> Table:
 
 
 def _memory_name(term: MemoryTerm, *, detail: bool) -> str:
-    if term.part is MemoryPart.HOST:
+    if term.part is None:
         return "written out to the host"
     if term.part is MemoryPart.OVERHEAD:
         return "runtime"

@@ -69,7 +69,7 @@ def _side_document(side: Side, totals: Totals) -> dict[str, Any]:
             }
             for layer in report.layers
         ],
-        "memory": memory_document(memory, report.capacity),
+        "memory": memory_document(memory),
     }
 
 
@@ -99,7 +99,7 @@ def _difference_document(difference: Difference) -> dict[str, Any]:
         "memory_change_bytes": difference.memory_change,
         "memory_terms": [
             {
-                "part": term.part.value,
+                "part": term.part.value if term.part else "host",
                 "layer": term.layer,
                 "names": list(term.names),
                 "first": holding_words(term.first) or None,

@@ -59,7 +59,7 @@ def render_html(report: Report, verdict: str, bars: Iterable[str] = (), *, units
         if table.name in names:
             blocks += [_bars(title, group) for title, group in table_bars(table, units)]
     main = next(iter(csv_tables(report).values()), ())
-    blocks += [_table(table, units) for table in main if table.name not in names]
+    blocks += [_table(table, units) for table in main]
     return f'<div style="font-family:system-ui,sans-serif;line-height:1.4">{"".join(blocks)}</div>'
 
 

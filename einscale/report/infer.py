@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from einscale.infer import DecodeReport, Instance, PrefillReport, ServingMemory
+from einscale.footprint import Memory
+from einscale.infer import DecodeReport, Instance, PrefillReport
 from einscale.models import parameter_counts
 from einscale.report.infer_detail import detail_tables
 from einscale.report.infer_parts import (
@@ -41,7 +42,7 @@ def infer_tables(
         units: `iec` or `si`, for sentences; cells are written by the renderer.
         advice: changes with which it would fit, if they are worked out already.
     """
-    request = result.report
+    request = result.request
     swept = bool(result.sweep) and not detail and not explain
     tables = [_request_table(result)]
     if not swept:
@@ -80,7 +81,7 @@ def infer_tables(
 
 def prefill_tables(result: PrefillResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
     """Prompts read into the cache as tables; arguments as for `infer_tables`."""
-    report = result.report
+    report = result.prefill
     tables = [_phases_table(report, None), time_table(report, None), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "prompt_price", "a million of prompt"
@@ -103,7 +104,7 @@ def prefill_tables(result: PrefillResult, *, detail: bool = False, explain: bool
 
 def decode_tables(result: DecodeResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
     """Tokens generated one after the other as tables; arguments as for `infer_tables`."""
-    report = result.report
+    report = result.decode
     tables = [_phases_table(None, report), time_table(None, report), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "output_price", "a million of output"
@@ -123,7 +124,7 @@ def decode_tables(result: DecodeResult, *, detail: bool = False, explain: bool =
     )
 
 
-def verdict(memory: ServingMemory, where: str, units: str) -> str:
+def verdict(memory: Memory, where: str, units: str) -> str:
     """Whether it fits, and by how much not.
 
     Args:
@@ -143,10 +144,10 @@ def verdicts(result: InferResult, units: str) -> tuple[str, ...]:
     return tuple(verdict(memory, where, units) for memory, where in zip(result.memories, words, strict=True))
 
 
-def blamed(memory: ServingMemory, units: str) -> str:
+def blamed(memory: Memory, units: str) -> str:
     """What a device holds, largest first, in words."""
     parts = [
-        ("weights", memory.weights),
+        ("weights", memory.parameters),
         ("keys and values", memory.cache),
         ("working memory", memory.working),
         ("runtime", memory.overhead),
@@ -268,7 +269,7 @@ def _memory_tables(result: InferResult) -> list[Table]:
     return [_memory_table(result.memories[0], result.instance, "", draft)]
 
 
-def _memory_table(memory: ServingMemory, instance: Instance, what: str, draft: str = "") -> Table:
+def _memory_table(memory: Memory, instance: Instance, what: str, draft: str = "") -> Table:
     """What a device holds at most."""
     columns = (
         Column("part", "held"),
@@ -277,7 +278,7 @@ def _memory_table(memory: ServingMemory, instance: Instance, what: str, draft: s
         Column("what", "what it is", wrap=True),
     )
     parts = (
-        ("weights", memory.weights, f"{weights_words(instance)}{draft}"),
+        ("weights", memory.parameters, f"{weights_words(instance)}{draft}"),
         ("cache", memory.cache, f"{cache_words(instance)}{draft}"),
         ("working", memory.working, "the most that any layer needs while it runs, in either phase"),
         ("runtime", memory.overhead, "context, libraries, communication buffers: assumed (--overhead)"),
@@ -323,8 +324,8 @@ def _money_table(result: InferResult) -> Table:
     asked, split = result.asked, result.disaggregated
     price, each = asked.price_per_hour, result.price_per_second
     assert price is not None and each is not None
-    prefill = split.prefill if split else result.report.prefill
-    decode = result.report.decode
+    prefill = split.prefill if split else result.request.prefill
+    decode = result.request.decode
     reading = price
     if asked.apart is not None and asked.apart.price_per_hour is not None:
         reading = asked.apart.price_per_hour

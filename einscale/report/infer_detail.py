@@ -49,7 +49,7 @@ def _layers_table(phases: list[tuple[str, str, StepReport]]) -> Table:
         rows.append(Row((words, *("",) * (len(columns) - 1)), 0, "section"))
         for kind in step.kinds:
             spent = kind.spent
-            parts = (spent.weights, spent.cache, spent.activations, spent.compute, spent.launch, spent.communication)
+            parts = (spent.weights, spent.cache, spent.traffic, spent.compute, spent.launch, spent.communication)
             shown = (part or None for part in parts)
             rows.append(Row((kind.kind, kind.repeat, spent.seconds, *shown, kind.kernels), 1))
     return Table("layers", "every kind of layer: where the time of one layer goes", columns, tuple(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from einscale.footprint import Memory
 from einscale.hardware import peak as peak_rate
 from einscale.infer import (
     DecodeReport,
@@ -11,9 +12,7 @@ from einscale.infer import (
     Instance,
     KindStep,
     PrefillReport,
-    ServingMemory,
     SpeculativeReport,
-    Spent,
     StepReport,
     SweepRow,
 )
@@ -22,6 +21,7 @@ from einscale.precision import FIELDS, Precision
 from einscale.report.document import changes_document, head
 from einscale.report.layer_document import collective_document, totals_document
 from einscale.report.words import changes_words
+from einscale.spent import Spent
 
 if TYPE_CHECKING:
     from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
@@ -37,7 +37,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
     """
     asked, split = result.asked, result.disaggregated
     found = () if result.fits else (result.advice if advice is None else advice)
-    prefill = split.prefill if split else result.report.prefill
+    prefill = split.prefill if split else result.request.prefill
     return {
         **head("infer"),
         "inputs": {
@@ -63,7 +63,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
             "fits": result.fits,
         },
         "prefill": _prefill(prefill),
-        "decode": _decode(result.report.decode) if result.report.decode else None,
+        "decode": _decode(result.request.decode) if result.request.decode else None,
         "memory": [_memory(memory) for memory in result.memories],
         "cache": {
             "bytes_per_token": result.kv_bytes_per_token,
@@ -80,7 +80,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
 
 def prefill_document(result: PrefillResult) -> dict[str, Any]:
     """A prefill by itself."""
-    report = result.report
+    report = result.prefill
     return {
         **head("prefill"),
         "inputs": {
@@ -100,7 +100,7 @@ def prefill_document(result: PrefillResult) -> dict[str, Any]:
 
 def decode_document(result: DecodeResult) -> dict[str, Any]:
     """Decoding by itself."""
-    report = result.report
+    report = result.decode
     return {
         **head("decode"),
         "inputs": {
@@ -167,18 +167,18 @@ def _spent(spent: Spent) -> dict[str, Any]:
         "seconds": spent.seconds,
         "weights_seconds": spent.weights,
         "cache_seconds": spent.cache,
-        "activations_seconds": spent.activations,
+        "activations_seconds": spent.traffic,
         "compute_seconds": spent.compute,
         "launch_seconds": spent.launch,
         "collectives": [
             {
-                "axes": one.axes,
+                "axes": one.axis,
                 "seconds": one.seconds,
-                "latency_seconds": one.latency_seconds,
+                "latency_seconds": one.latency,
                 "received_bytes": one.bytes,
                 "count": one.count,
             }
-            for one in spent.network
+            for one in spent.by_axes
         ],
         "collectives_seconds": spent.communication,
         "latency_seconds": spent.latency,
@@ -187,9 +187,9 @@ def _spent(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _memory(memory: ServingMemory) -> dict[str, Any]:
+def _memory(memory: Memory) -> dict[str, Any]:
     return {
-        "weights_bytes": memory.weights,
+        "weights_bytes": memory.parameters,
         "cache_bytes": memory.cache,
         "working_bytes": memory.working,
         "overhead_bytes": memory.overhead,

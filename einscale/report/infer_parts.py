@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from einscale.hardware import peak as peak_rate
-from einscale.infer import AxisTime, DecodeReport, Instance, PrefillReport, Spent
+from einscale.infer import DecodeReport, Instance, PrefillReport
 from einscale.report.table import Cell, Column, Row, Table
+from einscale.report.train_parts import part_words
+from einscale.spent import Spent, SpentPart, TimePart
 
 WORK = (
-    ("weights", "kernels that wait for memory, for the weights they read"),
-    ("cache", "the same, for keys, values and states"),
-    ("activations", "the same, for everything else"),
-    ("compute", "kernels that wait for the arithmetic"),
-    ("launch", "starts of kernels, and waiting for the host"),
+    (TimePart.WEIGHTS, "weights"),
+    (TimePart.CACHE, "cache"),
+    (TimePart.TRAFFIC, "activations"),
+    (TimePart.COMPUTE, "compute"),
+    (TimePart.LAUNCH, "launch"),
 )
-"""Local work: parts of `Spent` and what they are."""
+"""Local work: parts of `Spent` and what they are called."""
 
-PIPELINE = (
-    ("hops", "the residual stream to the next pipeline stage"),
-    ("waiting", "pipeline stages that have nothing to do"),
-)
+PIPELINE = ((TimePart.HOPS, "hops"), (TimePart.BUBBLE, "waiting"))
 """The same of a pipeline."""
+
+IDLE = "pipeline stages that have nothing to do"
+"""What a pipeline waits for beside its transfers, which are told apart here."""
 
 
 def time_table(prefill: PrefillReport | None, decode: DecodeReport | None, alone: bool = False) -> Table:
@@ -40,15 +42,15 @@ def time_table(prefill: PrefillReport | None, decode: DecodeReport | None, alone
         columns += [Column(f"{key}_seconds", title, "seconds"), Column(f"{key}_share", "share", "share")]
     columns.append(Column("what", "what it is", wrap=True))
     spents = [spent for _, _, spent in phases]
-    rows = [_row(name, [getattr(spent, name) for spent in spents], spents, words) for name, words in WORK]
+    rows = [_part_row(what, name, spents) for what, name in WORK]
     rows.append(_row("local work", [spent.local + spent.launch for spent in spents], spents, "", "subtotal"))
-    axes = dict.fromkeys(one.axes for spent in spents for one in spent.network)
+    axes = dict.fromkeys(one.axis for spent in spents for one in spent.by_axes)
     for name in axes:
         rows += _axis_rows(name, spents)
     if axes:
         rows.append(_row("collectives", [spent.communication for spent in spents], spents, "", "subtotal"))
     if any(spent.hops or spent.waiting for spent in spents):
-        rows += [_row(name, [getattr(spent, name) for spent in spents], spents, words) for name, words in PIPELINE]
+        rows += [_part_row(what, name, spents) for what, name in PIPELINE]
     rows.append(_row("together", [spent.seconds for spent in spents], spents, "", "total"))
     found = [row for row in rows if any(row.cells[1:-1]) or row.role == "total"]
     title = " and of ".join({"prefill": "the prefill", "step": "a decode step"}[key] for key, _, _ in phases)
@@ -58,13 +60,21 @@ def time_table(prefill: PrefillReport | None, decode: DecodeReport | None, alone
     return Table("time", f"where the time of {title} goes{without}{path}", tuple(columns), tuple(found))
 
 
+def _part_row(what: TimePart, name: str, spents: list[Spent]) -> Row:
+    """One part of local work, or of a pipeline."""
+    part = SpentPart(what, 0.0)
+    words = IDLE if what is TimePart.BUBBLE else part_words(part, "")
+    return _row(name, [spent.of(what) for spent in spents], spents, words)
+
+
 def _axis_rows(name: str, spents: list[Spent]) -> list[Row]:
     """Collectives over mesh axes: what grows with the bytes, and what does not."""
-    parts = [next((one for one in spent.network if one.axes == name), AxisTime(name, 0, 0, 0, 0)) for spent in spents]
+    nothing = SpentPart(TimePart.ACTIVATIONS, 0.0, name)
+    parts = [next((one for one in spent.by_axes if one.axis == name), nothing) for spent in spents]
     counts = [f"{part.count:,.0f}" for part in parts]
     count = counts[0] if len(set(counts)) == 1 else " and ".join(counts)
-    moved = [part.seconds - part.latency_seconds for part in parts]
-    latency = [part.latency_seconds for part in parts]
+    moved = [part.seconds - part.latency for part in parts]
+    latency = [part.latency for part in parts]
     return [
         _row(f"{name}, bytes", moved, spents, f"{count} collectives: what grows with what they move", "collective"),
         _row(f"{name}, latency", latency, spents, "what does not", "collective"),

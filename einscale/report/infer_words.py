@@ -14,7 +14,6 @@ from einscale.infer import (
     KindStep,
     PrefillReport,
     SpeculativeReport,
-    Spent,
     StepReport,
     default_bandwidth,
     fed_caches,
@@ -26,7 +25,9 @@ from einscale.models import LayerKind
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.program.shapes import known_sizes
 from einscale.report.causes import cause_words
+from einscale.report.infer_parts import PIPELINE, WORK
 from einscale.report.table import Column, Row, Table
+from einscale.spent import Spent
 from einscale.topology import explain_step
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
@@ -70,8 +71,8 @@ def infer_sections(result: InferResult, units: str) -> list[Section]:
         units: `iec` or `si`.
     """
     split = result.disaggregated
-    prefill = split.prefill if split else result.report.prefill
-    decode = result.report.decode
+    prefill = split.prefill if split else result.request.prefill
+    decode = result.request.decode
     return [
         ("a request", _request_lines(result)),
         ("prefill", prefill_lines(prefill, units)),
@@ -136,7 +137,7 @@ def decode_lines(report: DecodeReport, units: str, *, alone: bool = False) -> li
         (
             "weights read once",
             format_seconds(report.weights_seconds),
-            f"{format_bytes(report.memory.weights, units)} a device holds / {bandwidth / 1e9:g} GB/s by its datasheet",
+            f"{format_bytes(report.memory.parameters, units)} a device holds / {bandwidth / 1e9:g} GB/s by its datasheet",
         ),
         ("output tokens/s", format_si(report.tokens_per_second), f"batch / a token = {report.batch} / {step}"),
         (
@@ -155,11 +156,8 @@ def decode_lines(report: DecodeReport, units: str, *, alone: bool = False) -> li
 
 def _sum_words(spent: Spent) -> str:
     """The parts that a time is the sum of."""
-    parts = [
-        (f"{name}", getattr(spent, name))
-        for name in ("weights", "cache", "activations", "compute", "launch", "hops", "waiting")
-    ]
-    parts += [(f"collectives over {one.axes}", one.seconds) for one in spent.network]
+    parts = [(name, spent.of(what)) for what, name in (*WORK, *PIPELINE)]
+    parts += [(f"collectives over {one.axis}", one.seconds) for one in spent.by_axes]
     return " + ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts if seconds)
 
 
@@ -204,8 +202,8 @@ def _memory_lines(result: InferResult, units: str) -> list[Line]:
         return format_bytes(count, units)
 
     lines = [line for layer in instance.model.layers for line in _kept_lines(layer, instance, tokens, units)]
-    decode = result.report.decode
-    memory = decode.memory if decode else result.report.prefill.memory
+    decode = result.request.decode
+    memory = decode.memory if decode else result.request.prefill.memory
     whole = asked.batch * result.kv_bytes_per_sequence
     if memory.cache:
         formula = (
@@ -217,7 +215,7 @@ def _memory_lines(result: InferResult, units: str) -> list[Line]:
         parts = [
             f"{name} {size(count)}"
             for name, count in (
-                ("weights", one.weights),
+                ("weights", one.parameters),
                 ("cache", one.cache),
                 ("working", one.working),
                 ("runtime", one.overhead),
@@ -227,7 +225,7 @@ def _memory_lines(result: InferResult, units: str) -> list[Line]:
         lines.append(("together", size(one.needed), " + ".join(parts)))
     most = result.largest_decode_batch
     if decode is not None and most and memory.cache:
-        left = memory.capacity - memory.weights - memory.overhead
+        left = memory.capacity - memory.parameters - memory.overhead
         formula = f"({size(memory.capacity)} - weights - runtime = {size(left)}) / {size(memory.cache / asked.batch)}"
         lines.append(
             ("largest batch, decoding", f"{most:,}", f"{formula} of cache a sequence, less what a step works in")

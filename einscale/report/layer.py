@@ -291,7 +291,7 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
         model,
         *step,
         f"memory per device{_fullest(report)}: {', '.join(parts)}",
-        f"{verdict}: {size(memory.needed)} of {size(report.capacity)}",
+        f"{verdict}: {size(memory.needed)} of {size(memory.capacity)}",
         *padding,
         *unexpected,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.cost import PricedCollective, PricedStatement, Totals, bound_bytes
+from einscale.footprint import Memory
 from einscale.gains import Gain
 from einscale.layers import KindReport, LayerReport
 from einscale.layout import local_shape
@@ -14,7 +15,6 @@ from einscale.plan import work_results
 from einscale.planner.planned import UPDATE, PlannedProgram
 from einscale.report.causes import cause_document, cause_words
 from einscale.report.words import hider_words, reason_words, unexpected_words
-from einscale.train.values import StageMemory
 
 
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -
         "params": {"total": counts.total, "active": counts.active, "embedding": counts.embedding},
         "kinds": [_kind(kind, report.phases) for kind in report.kinds],
         "totals": totals_document(report.totals),
-        "memory": memory_document(report.memory, report.capacity),
+        "memory": memory_document(report.memory),
         "unexpected": [unexpected_words(one) for one in report.unexpected],
         **free,
     }
@@ -93,7 +93,7 @@ def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def memory_document(memory: StageMemory, capacity: int) -> dict[str, Any]:
+def memory_document(memory: Memory) -> dict[str, Any]:
     """Bytes on one device of the fullest stage, and whether they fit."""
     return {
         "parameters_bytes": memory.parameters,
@@ -105,8 +105,8 @@ def memory_document(memory: StageMemory, capacity: int) -> dict[str, Any]:
         "overhead_bytes": memory.overhead,
         "host_bytes": memory.host,
         "needed_bytes": memory.needed,
-        "capacity_bytes": capacity,
-        "fits": memory.needed <= capacity,
+        "capacity_bytes": memory.capacity,
+        "fits": memory.fits,
     }
 
 

@@ -32,6 +32,9 @@ KINDS = (
     "+si",
     "+seconds",
 )
+_WORDS = {"flag": ("no", "yes"), "mark": ("", "*")}
+"""Kinds that are no or yes, and how they are written."""
+
 ROLES = ("", "collective", "section", "subtotal", "total")
 
 
@@ -147,10 +150,8 @@ def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
     """
     if value is None or isinstance(value, str):
         return value or ""
-    if kind == "flag":
-        return "yes" if value else "no"
-    if kind == "mark":
-        return "*" if value else ""
+    if kind in _WORDS:
+        return _WORDS[kind][bool(value)]
     if kind.startswith("+"):
         text = format_cell(value, kind[1:], units) if value else ""
         return f"+{text}" if value > 0 else text
@@ -186,4 +187,4 @@ def format_ratio(value: float) -> str:
 
 def numeric(column: Column) -> bool:
     """Whether a column is aligned to the right."""
-    return column.kind not in ("text", "flag", "mark")
+    return column.kind != "text" and column.kind not in _WORDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from einscale.footprint import MemoryPart
 from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
@@ -13,9 +14,9 @@ from einscale.report.train_detail import detail_tables
 from einscale.report.train_parts import moment_words, part_name, part_words
 from einscale.report.train_words import explain_table
 from einscale.report.words import changes_words, hiders_words
-from einscale.train import Advice, StageReport, StepPart, TrainReport
+from einscale.spent import SpentPart, TimeGroup, TimePart
+from einscale.train import Advice, StageReport, TrainReport
 from einscale.train.moves import Move, step_moves
-from einscale.train.parts import MemoryPart, TimeGroup, TimePart
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def train_tables(
         units: `iec` or `si`, for sentences; cells are written by the renderer.
         advice: changes with which the step would fit, if they are worked out already.
     """
-    report = result.report
+    report = result.step
     moves = step_moves(report)
     tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
     tables += [_memory_table(result), _alive_table(report, detail)]
@@ -154,7 +155,7 @@ def _offloaded(report: TrainReport) -> list[str]:
 
 def _step_table(result: TrainResult) -> Table:
     """The answer in one row."""
-    report = result.report
+    report = result.step
     columns = (
         Column("step_seconds", "step", "seconds"),
         Column("tokens_per_second", "tokens/s", "si"),
@@ -231,7 +232,7 @@ def _time_table(report: TrainReport) -> Table:
     return Table("time", f"where the time goes, on {where}", columns, tuple(rows))
 
 
-def _spent_row(part: StepPart, report: TrainReport) -> Row:
+def _spent_row(part: SpentPart, report: TrainReport) -> Row:
     note, role = part_words(part, report.setup.optimizer), ""
     if part.what in (TimePart.FORWARD, TimePart.BACKWARD):
         note = f"{_microbatches(report.setup.microbatches)} through the layers of the stage"
@@ -300,7 +301,7 @@ def _memory_table(result: TrainResult) -> Table:
         Column("share", "of device", "share"),
         Column("what", "what it is", wrap=True),
     )
-    report = result.report
+    report = result.step
     stage, setup = report.fullest, report.setup
     memory, precision = stage.memory, setup.precision
     parts = (

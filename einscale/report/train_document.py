@@ -13,7 +13,8 @@ from einscale.report.document import changes_document, head
 from einscale.report.layer_document import totals_document
 from einscale.report.train_parts import moment_words, part_name, part_note
 from einscale.report.words import changes_words, hider_words, reason_words
-from einscale.train import Advice, Alive, LayerCost, StageReport, StepPart, TrainReport
+from einscale.spent import SpentPart
+from einscale.train import Advice, Alive, LayerCost, StageReport, TrainReport
 from einscale.train.moves import Move, step_moves
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None
         result: what was priced.
         advice: changes with which the step would fit, if they are worked out already.
     """
-    report = result.report
+    report = result.step
     found = () if report.fits else (result.advice if advice is None else advice)
     counts = parameter_counts(report.setup.model)
     return {
@@ -51,7 +52,7 @@ def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None
 
 
 def _inputs(result: TrainResult) -> dict[str, Any]:
-    setup = result.report.setup
+    setup = result.step.setup
     policy = setup.strategy.policy
     return {
         "model": setup.model.name,
@@ -128,7 +129,7 @@ def _run(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _spent(part: StepPart, report: TrainReport) -> dict[str, Any]:
+def _spent(part: SpentPart, report: TrainReport) -> dict[str, Any]:
     return {
         "part": part_name(part.what),
         "axis": part.axis,

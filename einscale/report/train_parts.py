@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from einscale.report.words import hiders_words
-from einscale.train.parts import TimePart
-from einscale.train.values import AtWork, StepPart
+from einscale.spent import SpentPart, TimePart
+from einscale.train.values import AtWork
 
 _PARTS = {
     TimePart.OFFLOADED_ACTIVATIONS: "offload",
     TimePart.OFFLOADED_OPTIMIZER: "offload",
+    TimePart.TRAFFIC: "activations",
     TimePart.SHARED_TABLE: "gradients once a step",
 }
 """Names of parts in documents and tables, where they are not the value."""
@@ -17,6 +18,12 @@ _NOTES = {
     TimePart.ACCUMULATE: "gradients of earlier microbatches read back",
     TimePart.RECOMPUTE: "forward work done again in the backward pass",
     TimePart.OFFLOADED_ACTIVATIONS: "activations to the host and back; the work has time for {rate:.1f} GB/s",
+    TimePart.WEIGHTS: "kernels that wait for memory, for the weights they read",
+    TimePart.CACHE: "the same, for keys, values and states",
+    TimePart.TRAFFIC: "the same, for everything else",
+    TimePart.COMPUTE: "kernels that wait for the arithmetic",
+    TimePart.LAUNCH: "starts of kernels, and waiting for the host",
+    TimePart.HOPS: "the residual stream to the next pipeline stage",
     TimePart.BUBBLE: "waiting for other stages and for transfers between them",
     TimePart.WAIT: "for the update of a slower stage",
     TimePart.GRADIENTS_ONCE: "gradients, once a step",
@@ -35,7 +42,7 @@ def part_name(what: TimePart) -> str:
     return _PARTS.get(what, what.value)
 
 
-def part_words(part: StepPart, optimizer: str) -> str:
+def part_words(part: SpentPart, optimizer: str) -> str:
     """What a part of a step's time is, what hides the rest left out; "" where its name says it.
 
     Args:
@@ -46,7 +53,7 @@ def part_words(part: StepPart, optimizer: str) -> str:
     return words.format(optimizer=optimizer, tensors=", ".join(part.tensors), rate=part.rate / 1e9)
 
 
-def part_note(part: StepPart, optimizer: str) -> str:
+def part_note(part: SpentPart, optimizer: str) -> str:
     """What a part of a step's time is, and what hides the rest of it.
 
     Args:
@@ -54,7 +61,7 @@ def part_note(part: StepPart, optimizer: str) -> str:
         optimizer: its name.
 
     >>> from einscale.hiders import Hider, HidingWork
-    >>> part_note(StepPart(TimePart.GRADIENTS_ONCE, 1.0, "data", 2.0, (Hider(HidingWork.LAST_BACKWARD),)), "adamw")
+    >>> part_note(SpentPart(TimePart.GRADIENTS_ONCE, 1.0, "data", 2.0, (Hider(HidingWork.LAST_BACKWARD),)), "adamw")
     'gradients, once a step; hidden behind the backward pass of the last microbatch'
     """
     behind = f"hidden behind {hiders_words(part.hidden_by)}" if part.hidden_by else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from einscale.footprint import MemoryPart
 from einscale.hardware import peak as peak_rate
 from einscale.models import model_flops
 from einscale.overlap import EFFICIENCY
@@ -16,7 +17,6 @@ from einscale.schedule import find_schedule, timeline_text
 from einscale.topology import explain_step
 from einscale.train import TrainReport
 from einscale.train.moves import STAGES, Move, step_moves
-from einscale.train.parts import MemoryPart
 from einscale.train.pipeline import pipeline_figures, sending_program, sent_times, step_timeline
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
@@ -45,7 +45,7 @@ def explain_table(result: TrainResult, units: str) -> Table:
         Column("value", "value"),
         Column("formula", "formula", detail=True),
     )
-    report = result.report
+    report = result.step
     sections: tuple[tuple[str, list[Line]], ...] = (
         ("the step", _step_lines(report)),
         ("one microbatch in one layer", _layer_lines(report)),
@@ -127,8 +127,8 @@ def _layer_lines(report: TrainReport) -> list[Line]:
 
 
 def _money_lines(result: TrainResult) -> list[Line]:
-    setup = result.report.setup
-    step = format_seconds(result.report.step_seconds)
+    setup = result.step.setup
+    step = format_seconds(result.step.step_seconds)
     lines: list[Line] = []
     if result.step_price is not None:
         formula = f"{result.price_per_hour:g} an hour x {setup.mesh.devices} devices x {step} / 3600 s"

@@ -78,8 +78,8 @@ class Problem:
     """One reshard: radices, rooms, source and target in digits; bytes in units of V/P^2 a device.
 
     With V the tensor's bytes and P the devices, every cost of every move is a whole number of such units, so prices
-    are exact ints that know no tensor. Where a tensor's shards are padded, each layout otherwise, the unit is 1/P^2 byte
-    and the prices are those of the padded shards; the bounds are those of the tensor without padding.
+    are exact ints that know no tensor. Where a tensor's shards are padded, each layout otherwise, the unit is 1/P^2
+    byte and the prices are those of the padded shards; the bounds are those of the tensor without padding.
 
     Args:
         source, target: (dims, owed).

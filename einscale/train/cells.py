@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from einscale.collectives import FREE
-from einscale.cost import total
+from einscale.cost import PricedStatement, host_waits, total
 from einscale.memory import Held
-from einscale.numeric import Number, is_array, maximum
+from einscale.numeric import Number, is_array, maximum, scattered
 from einscale.overlap import GRADIENTS, PARAMETERS, overlap_kind
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.train.stages import stream_name
@@ -29,7 +29,9 @@ class LayerCell(Struct, frozen=True):
     Args:
         forward: seconds of the forward pass, exposed communication included.
         backward: seconds of the backward pass; adding up gradients is left out, for it depends on how many there are.
-        weight: what of it makes gradients of parameters.
+        apart: seconds of the backward pass where its two parts are tasks of their own (zero-bubble schedules): the host
+            sends the kernels of each, so each takes as long as that at least.
+        weight: of these, what makes gradients of parameters.
         forward_work: seconds of local work of the forward pass, which hides what does not wait for it.
         backward_work: the same of the backward pass.
         flops: of both passes.
@@ -49,6 +51,7 @@ class LayerCell(Struct, frozen=True):
 
     forward: Number
     backward: Number
+    apart: Number
     weight: Number
     forward_work: Number
     backward_work: Number
@@ -94,10 +97,14 @@ def layer_cell(cost: LayerCost, shared: frozenset[str] = frozenset()) -> LayerCe
     planned, saved = cost.planned, _bytes(cost.saved)
     forward = total(row for row in cost.rows if row.planned.phase == FORWARD)
     backward = total(row for row in cost.rows if row.planned.phase == BACKWARD)
+    late = [row for row in cost.rows if makes_gradient(planned, row)]
+    soon = [row for row in cost.rows if row.planned.phase == BACKWARD and not makes_gradient(planned, row)]
+    weight = _task_seconds(late, cost)
     return LayerCell(
         forward=forward.seconds,
         backward=backward.seconds,
-        weight=total(row for row in cost.rows if makes_gradient(planned, row)).seconds,
+        apart=_task_seconds(soon, cost) + weight,
+        weight=weight,
         forward_work=forward.compute_seconds,
         backward_work=backward.compute_seconds,
         flops=total(cost.rows).flops,
@@ -114,6 +121,20 @@ def layer_cell(cost: LayerCost, shared: frozenset[str] = frozenset()) -> LayerCe
         stream=stream_bytes(planned),
         tied=_bytes(tuple(one for one in cost.gradients if one.tensor.name.removeprefix("d_") in shared)),
     )
+
+
+def _task_seconds(rows: Sequence[PricedStatement], cost: LayerCost) -> Number:
+    """Seconds of some statements of a pass as a task of its own.
+
+    A pass that the host cannot send fast enough is stretched as a whole. Were its parts stretched in proportion, one
+    that works longer would leave less for the other, and a slower chip could make a shorter step.
+    """
+    work = sum(row.local.seconds / row.local.launched for row in rows)
+    waits = sum(host_waits(row, cost.planned) for row in rows)
+    sent = sum(row.local.kernels for row in rows)
+    sent += sum(1 for row in rows for priced in row.collectives if priced.step.kind not in FREE)
+    moving = sum(row.communication_seconds for row in rows)
+    return maximum(work, sent * cost.launch - waits) + moving
 
 
 def stream_bytes(planned: PlannedProgram) -> Number:
@@ -144,13 +165,9 @@ def joined(parts: Sequence[LayerCell], places: Sequence[Number], count: int) -> 
         places: numbers of their points.
         count: points altogether.
     """
-    import numpy as np
 
     def spread(values: Sequence[Number]) -> Number:
-        column = np.zeros(count)
-        for place, value in zip(places, values, strict=True):
-            column[place] = value
-        return column
+        return scattered(values, places, count)
 
     fields = [name for name in LayerCell.__struct_fields__ if name != "once"]
     numbers = {name: spread([getattr(one, name) for one in parts]) for name in fields}

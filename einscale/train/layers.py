@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, price_program
+from einscale.efficiency import launch_seconds
 from einscale.memory import (
     gathered_copies,
     gradients_held,
@@ -23,8 +24,9 @@ from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, hide, overlap_k
 from einscale.planner.planned import PlannedProgram
 from einscale.program.values import Program
 from einscale.strategy import Strategy
+from einscale.structures import on_one_stage
 from einscale.topology import AnyNetwork, Network, coefficients
-from einscale.train.structure import LayerStructure, Trained, layer_structure, on_one_stage, training_sizes
+from einscale.train.structure import LayerStructure, Trained, layer_structure, training_sizes
 from einscale.train.values import LayerCost, TrainSetup, accumulating
 
 
@@ -106,6 +108,7 @@ def price_layer(
         accumulate_seconds=accumulating(
             sum(one.bytes for one in gradients), setup.microbatches, setup.network.system.chip
         ),
+        launch=launch_seconds(1, setup.execution, network.system.chip),
     )
 
 

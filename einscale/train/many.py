@@ -14,14 +14,14 @@ from msgspec.structs import replace
 
 from einscale.errors import EinscaleError
 from einscale.numeric import Number
+from einscale.structures import on_one_stage
 from einscale.topology import Network, Networks
 from einscale.train.cells import LayerCell, joined, layer_cell
 from einscale.train.layers import overlapped, price_layer, trained, trained_under
 from einscale.train.price import StepPrice, hides_of, price_step, shared_tables
 from einscale.train.step import trained_layers
-from einscale.train.structure import LayerStructure, Trained, layer_structure, on_one_stage, training_sizes
+from einscale.train.structure import LayerStructure, Trained, layer_structure, training_sizes
 from einscale.train.values import LayerCost, TrainSetup
-
 
 FEW = 6
 """Points of a structure from which on arrays are faster than one point after the other (`tests/benchmarks/price.py`)."""

@@ -7,15 +7,15 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from einscale.footprint import Memory, MemoryPart
 from einscale.layout import local_shape
 from einscale.memory import Held
 from einscale.numeric import Number, largest, truncate, where
 from einscale.schedule import AliveForm, Task, alive_forms, order
 from einscale.schedule.orders import enough_microbatches
 from einscale.train.cells import LayerCell
-from einscale.train.parts import MemoryPart
 from einscale.train.stages import Content
-from einscale.train.values import Alive, LayerCost, StageMemory, TrainSetup
+from einscale.train.values import Alive, LayerCost, TrainSetup
 
 WARM_UP = 6
 """Microbatches a stage after which no device holds more than it did before."""
@@ -96,7 +96,7 @@ def _undominated(moments: tuple[Moment, ...]) -> tuple[Moment, ...]:
 
 def stage_memory(
     content: Content, moments: Sequence[Moment], cells: Mapping[str, LayerCell], setup: TrainSetup
-) -> tuple[StageMemory, Number]:
+) -> tuple[Memory, Number]:
     """Bytes of one device of a stage at the moment it needs most, what goes to the host taken off; and which that is.
 
     Args:
@@ -116,7 +116,7 @@ def stage_memory(
         at = where(fuller, number, at)
         best = tuple(where(fuller, new, old) for new, old in zip(now, best, strict=True))
     optimizer = _held(content, cells, "optimizer")
-    memory = StageMemory(
+    memory = Memory(
         parameters=_held(content, cells, "parameters"),
         gradients=_held(content, cells, "gradients"),
         optimizer=0 if setup.offload.optimizer else optimizer,
@@ -124,6 +124,7 @@ def stage_memory(
         gathered=_held(content, cells, "gathered") + largest(cells[kind].fetched for kind, _ in content),
         working=best[2],
         overhead=setup.overhead,
+        capacity=setup.network.system.chip.memory_bytes,
         host=best[1] + (optimizer if setup.offload.optimizer else 0),
     )
     return memory, at

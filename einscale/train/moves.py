@@ -12,8 +12,8 @@ from einscale.cost import PricedCollective, bound_bytes
 from einscale.hiders import Hider
 from einscale.overlap import GRADIENTS, PARAMETERS, what_moves
 from einscale.schedule import find_schedule, placement
+from einscale.spent import TimePart
 from einscale.stages import HEAD
-from einscale.train.parts import TimePart
 from einscale.train.values import TrainReport
 
 UPDATE = "update"

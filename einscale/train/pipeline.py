@@ -14,8 +14,8 @@ from einscale.schedule import (
     outside_closed_form,
     simulate,
 )
+from einscale.spent import TimePart
 from einscale.train.moves import STAGES, step_moves
-from einscale.train.parts import TimePart
 from einscale.train.values import TrainReport
 
 

@@ -11,18 +11,19 @@ from collections.abc import Collection, Mapping
 from msgspec import Struct
 
 from einscale.errors import HardwareError
+from einscale.footprint import Memory
 from einscale.hiders import Hider, HidingWork
 from einscale.numeric import Number, largest, maximum, never, ratio, where
 from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.schedule import find_schedule, pipeline_times, placement
+from einscale.spent import SpentPart, TimePart
 from einscale.stages import EMBEDDING, HEAD
 from einscale.topology import AnyNetwork
 from einscale.train.cells import LayerCell
 from einscale.train.memory import Moment, stage_memory, stage_moments
-from einscale.train.parts import TimePart
 from einscale.train.stages import Content, chunk_layers, merged, sent_seconds
-from einscale.train.values import ChunkSeconds, StageMemory, StepPart, TrainSetup, accumulating
+from einscale.train.values import ChunkSeconds, TrainSetup, accumulating
 
 Cells = Mapping[str, LayerCell]
 """Kind of layer -> its numbers."""
@@ -46,10 +47,10 @@ class StagePrice(Struct, frozen=True):
     forward: Number
     backward: Number
     busy: Number
-    tail: tuple[StepPart, ...]
+    tail: tuple[SpentPart, ...]
     moments: tuple[Moment, ...]
     moment: Number
-    memory: StageMemory
+    memory: Memory
 
     @property
     def tail_seconds(self) -> Number:
@@ -163,15 +164,15 @@ class _Pieces:
 
     def __init__(self, setup: TrainSetup, cells: Cells, network: AnyNetwork, hides: Hides) -> None:
         self.setup, self.cells, self.network, self.hides = setup, cells, network, hides
-        self.tails: dict[Content, tuple[StepPart, ...]] = {}
-        self.memories: dict[tuple[Content, tuple[Moment, ...]], tuple[StageMemory, Number]] = {}
+        self.tails: dict[Content, tuple[SpentPart, ...]] = {}
+        self.memories: dict[tuple[Content, tuple[Moment, ...]], tuple[Memory, Number]] = {}
 
-    def tail(self, content: Content) -> tuple[StepPart, ...]:
+    def tail(self, content: Content) -> tuple[SpentPart, ...]:
         if content not in self.tails:
             self.tails[content] = tuple(stage_tail(content, self.cells, self.setup, self.network, self.hides))
         return self.tails[content]
 
-    def memory(self, content: Content, moments: tuple[Moment, ...]) -> tuple[StageMemory, Number]:
+    def memory(self, content: Content, moments: tuple[Moment, ...]) -> tuple[Memory, Number]:
         key = content, moments
         if key not in self.memories:
             self.memories[key] = stage_memory(content, moments, self.cells, self.setup)
@@ -195,8 +196,11 @@ def chunk_seconds(setup: TrainSetup, cells: Cells) -> ChunkSeconds:
     splits = find_schedule(setup.schedule).splits_backward
     for content in contents:
         ahead = sum(cells[kind].forward * count for kind, count in content)
-        back = sum(_backward(cells[kind], setup) * count for kind, count in content)
-        late = sum((cells[kind].weight + accumulate_seconds(cells[kind], setup)) * count for kind, count in content)
+        adding = {kind: accumulate_seconds(cells[kind], setup) for kind, _ in content}
+        back = sum(
+            ((cells[kind].apart if splits else cells[kind].backward) + adding[kind]) * count for kind, count in content
+        )
+        late = sum((cells[kind].weight + adding[kind]) * count for kind, count in content)
         forward.append(ahead + written_out(content, cells, setup, FORWARD))
         backward.append(back + written_out(content, cells, setup, BACKWARD))
         weight.append(late if splits else 0.0)
@@ -233,13 +237,15 @@ def host_rate(setup: TrainSetup) -> float:
     return link.used
 
 
-def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork, hides: Hides) -> list[StepPart]:
+def stage_tail(
+    content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork, hides: Hides
+) -> list[SpentPart]:
     """What a stage does once a step, after its last backward pass: gradients, update, new parameters, first gathers.
 
     Reductions of gradients hide behind the last microbatch's backward pass but for the last layer's; gathers of updated
     parameters behind the next step's first forward pass but for the first layer's.
     """
-    found: list[StepPart] = []
+    found: list[SpentPart] = []
     for what, part, phase, behind in (
         (GRADIENTS, TimePart.GRADIENTS_ONCE, BACKWARD, HidingWork.LAST_BACKWARD),
         (PARAMETERS, TimePart.PARAMETERS_ONCE, FORWARD, HidingWork.FIRST_FORWARD),
@@ -252,14 +258,14 @@ def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNe
         for axis, seconds in by_axis.items():
             share = ratio(seconds, moving, 0.0) * exposed
             hidden = seconds - share
-            found.append(StepPart(part, share, axis, hidden, () if never(hidden != 0) else (Hider(behind, phase),)))
+            found.append(SpentPart(part, share, axis, hidden, () if never(hidden != 0) else (Hider(behind, phase),)))
     first = sum(cells[kind].first for kind, _ in content[:1])
     if not never(first > 0):
-        found.append(StepPart(TimePart.FIRST_AND_LAST, first))
+        found.append(SpentPart(TimePart.FIRST_AND_LAST, first))
     for what in (ACTIVATIONS, ""):
         for axis, seconds in _once_a_step(content, cells, what).items():
-            found.append(StepPart(TimePart.OPTIMIZER_ONCE, seconds, axis))
-    found.append(StepPart(TimePart.UPDATE, sum(cells[kind].update * count for kind, count in content)))
+            found.append(SpentPart(TimePart.OPTIMIZER_ONCE, seconds, axis))
+    found.append(SpentPart(TimePart.UPDATE, sum(cells[kind].update * count for kind, count in content)))
     if setup.offload.optimizer:
         found.append(_host_update(content, cells, setup))
     return found + _shared_table(content, cells, setup, network)
@@ -274,19 +280,19 @@ def _once_a_step(content: Content, cells: Cells, what: str) -> dict[str, Number]
     return {axis: seconds for axis, seconds in found.items() if not never(seconds > 0)}
 
 
-def _host_update(content: Content, cells: Cells, setup: TrainSetup) -> StepPart:
+def _host_update(content: Content, cells: Cells, setup: TrainSetup) -> SpentPart:
     """The optimizer on the host: gradients go there, updated parameters come back, over the link to the host."""
     moved = sum((cells[kind].gradients + cells[kind].parameters) * count for kind, count in content)
-    return StepPart(TimePart.OFFLOADED_OPTIMIZER, moved / host_rate(setup), "host")
+    return SpentPart(TimePart.OFFLOADED_OPTIMIZER, moved / host_rate(setup), "host")
 
 
-def _shared_table(content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork) -> list[StepPart]:
+def _shared_table(content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork) -> list[SpentPart]:
     """The gradient of a table that the first and the last stage both hold, exchanged between the two once a step."""
     shared = shared_tables(setup)
     if setup.stages == 1 or not shared or not {EMBEDDING, HEAD} & set(dict(content)):
         return []
     seconds = sent_seconds(cells[HEAD].tied, network, setup.pipe)
-    return [StepPart(TimePart.SHARED_TABLE, seconds, setup.pipe, tensors=tuple(f"d_{name}" for name in shared))]
+    return [SpentPart(TimePart.SHARED_TABLE, seconds, setup.pipe, tensors=tuple(f"d_{name}" for name in shared))]
 
 
 def shared_tables(setup: TrainSetup) -> tuple[str, ...]:

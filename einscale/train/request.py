@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from einscale.efficiency import Execution
 from einscale.errors import ScheduleError, SizeError, StrategyError, UsageError, did_you_mean
 from einscale.hardware import System
 from einscale.layer import batch_ways, check_divides, check_names
@@ -56,6 +57,7 @@ def make_setup(
     overhead: int = FRAMEWORK,
     loss: str = FUSED,
     capacity: float = 1.0,
+    execution: Execution = Execution(),
     notes: list[str] | None = None,
 ) -> TrainSetup:
     """A request, resolved: what is not given gets a default, which `notes` is told.
@@ -82,6 +84,7 @@ def make_setup(
         overhead: bytes a runtime takes beside tensors.
         loss: how the software stack runs the loss: `fused`, `compiled` or `eager`.
         capacity: rows each expert has room for, in even shares of those the tokens chose; 1 is dropless.
+        execution: how local work is run.
         notes: collects what was chosen.
 
     Raises:
@@ -143,6 +146,7 @@ def make_setup(
         overhead=overhead,
         loss=find_loss(loss),
         capacity=check_capacity(capacity),
+        execution=execution,
     )
 
 
@@ -151,7 +155,8 @@ def _default_batch(ways: int, microbatch: int, stages: int, said: list[str]) -> 
     copies = 4 * stages if stages > 1 else 1
     batch = ways * microbatch * copies
     each = f"{copies} microbatches" if copies > 1 else "one microbatch"
-    said.append(f"batch: {batch} sequences, {each} of {microbatch} for each data-parallel replica (none was given)")
+    what = f"{batch} sequence{'s' if batch > 1 else ''}"
+    said.append(f"batch: {what}, {each} of {microbatch} for each data-parallel replica (none was given)")
     return batch
 
 

@@ -11,11 +11,11 @@ from einscale.models import LayerKind, model_flops
 from einscale.overlap import what_moves
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.schedule import find_schedule
+from einscale.spent import Spent, SpentPart, TimePart
 from einscale.stages import EMBEDDING, HEAD
 from einscale.train.cells import layer_cell
 from einscale.train.layers import layer_cost
 from einscale.train.memory import alive_tensors
-from einscale.train.parts import TimePart
 from einscale.train.price import (
     Cells,
     StagePrice,
@@ -28,7 +28,7 @@ from einscale.train.price import (
     written_out,
 )
 from einscale.train.stages import Content, sent_between
-from einscale.train.values import AtWork, LayerCost, StageReport, StepPart, TrainReport, TrainSetup
+from einscale.train.values import AtWork, LayerCost, StageReport, TrainReport, TrainSetup
 
 
 def train_report(setup: TrainSetup, notes: tuple[str, ...] = ()) -> TrainReport:
@@ -97,35 +97,35 @@ def _stage(number: int, stage: StagePrice, layers: Mapping[str, LayerCost], setu
 
 def _spent(
     stage: StagePrice, price: StepPrice, layers: Mapping[str, LayerCost], cells: Cells, setup: TrainSetup
-) -> tuple[StepPart, ...]:
+) -> Spent:
     """Parts of the step's time on one stage; they add up to the step."""
     content = stage.content
     each = setup.microbatches / (find_schedule(setup.schedule).copies if setup.stages > 1 else 1)
     parts = [
-        StepPart(TimePart.FORWARD, each * _local(content, layers, "forward")),
-        StepPart(TimePart.BACKWARD, each * _local(content, layers, "backward")),
+        SpentPart(TimePart.FORWARD, each * _local(content, layers, "forward")),
+        SpentPart(TimePart.BACKWARD, each * _local(content, layers, "backward")),
     ]
     adding = each * sum(accumulate_seconds(cells[kind], setup) * number for kind, number in content)
     if adding:
-        parts.append(StepPart(TimePart.ACCUMULATE, adding))
+        parts.append(SpentPart(TimePart.ACCUMULATE, adding))
     if setup.offload.activations:
         away = each * sum(written_out(content, cells, setup, phase) for phase in (FORWARD, BACKWARD))
         rate = offload_rate(content, cells, setup)
-        parts.append(StepPart(TimePart.OFFLOADED_ACTIVATIONS, away, "host", rate=rate))
+        parts.append(SpentPart(TimePart.OFFLOADED_ACTIVATIONS, away, "host", rate=rate))
     again = each * _local(content, layers, "recompute")
     if again:
-        parts.append(StepPart(TimePart.RECOMPUTE, again))
+        parts.append(SpentPart(TimePart.RECOMPUTE, again))
     parts += _exposed(content, layers, each)
     if setup.stages > 1:
         idle = max(0.0, price.makespan - sum(part.seconds for part in parts))
-        parts.append(StepPart(TimePart.BUBBLE, idle, setup.pipe))
+        parts.append(SpentPart(TimePart.BUBBLE, idle, setup.pipe))
     waited = price.tail_seconds - stage.tail_seconds
     if waited > 0:
-        parts.append(StepPart(TimePart.WAIT, waited, setup.pipe))
-    return (*parts, *stage.tail)
+        parts.append(SpentPart(TimePart.WAIT, waited, setup.pipe))
+    return Spent((*parts, *stage.tail))
 
 
-def _exposed(content: Content, layers: Mapping[str, LayerCost], each: float) -> list[StepPart]:
+def _exposed(content: Content, layers: Mapping[str, LayerCost], each: float) -> list[SpentPart]:
     """Collectives of the passes by what they move and over which axes: what is exposed of them, and what hides."""
     exposed: dict[tuple[TimePart, str], list[float]] = {}
     behind: dict[tuple[TimePart, str], dict[Hider, None]] = {}
@@ -144,7 +144,7 @@ def _exposed(content: Content, layers: Mapping[str, LayerCost], each: float) -> 
                     by = Hider(HidingWork.OWN_EINSUM) if many else priced.hidden_by
                     behind.setdefault(key, {})[by] = None
     return [
-        StepPart(what, open_, axis, hidden, tuple(behind.get((what, axis), ())))
+        SpentPart(what, open_, axis, hidden, tuple(behind.get((what, axis), ())))
         for (what, axis), (open_, hidden) in exposed.items()
     ]
 

@@ -1,22 +1,21 @@
 """Layers as they are trained, planned once for every size: passes and update of a kind under a strategy.
 
 A structure is kept and serves every microbatch, batch and mesh for which its decisions come out alike
-(`Structure.holds`), so that pricing many strategies plans few programs.
+(`structures`), so that pricing many strategies plans few programs.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.layer import is_end, recomputed_here
-from einscale.layout import Layout
-from einscale.mesh import Mesh
-from einscale.planner.planned import PlannedProgram, Structure, accumulator_layouts
+from einscale.planner.planned import Decision, Structure
 from einscale.planner.program import plan_program
 from einscale.planner.sending import sent_as
+from einscale.planner.update import plan_update
 from einscale.precision import Precision
 from einscale.program.backward import backward
 from einscale.program.capacity import with_capacity
@@ -26,10 +25,8 @@ from einscale.program.typed import typed
 from einscale.program.update import update_program
 from einscale.program.values import Program
 from einscale.strategy import Strategy
+from einscale.structures import MOST_KEPT, Structures
 from einscale.topology import Network
-
-MOST_KEPT = 4096
-"""Kinds of structures that are kept: programs under rules, on meshes of the same live axes."""
 
 
 class Trained(Struct, frozen=True, cache_hash=True):
@@ -55,7 +52,7 @@ class Trained(Struct, frozen=True, cache_hash=True):
     trains: bool = True
 
 
-class LayerStructure(Struct, frozen=True):
+class LayerStructure(Struct, frozen=True, dict=True):
     """A kind of layer planned for training.
 
     Args:
@@ -68,20 +65,10 @@ class LayerStructure(Struct, frozen=True):
     update: Structure
     program: Program
 
-    def holds(self, sizes: dict[str, int], mesh: Mesh) -> bool:
-        """Whether planning for other sizes, and other degrees of the same axes, would give the same."""
-        return self.passes.holds(sizes, mesh) and self.update.holds(sizes, mesh)
-
-
-@lru_cache(maxsize=MOST_KEPT)
-def _kept(
-    asked: Trained, names: tuple[str, ...], live: frozenset[str], links: Network | None
-) -> list[LayerStructure]:
-    """Structures that were planned for meshes of these axes, of which `live` have several devices.
-
-    `links` are those that statements were planned by which the strategy leaves to the free planner; None for none.
-    """
-    return []
+    @cached_property
+    def requires(self) -> tuple[Decision, ...]:
+        """Decisions that sizes or degrees had a say in, of both."""
+        return tuple(dict.fromkeys((*self.passes.requires, *self.update.requires)))
 
 
 @lru_cache(maxsize=MOST_KEPT)
@@ -129,16 +116,7 @@ def layer_structure(asked: Trained, network: Network, batch: int, sequence: int)
     Raises:
         StrategyError: the strategy does not fit the mesh or the layer.
     """
-    mesh = network.mesh
-    sizes = training_sizes(asked, batch, sequence)
-    links = network if asked.strategy.policy.auto else None
-    kept = _kept(asked, mesh.names, frozenset(axis.name for axis in mesh.axes if axis.size > 1), links)
-    for one in kept:
-        if one.holds(sizes, mesh):
-            return one
-    found = _planned(asked, network, sizes)
-    kept.append(found)
-    return found
+    return _STRUCTURES.find(asked, network, training_sizes(asked, batch, sequence))
 
 
 def _planned(asked: Trained, network: Network, sizes: dict[str, int]) -> LayerStructure:
@@ -148,14 +126,7 @@ def _planned(asked: Trained, network: Network, sizes: dict[str, int]) -> LayerSt
     planned = sent_as(planned, asked.precision)
     if not asked.trains:
         return LayerStructure(planned.structure, replace(planned.structure, statements=()), program)
-    updated = plan_program(
-        update_program(program, asked.optimizer, asked.precision),
-        asked.strategy,
-        mesh,
-        sizes,
-        pinned=accumulated(planned),
-        network=network,
-    )
+    updated = plan_update(planned, update_program(program, asked.optimizer, asked.precision))
     return LayerStructure(planned.structure, updated.structure, program)
 
 
@@ -170,17 +141,4 @@ def root_unit(strategy: Strategy, program: Program) -> Strategy:
     )
 
 
-def on_one_stage(network: Network, pipe: str) -> Network:
-    """The devices of one pipeline stage and their links: the other stages hold other layers, not copies of its tensors.
-
-    A plan on the whole mesh would divide work over devices that hold nothing of it.
-    """
-    if not pipe:
-        return network
-    axes = (replace(axis, size=1) if axis.name == pipe else axis for axis in network.mesh.axes)
-    return replace(network, mesh=Mesh(tuple(axes)))
-
-
-def accumulated(planned: PlannedProgram) -> dict[str, Layout]:
-    """Gradient of each parameter -> the layout it is accumulated in."""
-    return {f"d_{name}": layout for name, layout in accumulator_layouts(planned).items()}
+_STRUCTURES = Structures(_planned)

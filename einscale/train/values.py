@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from einscale.cost import PricedCollective, PricedStatement, Totals, total
 from einscale.efficiency import Execution
+from einscale.footprint import Memory, MemoryPart
 from einscale.hardware import Chip, energy, sustained
 from einscale.hardware import peak as peak_rate
 from einscale.hiders import Hider
@@ -17,9 +18,9 @@ from einscale.numeric import Number, maximum
 from einscale.overlap import Window
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.precision import Precision
+from einscale.spent import Spent
 from einscale.strategy import Strategy
 from einscale.topology import Network
-from einscale.train.parts import MemoryPart, TimePart
 
 
 class Offload(Struct, frozen=True):
@@ -122,6 +123,7 @@ class LayerCost(Struct, frozen=True):
         fetched: its parameters as they are gathered ahead, while another layer works; none if they are not.
         peak: the most it holds while it runs, parameters and gradients at rest left out.
         accumulate_seconds: time to read back the gradients that a microbatch's are added to.
+        launch: seconds in which the host sends one kernel; 0 where it is ahead.
     """
 
     kind: str
@@ -138,6 +140,7 @@ class LayerCost(Struct, frozen=True):
     fetched: tuple[Held, ...]
     peak: Peak
     accumulate_seconds: Number
+    launch: float = 0.0
 
     def totals(self, phase: str = "") -> Totals:
         """Sums over the statements of one pass for one microbatch, or of both."""
@@ -201,40 +204,6 @@ def accumulating(gradients: Number, microbatches: Number, chip: Chip) -> Number:
         chip: the chip.
     """
     return (microbatches - 1) / microbatches * gradients / chip.memory_bandwidth.used
-
-
-class StageMemory(Struct, frozen=True):
-    """Bytes on each device of a stage at the moment it holds most.
-
-    Args:
-        parameters: at rest.
-        gradients: accumulated, at rest.
-        optimizer: state, with a master copy where the precision has one.
-        saved: activations of every microbatch in flight.
-        gathered: gathered parameters that are kept, and those fetched ahead.
-        working: what the layer at work needs besides.
-        overhead: what the runtime takes.
-        host: bytes that rest in the host's memory instead.
-    """
-
-    parameters: Number
-    gradients: Number
-    optimizer: Number
-    saved: Number
-    gathered: Number
-    working: Number
-    overhead: Number
-    host: Number = 0
-
-    @property
-    def tensors(self) -> Number:
-        """Bytes of tensors: everything but what the runtime takes."""
-        return self.parameters + self.gradients + self.optimizer + self.saved + self.gathered + self.working
-
-    @property
-    def needed(self) -> Number:
-        """Bytes altogether."""
-        return self.tensors + self.overhead
 
 
 class Alive(Struct, frozen=True):
@@ -317,31 +286,9 @@ class StageReport(Struct, frozen=True):
     forward_seconds: float
     backward_seconds: float
     busy_seconds: float
-    memory: StageMemory
+    memory: Memory
     moment: AtWork | None
     alive: tuple[Alive, ...]
-
-
-class StepPart(Struct, frozen=True):
-    """One part of a step's time on the stage that decides it.
-
-    Args:
-        what: what the time goes to.
-        seconds: on the critical path.
-        axis: mesh axes, for communication.
-        hidden: communication that other work hides.
-        hidden_by: the work that hides it.
-        tensors: names of what moves, where that is a few tensors.
-        rate: bytes a second with which the work at hand would hide it, for `OFFLOADED_ACTIVATIONS`.
-    """
-
-    what: TimePart
-    seconds: Number
-    axis: str = ""
-    hidden: Number = 0.0
-    hidden_by: tuple[Hider, ...] = ()
-    tensors: tuple[str, ...] = ()
-    rate: float = 0.0
 
 
 class ChunkSeconds(Struct, frozen=True):
@@ -378,7 +325,7 @@ class TrainReport(Struct, frozen=True):
     setup: TrainSetup
     layers: tuple[LayerCost, ...]
     stages: tuple[StageReport, ...]
-    spent: tuple[StepPart, ...]
+    spent: Spent
     step_seconds: float
     sent: PricedCollective | None
     model_flops: int
@@ -405,7 +352,7 @@ class TrainReport(Struct, frozen=True):
     @property
     def fits(self) -> bool:
         """Whether every stage fits in the memory of its devices."""
-        return self.fullest.memory.needed <= self.capacity
+        return bool(self.fullest.memory.fits)
 
     @property
     def tokens_per_second(self) -> float:

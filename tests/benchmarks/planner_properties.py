@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from random_questions import Asking, random_question, relatives
 
 import einscale
-from einscale.errors import EinscaleError
+from einscale.errors import EinscaleError, HardwareError
 
 TOLERANCE = 1e-9
 """Relative difference of times that is rounding."""
@@ -59,7 +59,7 @@ class Trial:
             result = einscale.plan(
                 asking.spec, mesh=asking.mesh, sizes=asking.sizes, objective=objective, hardware=asking.chip
             )
-        except EinscaleError:
+        except HardwareError:
             self.counts["refused"] += 1
             return None
         self.slowest.append((time.process_time() - start, f"{objective} {asking.spec} {asking.mesh} {asking.sizes}"))

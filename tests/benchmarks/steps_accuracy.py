@@ -20,16 +20,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from einscale.api.train import TrainRequest, train_setup
 from einscale.efficiency import Execution
 from einscale.errors import EinscaleError
-from einscale.hardware import System, load_system, rooflines
-from einscale.mesh import parse_mesh
+from einscale.hardware import System, load_system
 from einscale.models import Model, layer_kinds, read_config
 from einscale.precision import Precision, parse_precision
 from einscale.strategy import Strategy, load_strategy, with_zero
 from einscale.strategy.values import Rule
-from einscale.topology import bind
-from einscale.train import Offload, TrainReport, TrainSetup, train_report
+from einscale.train import TrainReport, TrainSetup, train_report
 
 DATA = Path(__file__).parent.parent / "data" / "steps.jsonl"
 
@@ -164,31 +163,22 @@ def setup_of(row: dict[str, Any], *, efficiency: bool = True) -> TrainSetup:
     Raises:
         EinscaleError: it cannot be expressed.
     """
-    mesh = parse_mesh(mesh_of(row))
-    system = system_of(row) if efficiency else rooflines(system_of(row))
-    batch, replicas = row["global_batch"], row["dp"]
-    return TrainSetup(
-        model=model_of(row),
+    piped = {"schedule": "interleaved" if row["vp"] > 1 else "1f1b", "chunks": row["vp"]} if row["pp"] > 1 else {}
+    request = TrainRequest(
+        mesh=mesh_of(row),
         strategy=strategy_of(row),
-        mesh=mesh,
-        network=bind(mesh, system),
-        pipe="pipe" if row["pp"] > 1 else "",
-        batch=batch,
+        hardware=system_of(row),
+        batch=row["global_batch"],
         sequence=row["seq_len"],
         microbatch=row["micro_batch"],
-        microbatches=batch // (row["micro_batch"] * replicas),
-        schedule="interleaved" if row["vp"] > 1 else "1f1b",
-        chunks=row["vp"],
-        first=None,
-        last=None,
         precision=precision_of(row),
-        optimizer="adamw",
-        offload=Offload(),
         attention="full",
         overhead=0,
-        execution=execution_of(row) if efficiency else Execution("compiled", "eager"),
+        execution=execution_of(row) if efficiency else "roofline",
         loss=loss_of(row),
+        **piped,
     )
+    return train_setup(model_of(row), request)[0]
 
 
 def loss_of(row: dict[str, Any]) -> str:

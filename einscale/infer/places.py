@@ -41,7 +41,7 @@ class Places(Struct, frozen=True):
         """Sum over all places of a value that is given at those worked out; a number is the same at all of them."""
         if not is_array(values):
             return values * self.count
-        return float(values @ _column(self.weights))
+        return (values.sum() if self.exact else (values * _column(self.weights)).sum()).item()
 
     def expanded(self, values: Sequence[float]) -> Sequence[float]:
         """The value at all places."""

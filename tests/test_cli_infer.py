@@ -203,7 +203,7 @@ def test_csv_sums_as_the_report_says() -> None:
 def test_a_sweep_is_short_unless_more_is_asked_for() -> None:
     short = csv_tables(*SWEPT)
     assert set(short) == {"request", "cache", "money", "sweep"}
-    assert [row["pareto"] for row in short["sweep"]] == ["*"] * 6 + ["", ""]
+    assert [row["pareto"] for row in short["sweep"]] == ["true"] * 6 + ["false", "false"]
     assert "time" in csv_tables(*SWEPT, "--detail")
     assert len(csv_tables("infer gpt2 --sweep batch=1 --sweep context=256,512")["sweep"]) == 2
 

@@ -68,7 +68,7 @@ def _why(part: TimePart, step: StepReport, memory: Memory, units: str) -> str:
     """The cause of a part of a step's time."""
     if part is TimePart.WEIGHTS:
         held = f"a device holds {format_bytes(memory.parameters, units)} of weights"
-        return f"{held}; a pass reads those it uses once, for all its sequences together"
+        return f"{held}; a pass reads those it uses once for all sequences"
     if part is TimePart.CACHE:
         return f"each pass reads the keys and values on a device, {format_bytes(memory.cache, units)} at the end"
     if part is TimePart.LAUNCH:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from einscale.api.answer import Figure, Parted
 from einscale.api.request import chosen_model
-from einscale.api.train import TrainOptions, TrainRequest, train_request, train_setup
+from einscale.api.train import RUN, TrainOptions, TrainRequest, train_request, train_setup
 from einscale.compare import Comparison, Scope, Side, compare_reports
 from einscale.errors import EinscaleError, StrategyError, UsageError, did_you_mean
 from einscale.footprint import Memory
@@ -170,7 +170,7 @@ def compare(
             them cannot meet, which the message names.
     """
     purpose = _purpose(for_)
-    asked = train_request(options)
+    asked = train_request(options, without=RUN)
     if asked.strategy is not None:
         raise UsageError("the strategies are the second argument of compare", expected='["megatron", "fsdp@data=8"]')
     chosen = [_resolve(one, asked.mesh if "mesh" in options else None) for one in _listed(strategies)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from einscale.api.answer import Figure, Parted
-from einscale.api.train import TrainOptions, train_request, train_setup
+from einscale.api.train import RUN, TrainOptions, train_request, train_setup
 from einscale.errors import UsageError
 from einscale.footprint import Memory
 from einscale.gains import Gain, free_gains
@@ -137,7 +137,7 @@ def layer(
             values that could.
     """
     phases = _phases(forward, backward)
-    setup, notes = train_setup(model, train_request(options))
+    setup, notes = train_setup(model, train_request(options, without=RUN))
     if strict and setup.strategy.expect is None:
         raise UsageError(
             f"strategy `{setup.strategy.name}` does not say which collectives it expects",

@@ -476,7 +476,8 @@ def test_every_preset_runs_on_one_device_and_needs_the_memory_of_its_parameters(
     held = parameter_counts(model).total * (2 if model.config.dtype != "fp32" else 4)
     assert report.memory.parameters == held
     assert report.memory.saved > 512 * model.config.layers * 2 * model.config.hidden
-    assert report.totals.flops > model_flops(model, 512, convention="full", ahead=False).total
+    # Fused attention works on the pairs its mask lets through, and makes their scores again in the backward pass.
+    assert report.totals.flops > model_flops(model, 512, convention="causal", ahead=False).total
     assert all(not row.collectives for kind in report.kinds for row in kind.rows)
 
 

@@ -107,15 +107,18 @@ def decode(model: str | Model, **options: Unpack[DecodeOptions]) -> DecodeResult
 def infer(model: str | Model, **options: Unpack[ServeOptions]) -> InferResult:
     """Price a batch of requests from prompt to last token: times, throughput, memory, money, and what decides them.
 
-    >>> answer = infer("llama3-70b", mesh="model=8", batch=32, prompt=2048, output=256, price_per_hour=2.5)
+    >>> answer = infer("llama3-70b", mesh="model=8", batch=32, prompt=2048, output=256)
     >>> answer.fits, 2 < answer.first_token_seconds < 5, 0.008 < answer.seconds_per_token < 0.02
     (True, True, True)
-    >>> answer.kv_bytes_per_token == 80 * 2 * 8 * 128 * 2, answer.largest_batch < answer.largest_decode_batch
-    (True, True)
+    >>> answer.kv_bytes_per_token == 80 * 2 * 8 * 128 * 2
+    True
+    >>> answer.largest_batch < answer.largest_decode_batch
+    True
     >>> answer = infer("llama3-70b", mesh="model=8", speculative="llama3-8b", guesses=4, acceptance=0.8)
     >>> answer.speculative.speedup > 1.5
     True
-    >>> answer = infer("llama3-70b", mesh="model=8", batch=64, disaggregate="model=4", prefill_hardware="h200")
+    >>> apart = {"disaggregate": "model=4", "prefill_hardware": "h200"}
+    >>> answer = infer("llama3-70b", mesh="model=8", batch=64, **apart)
     >>> answer.disaggregated.transfer_bytes == 2048 * answer.kv_bytes_per_token
     True
 

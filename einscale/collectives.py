@@ -9,6 +9,7 @@ are whole numbers, so they are carried as totals and rounded once, where a per-d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import lru_cache
 
 from msgspec import Struct
@@ -152,7 +153,9 @@ def received_by_degrees(
     total = (divide_exact(devices, group) if amount.shared else devices) * local * (group - 1)
     if step.distinct:
         share = sent_share(step, sizes, degrees)
-        return total * share if is_array(share) else ceil_div(total * share.numerator, share.denominator)
+        if isinstance(share, int | Fraction) and isinstance(total, int):
+            return ceil_div(total * share.numerator, share.denominator)
+        return total * (float(share) if isinstance(share, Fraction) else share)
     return total * amount.times
 
 

@@ -33,7 +33,7 @@ from einscale.precision import Precision
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.program.maps import attended_pairs, statistics
 from einscale.program.typed import computed
-from einscale.roofline import LocalTime
+from einscale.roofline import LocalTime, local_seconds
 
 NARROW = {
     "fp8": "fp8",
@@ -333,7 +333,10 @@ def _product(
         time = attention_seconds(flops[number], traffic, rate, chip)
     else:
         (result, layout), *_ = work_results(row.work)
-        time = product_seconds(product, planned.held(result, layout), traffic, rate, chip)
+        if chip.kernels is None:  # a roofline counts the rows of an expert as they are on average, not in whole rows
+            time = local_seconds(flops[number], traffic, rate, chip)
+        else:
+            time = product_seconds(product, planned.held(result, layout), traffic, rate, chip)
         converting = _conversions(planned.structure, number, rate)
         converted = _converted(planned, number, converting, rate)
         if converting:

@@ -18,6 +18,7 @@ from einscale.mesh import Mesh, split_name
 from einscale.models import Model
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
+from einscale.schedule import find_schedule
 from einscale.strategy import Strategy
 from einscale.topology import Network
 from einscale.train.layers import forward_cost
@@ -211,16 +212,18 @@ class LayerReport(Struct, frozen=True):
     @property
     def totals(self) -> Totals:
         """Sums over all layers of the model for one microbatch: what a step takes for its passes on one stage."""
-        waits = replace(NOTHING, communication_seconds=self.offloaded_seconds)
-        return self._layer_totals.plus(waits)
+        return self._layer_totals.plus(replace(NOTHING, waiting_seconds=self.waiting_seconds))
 
     @property
-    def offloaded_seconds(self) -> float:
-        """What one microbatch waits for activations on their way to the host and back; no layer's by itself."""
-        if self.step is None or not self.setup.offload.activations:
+    def waiting_seconds(self) -> float:
+        """What one microbatch waits beside its layers: for activations that go to the host and back, and where the parts
+        of a backward pass are tasks of their own for the host to send the kernels of each."""
+        if self.step is None:
             return 0.0
-        chunks = self.step.chunks
-        taken = sum(sum(getattr(chunks, phase)) for phase in self.phases)
+        splits = self.setup.stages > 1 and find_schedule(self.setup.schedule).splits_backward
+        if not (self.setup.offload.activations or splits):
+            return 0.0
+        taken = sum(sum(getattr(self.step.chunks, phase)) for phase in self.phases)
         return max(0.0, float(taken - self._layer_totals.seconds))
 
     @property

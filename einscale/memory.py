@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from einscale.mesh import split_name
 from einscale.numeric import Number, is_array, maximum, never, product, where
 from einscale.planner.classes import moved_class
 from einscale.planner.fusion import interior, never_written, residual_layouts
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
+from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram, Structure, of_structure
 from einscale.precision import PRESETS, Precision
 from einscale.program.backward import WHOLE
 from einscale.program.maps import saved
@@ -203,14 +203,22 @@ def kept_gathered(planned: PlannedProgram) -> tuple[Held, ...]:
 
 def gathered_copies(planned: PlannedProgram) -> tuple[Held, ...]:
     """Parameters in the layouts they are read in, where they rest in others: what fetching a layer holds."""
-    parameters = {value.name for value in planned.program.parameters}
-    read = dict.fromkeys(
-        (tensor.name, layout)
-        for row in planned.statements
-        for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True)
-        if tensor.name in parameters and layout != planned.resting[tensor.name]
+    reason = Reason(Why.GATHERED)
+    return tuple(_held(planned, name, reason, layout) for name, layout in _gathered(planned.structure))
+
+
+@of_structure
+def _gathered(structure: Structure) -> tuple[tuple[str, Layout], ...]:
+    """Parameters and the layouts they are read in, where they rest in others."""
+    parameters = {value.name for value in structure.program.parameters}
+    return tuple(
+        dict.fromkeys(
+            (tensor.name, layout)
+            for row in structure.statements
+            for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True)
+            if tensor.name in parameters and layout != structure.resting[tensor.name]
+        )
     )
-    return tuple(_held(planned, name, Reason(Why.GATHERED), layout) for name, layout in read)
 
 
 def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
@@ -319,7 +327,7 @@ def spans(planned: PlannedProgram, *, accumulates: bool = False, overlap: Collec
         accumulates: see `peak`.
         overlap: see `peak`.
     """
-    lifetimes, degrees = _lifetimes(planned), planned.degrees
+    lifetimes, degrees = dict(_lifetimes(planned.structure)), planned.degrees
     if accumulates:
         last = len(planned.statements) - 1
         lifetimes |= {key: (lifetimes[key][0], last) for key in _sent_together(planned) if key in lifetimes}
@@ -427,35 +435,36 @@ def _part_held(held: Held, ordered: tuple[int, Number] | None) -> Held:
     return held if ordered is None else replace(held, bytes=where(ordered[1], held.bytes, 0))
 
 
-def _lifetimes(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
+@of_structure
+def _lifetimes(structure: Structure) -> Mapping[Copy, tuple[int, int]]:
     """(value, layout, reason) -> the first and last statement at which a device holds it.
 
     A value at rest is held until its last reader. A copy in another layout is dropped after its last
     reader in the phase that made it. Parameters at rest, their gradients at rest, gathered parameters that are kept
     and caches are left out: they are held for every layer at once.
     """
-    program, table = planned.program, planned.program.table
+    program, table = structure.program, structure.program.table
     held_all_the_time = ("parameters", "gradients", "kv_cache")
-    apart = {(name, planned.resting[name]) for name in table if moved_class(program, name) in held_all_the_time}
-    apart |= {(held.tensor.name, held.layout) for held in kept_gathered(planned)}
+    apart = {(name, structure.resting[name]) for name in table if moved_class(program, name) in held_all_the_time}
+    apart |= set() if structure.strategy.policy.reshard_after_forward else set(_gathered(structure))
     spans: dict[Copy, tuple[int, int]] = {}
 
     def touch(name: str, layout: Layout, moment: int, phase: str) -> None:
         if name in table and (name, layout) not in apart:
-            key = (name, layout, AT_REST if layout == planned.resting[name] else _PASSES[phase])
+            key = (name, layout, AT_REST if layout == structure.resting[name] else _PASSES[phase])
             spans[key] = (spans.get(key, (moment, moment))[0], moment)
 
-    last = len(planned.statements) - 1
+    last = len(structure.statements) - 1
     for name in program.inputs:
         if table[name].kind != "gradient":
-            touch(name, planned.resting[name], 0, FORWARD)
-    for moment, row in enumerate(planned.statements):
+            touch(name, structure.resting[name], 0, FORWARD)
+    for moment, row in enumerate(structure.statements):
         for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True):
             touch(tensor.name, layout, moment, row.phase)
         for step in (*row.before, *row.after):
             touch(step.tensor.name, step.before, moment, row.phase)
         for name in (*row.statement.inputs, *row.statement.outputs):
-            touch(name, planned.resting[name], moment, row.phase)
+            touch(name, structure.resting[name], moment, row.phase)
     for name in program.outputs:
-        touch(name, planned.resting[name], last, BACKWARD)
+        touch(name, structure.resting[name], last, BACKWARD)
     return spans

@@ -35,6 +35,9 @@ class Mesh(Struct, frozen=True, dict=True):
     >>> mesh = parse_mesh("data=16@ib, model=8@nvlink")
     >>> mesh.devices, mesh.size("model"), str(mesh)
     (128, 8, 'data=16@ib,model=8@nvlink')
+
+    Args:
+        axes: major to minor.
     """
 
     axes: tuple[MeshAxis, ...]
@@ -154,6 +157,9 @@ def make_mesh(mesh: Mesh | str | Mapping[str, int] | object) -> Mesh:
 
     >>> str(make_mesh({"x": 2, "y": 4}))
     'x=2,y=4'
+
+    Args:
+        mesh: its axes, major to minor: `"x=2,y=4"`, a mapping of names to sizes, or a mesh.
 
     Raises:
         MeshError, NotationError: the mesh is malformed.

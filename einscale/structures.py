@@ -87,11 +87,13 @@ class Structures(Generic[Question, Found]):
         """
         groups: list[tuple[Found, list[int]]] = []
         left = list(range(len(next(iter(columns.values())))))
+        sizes = {**sizes, **{name: column[0] for name, column in columns.items()}}
+        columns = {name: column for name, column in columns.items() if len(set(column)) > 1}
         while left:
             first = {**sizes, **{name: column[left[0]] for name, column in columns.items()}}
             found = self.find(asked, network, first)
             here = {name: [column[number] for number in left] for name, column in columns.items()}
-            held = _holding(found, first, here, network.mesh)
+            held = _holding(found, first, here, len(left), network.mesh)
             groups.append((found, [number for number, holds in zip(left, held, strict=True) if holds]))
             left = [number for number, holds in zip(left, held, strict=True) if not holds]
         return groups
@@ -113,12 +115,14 @@ def _place(asked: Asked, network: Network) -> tuple[object, ...]:
 
 
 def _holding(
-    found: Planned, first: Mapping[str, int], columns: Mapping[str, Sequence[int]], mesh: Mesh
+    found: Planned, first: Mapping[str, int], columns: Mapping[str, Sequence[int]], count: int, mesh: Mesh
 ) -> list[bool]:
     """At which points all decisions come out as at the first; each is asked once for points that look alike to it."""
-    holding = [True] * len(next(iter(columns.values())))
+    holding = [True] * count
     for decision in found.requires:
         names = [name for name in decision.reads if name in columns]
+        if not names:  # it came out so at the first
+            continue
         answers: dict[tuple[int, ...], bool] = {}
         for number, seen in enumerate(zip(*(columns[name] for name in names), strict=True)):
             if seen not in answers:

@@ -125,6 +125,14 @@ MAPS = (
 )
 """Objects whose keys are names of the question's own; what they hold is of one kind."""
 
+SHARED: dict[str, dict[str, Any]] = {"why": {}}
+"""Keys whose values one function writes wherever they stand: key -> their schema, made from all places together."""
+
+ARGUMENTS = r"(train|infer)/advice\[\]/options"
+"""Objects whose keys are arguments of a function, and hold what that takes."""
+
+ANY_SCALAR = {"type": ["boolean", "integer", "null", "number", "string"]}
+
 UNITS = {
     "seconds": "seconds",
     "bytes": "bytes",
@@ -160,7 +168,18 @@ def schemas() -> dict[str, dict[str, Any]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for document in documents():
         found.setdefault(document["command"], []).append(document)
+    for key in SHARED:
+        SHARED[key] = infer([value for group in found.values() for value in _named(group, key)], f"*:{key}")
     return {name: _schema(name, found[name]) for name in sorted(found)}
+
+
+def _named(value: Any, key: str) -> Iterator[Any]:
+    """Everything that stands under a key, however deep, under names that end in it too (`first_why`)."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        if str(name) == key or str(name).endswith(f"_{key}"):
+            yield item
+        yield from _named(item, key)
 
 
 def _schema(name: str, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -180,6 +199,9 @@ def _schema(name: str, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def infer(values: Sequence[Any], path: str) -> dict[str, Any]:
     """The schema of values that stand at one place of documents."""
+    for key, shared in SHARED.items():
+        if shared and re.search(rf"[/_]{key}$", path):
+            return shared
     kinds = sorted({_kind(value) for value in values})
     if "number" in kinds and "integer" in kinds:
         kinds.remove("integer")
@@ -191,7 +213,9 @@ def infer(values: Sequence[Any], path: str) -> dict[str, Any]:
         items = [item for value in values if isinstance(value, list) for item in value]
         schema["items"] = infer(items, f"{path}[]") if items else {}
     objects = [value for value in values if isinstance(value, dict)]
-    if objects and is_map(path):
+    if objects and re.fullmatch(ARGUMENTS, path):
+        schema["additionalProperties"] = ANY_SCALAR
+    elif objects and is_map(path):
         held = [item for value in objects for item in value.values()]
         schema["additionalProperties"] = infer(held, f"{path}/*") if held else {}
     elif objects:

@@ -100,8 +100,8 @@ def varied(rng: random.Random, question: Question) -> Question:
     """The same request at another point: of other degrees, microbatches and batch, and often of the same structure."""
     model, given = question
     mesh = {name: int(size) for name, _, size in (axis.partition("=") for axis in given["mesh"].split(","))}
-    for name in mesh:
-        if mesh[name] > 1 and name != "pipe":
+    for name, size in mesh.items():
+        if size > 1 and name != "pipe":
             mesh[name] = rng.choice((2, 4, 8, 16, 32, 6))
     microbatch = rng.choice((1, 2, 4, 8, 5))
     ways = mesh["data"] * mesh.get("expert", 1) * (mesh["model"] if given["strategy"] == "weight-gathered" else 1)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import einscale
-from einscale.api.serving import EXECUTIONS, Points, read_sweep
+from einscale.api.serving import Points, read_sweep
 from einscale.api.serving_advice import narrower
 from einscale.api.train import train_step
 from einscale.dtypes import bits_of
+from einscale.efficiency import EXECUTIONS
 from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
 from einscale.infer import requests_fit
 from einscale.infer.step import Planner
@@ -158,7 +159,7 @@ def test_a_draft_is_worth_its_guesses() -> None:
     assert answer.seconds == pytest.approx(reading + 255 * answer.seconds_per_token)
     assert answer.first_token_seconds == answer.request.first_token_seconds
     alone, draft = einscale.infer("llama3-70b", mesh="model=8", batch=4), einscale.decode("llama3-8b", mesh="model=8")
-    assert answer.memories[0].weights == alone.request.memory.weights + draft.decode.memory.weights
+    assert answer.memories[0].parameters == alone.request.memory.parameters + draft.decode.memory.parameters
     assert answer.memories[0].overhead == alone.request.memory.overhead
     never = einscale.infer("llama3-70b", mesh="model=8", speculative="llama3-8b", guesses=3, acceptance=0.0)
     assert never.speculative is not None and never.speculative.speedup < 1
@@ -268,9 +269,9 @@ def test_collectives_and_links_run_at_the_bandwidth_they_sustain() -> None:
     known, ideal = (einscale.infer("llama3-70b", **options, execution=how) for how in ("compiled", "roofline"))
     assert known.disaggregated is not None and ideal.disaggregated is not None
     assert ideal.disaggregated.transfer_seconds == pytest.approx(0.7 * known.disaggregated.transfer_seconds)
-    slow, fast = (one.request.prefill.spent.network[0] for one in (known, ideal))
+    slow, fast = (one.request.prefill.spent.by_axes[0] for one in (known, ideal))
     assert slow.bytes == fast.bytes
-    assert fast.seconds - fast.latency_seconds == pytest.approx(0.7 * (slow.seconds - slow.latency_seconds))
+    assert fast.seconds - fast.latency == pytest.approx(0.7 * (slow.seconds - slow.latency))
     pipes = [einscale.decode("llama3-70b", mesh="pipe=2,model=8", execution=how).decode for how in EXECUTIONS]
     hops = {how: report.step.hop_seconds for how, report in zip(EXECUTIONS, pipes, strict=True)}
     assert hops["compiled"] == hops["eager"] > hops["roofline"]
@@ -281,7 +282,7 @@ def test_converting_operands_is_work_on_activations() -> None:
     plain = einscale.prefill("llama3-8b", prompt=4096).prefill
     assert report.spent.launch < 3e-6 * report.last.kernels * 1.01
     assert report.last.kernels > plain.last.kernels
-    assert report.spent.activations > 1.1 * plain.spent.activations
+    assert report.spent.traffic > 1.1 * plain.spent.traffic
     assert report.spent.weights < plain.spent.weights * 1.01
 
 

@@ -312,7 +312,12 @@ def test_options_are_named_as_the_arguments_of_python() -> None:
     from einscale.api.train import TrainRequest
 
     twins = {"layer": einscale.layer, "train": einscale.train_step, "infer": einscale.infer, "shard": einscale.shard}
+    from einscale.api.request import SYNONYMS
+
     renamed = {"sizes": "size"}
+    for name in twins:
+        flags = {flag for one in command_line().commands[name].params for flag in one.opts}
+        assert all(f"--{other}" in flags for other, word in SYNONYMS.items() if f"--{word}" in flags)
     for name, function in twins.items():
         flags = {flag for one in command_line().commands[name].params for flag in one.opts}
         arguments = dict.fromkeys(inspect.signature(function).parameters)

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 from command import csv_tables, refused, run_command, steady
-
-import einscale
+from msgspec.structs import fields
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = shlex.split(
@@ -207,7 +206,7 @@ def test_csv_sums_as_the_report_says() -> None:
 def test_a_sweep_is_short_unless_more_is_asked_for() -> None:
     short = csv_tables(*SWEPT)
     assert set(short) == {"request", "cache", "money", "sweep"}
-    assert [row["pareto"] for row in short["sweep"]] == ["*"] * 6 + ["", ""]
+    assert [row["pareto"] for row in short["sweep"]] == ["true"] * 6 + ["false", "false"]
     assert "time" in csv_tables(*SWEPT, "--detail")
     assert len(csv_tables("infer gpt2 --sweep batch=1 --sweep context=256,512")["sweep"]) == 2
 
@@ -370,15 +369,25 @@ def test_ordinary_requests_have_no_notes() -> None:
     assert [note.partition(":")[0] for note in found["notes"]] == ["output"]
 
 
-def test_every_argument_of_the_function_is_an_option() -> None:
+def test_every_argument_of_the_function_is_an_option_with_its_default() -> None:
+    from einscale.api.serve_request import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest
     from einscale.cli.infer import infer
     from einscale.cli.options import Output
 
-    given = set(inspect.signature(einscale.infer).parameters)
-    options = set(inspect.signature(infer).parameters)
-    renamed = {name: {"sizes": "size"}.get(name, name) for name in given}
-    assert set(renamed.values()) <= options
-    assert options - set(renamed.values()) == {"context", "detail", "explain", "only", *Output.__struct_fields__}
+    given = {"model", *ServeOptions.__optional_keys__}
+    only = {"context", "cached"}
+    assert {*ServeRequest.__struct_fields__} == given - {"model"} | only
+    assert {*PrefillOptions.__optional_keys__, *DecodeOptions.__optional_keys__} <= {*ServeRequest.__struct_fields__}
+    options = inspect.signature(infer).parameters
+    renamed = {"sizes": "size"}
+    assert {renamed.get(name, name) for name in given} <= set(options)
+    others = {"context", "detail", "explain", "only", *Output.__struct_fields__}
+    assert set(options) - {renamed.get(name, name) for name in given} == others
+    defaults = {field.name: field.default for field in fields(ServeRequest)}
+    for name in given - {"model"}:
+        default = options[renamed.get(name, name)].default
+        if default is not None:
+            assert str(default) == str(defaults[name]), name
 
 
 def test_options_reach_the_answer() -> None:

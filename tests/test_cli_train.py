@@ -302,11 +302,12 @@ def test_a_bubble_is_explained_by_its_closed_form_and_by_what_differs() -> None:
 
 
 def test_every_argument_of_the_function_is_an_option() -> None:
+    from einscale.api.request import SYNONYMS
     from einscale.cli.options import Output
     from einscale.cli.train import train
 
     given = {"model", *TrainRequest.__struct_fields__}
-    assert set(TrainOptions.__annotations__) == {*TrainRequest.__struct_fields__}
+    assert set(TrainOptions.__annotations__) == {*TrainRequest.__struct_fields__, *SYNONYMS}
     options = set(inspect.signature(train).parameters)
     renamed = {"sizes": "size"}
     assert {renamed.get(name, name) for name in given} <= options

@@ -6,6 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,6 @@ from einscale.hardware import System, load_system, rooflines
 from einscale.infer import (
     Instance,
     Planner,
-    Spent,
     ahead_instance,
     cost_per_million_tokens,
     decode_report,
@@ -35,12 +35,17 @@ from einscale.infer import (
     speculative_report,
     sweep,
 )
-from einscale.infer.curve import curve, expanded, summed
 from einscale.infer.instance import COMPILED, default_microbatches, default_serving_strategy, stage_layers
+from einscale.infer.places import bends, places
+from einscale.infer.requests import cycle
 from einscale.mesh import parse_mesh
 from einscale.models import Model, load_model
 from einscale.models.values import LayerKind
+from einscale.numeric import one_of
+from einscale.planner.program import plan_program
+from einscale.program.shapes import program_sizes
 from einscale.program.text import parse_program
+from einscale.spent import SpentPart
 
 DATA = Path(__file__).parent / "data"
 H100 = 3.35e12
@@ -240,23 +245,100 @@ def test_time_and_memory_never_fall_with_batch_or_context(batch: int, context: i
         assert bigger.tokens_per_second_per_device * 4 == pytest.approx(bigger.tokens_per_second)
 
 
-@given(context=st.integers(1, 9000), batch=st.integers(1, 64))
-@settings(max_examples=25, deadline=None)
-def test_a_plan_kept_prices_as_one_made_anew(context: int, batch: int) -> None:
-    one = instance("llama3-8b", "data=2,model=2,context=2", "split-kv")
-    kept = Planner(one)
-    kept.step(2, 1, 64)
-    kept.step(batch * 2, 1, context + 1)
-    again = kept.step(batch * 2, 1, context)
-    assert again == Planner(one).step(batch * 2, 1, context)
+@given(
+    context=st.integers(0, 9000),
+    batch=st.integers(1, 64),
+    new=st.sampled_from([1, 2, 7, 512]),
+    served=st.sampled_from(
+        [
+            ("llama3-8b", "data=2,model=2,context=2", "split-kv"),
+            ("llama3-8b", "pipe=2,data=2,model=4", "batch-attention"),
+            ("falcon-7b", "x=2,y=4", "2d"),
+            ("deepseek-v3", "data=2,model=4", "dp-attention"),
+        ]
+    ),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_structure_that_is_found_again_is_one_planned_anew(
+    context: int, batch: int, new: int, served: tuple[str, str, str]
+) -> None:
+    planner = Planner(instance(*served, system="h200"))
+    for absorbed in (True, False):
+        for sequences in (8, batch * 8):
+            try:
+                found = planner.all_plans(sequences, new, context, absorbed=absorbed)
+            except StrategyError:  # fewer keys than devices that divide them
+                continue
+            for layer, count in planner.counts(new, None):
+                asked, one = planner.asked(layer, count, absorbed=absorbed), found[layer.kind]
+                anew = plan_program(asked.program, asked.strategy, one.mesh, one.sizes, network=planner.stage)
+                assert one.statements == anew.statements
+                assert one.resting == anew.resting
+                assert one.sizes == program_sizes(asked.program, defaults={name: one.sizes[name] for name in one.sizes})
+
+
+MANY = [
+    ("llama3-8b", "data=2,model=2,context=2", "split-kv", {}),
+    ("llama3-70b", "pipe=4,model=2", None, {}),
+    ("gemma2-9b", "model=2", None, {"precision": "w8a8-fp8"}),
+    ("deepseek-v3", "data=2,model=4", "dp-attention", {}),
+    ("mixtral-8x7b", "expert=2,model=2", None, {"execution": Execution("eager", "eager")}),
+    ("qwen3-next-80b-a3b", "model=2", None, {}),
+    ("gpt2-xl", "data=2", None, {"precision": "int4,kv_cache=fp8"}),
+]
+
+
+@pytest.mark.parametrize(("model", "mesh", "strategy", "options"), MANY)
+@pytest.mark.parametrize("new", [1, 64])
+def test_many_passes_are_each_as_one(
+    model: str, mesh: str, strategy: str | None, options: dict[str, object], new: int
+) -> None:
+    one = make_instance(load_model(model), parse_mesh(mesh), load_system("h200"), strategy, **options)  # type: ignore[arg-type]
+    planner = Planner(one)
+    points = [(batch * 8, cached) for batch in (1, 3, 64) for cached in (1, 2, 100, 511, 4096, 5000)]
+    batches, cached = zip(*points, strict=True)
+    priced = planner.passes(batches, new, cached, logits=1)
+    assert sorted(number for here, _ in priced for number in here) == list(range(len(points)))
+    assert any(len(here) > 3 for here, _ in priced)
+    for here, many in priced:
+        memory = serving_memory(planner, many.plans, many.batch, many.cached + new)
+        for place, number in enumerate(here):
+            step = planner.step(batches[number], new, cached[number], logits=1)
+            held = serving_memory(planner, step.plans, step.batch, step.cached + new)
+            assert memory.at(place) == held
+            there = many.spent.mapped(lambda value, place=place: one_of(value, place))
+            assert there.seconds == pytest.approx(step.spent.seconds, rel=1e-12)
+            for part in there:
+                twin = step.spent.table().get((part.what, part.axis), SpentPart(part.what, 0.0))
+                for name in ("seconds", "bytes", "count", "latency"):
+                    assert getattr(part, name) == pytest.approx(getattr(twin, name), rel=1e-12, abs=1e-18)
+            for name in ("flops", "traffic", "received", "kernels", "hop_seconds"):
+                assert one_of(getattr(many, name), place) == pytest.approx(getattr(step, name), rel=1e-12)
+            times = [one_of(seconds, place) for seconds in many.stage_seconds]
+            assert times == pytest.approx(step.stage_seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "strategy"), [("model=4", None), ("pipe=4,data=2", None), ("model=2,context=4", "split-kv")]
+)
+def test_every_point_of_a_sweep_is_a_decode_step(mesh: str, strategy: str | None) -> None:
+    one = instance("llama3-8b", mesh, strategy)
+    batches, contexts = (2, 6, 8, 64, 1024), (4, 1000, 4097, 8192)
+    rows = sweep(one, batches=batches, contexts=contexts)
+    assert [(row.batch, row.context) for row in rows] == [(batch, length) for batch in batches for length in contexts]
+    for row in rows:
+        report = decode_report(one, batch=row.batch, context=row.context)
+        assert row.seconds_per_token == pytest.approx(report.seconds_per_token, rel=1e-12)
+        assert row.tokens_per_second_per_device == pytest.approx(report.tokens_per_second_per_device, rel=1e-12)
+        assert row.memory == report.memory
 
 
 def test_where_the_time_goes_adds_up() -> None:
     report = decode_report(instance("llama3-70b", "model=8"), batch=8, context=2048)
     spent = report.spent
     assert spent.seconds == pytest.approx(report.step.seconds)
-    (network,) = spent.network
-    assert network.axes == "model"
+    (network,) = spent.by_axes
+    assert network.axis == "model"
     assert network.count == 2 * 80 + 1  # two all-reduces a layer, one for the divided table of the embedding
     assert 0.8 < spent.latency / spent.communication <= 1  # 128 KB each: latency decides
     kernels = report.step.kernels
@@ -318,7 +400,7 @@ def test_decoding_as_fast_as_gpt_fast_measured(model: str, ways: int, precision:
 
 def test_memory_is_weights_cache_and_working_set() -> None:
     report = decode_report(instance(), batch=4, context=1023)
-    assert report.memory.weights == 2 * 8030261248
+    assert report.memory.parameters == 2 * 8030261248
     assert report.memory.cache == 4 * kv_bytes(load_model("llama3-8b"), "bf16", 1024)
     assert 0 < report.memory.working < 2**27
     assert report.memory.fits
@@ -330,7 +412,7 @@ def test_quantised_weights_rest_quantised() -> None:
     tables = 2 * 128256 * 4096  # embedding and head stay as they are
     norms = 65 * 4096
     layers = 8030261248 - tables - norms
-    assert narrow.memory.weights == layers + 2 * (tables + norms)
+    assert narrow.memory.parameters == layers + 2 * (tables + norms)
     assert narrow.spent.weights < 0.6 * whole.spent.weights
 
 
@@ -363,8 +445,10 @@ def test_a_model_that_does_not_fit_has_no_largest_batch() -> None:
 
 def test_a_tied_table_is_held_by_both_ends_of_a_pipeline(tmp_path: Path) -> None:
     assert load_model("gpt2").config.tied
-    alone = decode_report(instance("gpt2"), batch=1, context=16).memory.weights
-    stages = [decode_report(instance("gpt2", f"pipe={count}"), batch=1, context=16).memory.weights for count in (2, 12)]
+    alone = decode_report(instance("gpt2"), batch=1, context=16).memory.parameters
+    stages = [
+        decode_report(instance("gpt2", f"pipe={count}"), batch=1, context=16).memory.parameters for count in (2, 12)
+    ]
     table = 50257 * 768 * 2
     assert stages[0] < alone
     assert stages[1] > table  # the last stage: one block, the head, and the table it shares with the first
@@ -396,7 +480,8 @@ def test_a_token_passes_every_stage_and_the_stages_pass_many() -> None:
     assert full.seconds_per_token == pytest.approx(max(path, 4 * busiest))
     assert full.tokens_per_second > 2 * alone.tokens_per_second
     assert (
-        full.memory.weights < decode_report(instance("llama3-70b", "model=2"), batch=4, context=16).memory.weights / 3
+        full.memory.parameters
+        < decode_report(instance("llama3-70b", "model=2"), batch=4, context=16).memory.parameters / 3
     )
 
 
@@ -460,7 +545,7 @@ def test_speculation_gains_what_its_guesses_are_worth() -> None:
     assert report.speedup == pytest.approx(
         report.target.seconds_per_token * report.tokens_per_round / report.round_seconds
     )
-    assert report.memory.weights == report.target.memory.weights + report.draft.memory.weights
+    assert report.memory.parameters == report.target.memory.parameters + report.draft.memory.parameters
     useless = speculative_report(target, draft, length=4, acceptance=0.0, batch=1, context=2048)
     assert useless.speedup < 1.0
 
@@ -478,8 +563,8 @@ def test_layers_that_look_ahead_make_a_draft() -> None:
     report = speculative_report(target, draft, length=1, acceptance=0.85, batch=256, context=4096, shared=True)
     assert report.draft.seconds_per_token < 0.1 * report.target.seconds_per_token
     assert 1.2 < report.speedup < 1.85
-    extra = report.memory.weights - report.target.memory.weights
-    one_layer = report.target.memory.weights / 61
+    extra = report.memory.parameters - report.target.memory.parameters
+    one_layer = report.target.memory.parameters / 61
     assert 0.5 * one_layer < extra < 2 * one_layer
     with pytest.raises(UsageError, match="llama3-8b has no layers that predict tokens further ahead"):
         ahead_instance(instance())
@@ -515,16 +600,58 @@ def test_a_million_tokens() -> None:
     assert cost == pytest.approx(2.0 / 3600 * report.seconds_per_token / 64 * 1e6)
 
 
-# ---------------------------------------------------------------- curves
+# ---------------------------------------------------------------- long runs
 
 
-def test_a_curve_is_known_where_it_bends() -> None:
-    points = curve(lambda n: Spent(compute=max(3.0, n / 10)), 1, 300)
-    exact = sum(max(3.0, n / 10) for n in range(1, 301))
-    assert summed(points).seconds == pytest.approx(exact, rel=1e-5)
-    assert [one.seconds for one in expanded(points)][29:31] == pytest.approx([3.0, 3.1])
-    assert len(points) < 40
-    assert curve(lambda n: Spent(compute=float(n)), 5, 5) == ((5, Spent(compute=5.0)),)
+def test_a_run_is_worked_out_at_every_place_or_at_places_with_straight_lines_between() -> None:
+    bent = np.maximum(3.0, np.arange(1, 301) / 10)  # bends at 30
+    whole = places(1, 300)
+    assert whole.at == tuple(range(1, 301))
+    assert whole.total(bent) == pytest.approx(bent.sum(), rel=1e-12)
+    assert whole.expanded(bent.tolist()) == bent.tolist()
+    few = places(1, 300, most=40)
+    assert len(few.at) == 40
+    assert (few.at[0], few.at[-1], few.count) == (1, 300, 300)
+    assert sum(few.weights) == pytest.approx(300)
+    assert few.total(bent[[place - 1 for place in few.at]]) == pytest.approx(bent.sum(), rel=1e-4)
+    line = np.arange(1, 301) * 2.0
+    at = line[[place - 1 for place in few.at]]
+    assert few.total(at) == pytest.approx(line.sum(), rel=1e-12)
+    assert few.expanded(at.tolist()) == pytest.approx(line.tolist())
+    assert few.total(2.0) == 600.0
+    assert places(5, 5).total(7.0) == 7.0
+
+
+def test_a_run_is_known_where_it_bends() -> None:
+    run = bends(lambda n: max(3.0, n / 10), 1, 300)
+    exact = np.maximum(3.0, np.arange(1, 301) / 10)
+    at = np.array([max(3.0, n / 10) for n in run.at])
+    assert run.total(at) == pytest.approx(exact.sum(), rel=1e-5)
+    assert run.expanded(at.tolist())[29:31] == pytest.approx([3.0, 3.1])
+    assert len(run.at) < 40
+    assert bends(float, 5, 5).at == (5,)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "strategy", "near"),
+    [("model=8", None, 1e-9), ("pipe=4,model=2", None, 1e-9), ("model=4,context=2", "split-kv", 1e-5)],
+)
+def test_short_and_long_runs_are_each_the_mean_of_their_steps(mesh: str, strategy: str | None, near: float) -> None:
+    one = instance("llama3-70b", mesh, strategy)
+    planner = Planner(one)
+    for output, closer in ((200, near), (700, 1e-12)):
+        report = decode_report(one, batch=8, context=1000, output=output)
+        share, back = 8 // report.microbatches, planner.back_seconds()
+        steps = [
+            cycle(planner.step(share, 1, cached), report.microbatches, back) for cached in range(1000, 1000 + output)
+        ]
+        assert report.seconds == pytest.approx(sum(step.seconds for step in steps), rel=closer)
+        assert (report.first_seconds, report.last_seconds) == pytest.approx(
+            (steps[0].seconds, steps[-1].seconds), rel=1e-12
+        )
+        for part in report.spent:
+            exact = sum(step.table()[part.what, part.axis].seconds for step in steps) / output
+            assert part.seconds == pytest.approx(exact, rel=10 * closer, abs=report.seconds_per_token * 1e-5)
 
 
 # ---------------------------------------------------------------- strategies by themselves
@@ -570,7 +697,7 @@ def test_every_strategy_for_serving_answers_requests(model: str, strategy: str) 
     report = request_report(one, batch=16, prompt=512, output=64, chunk=256)
     assert report.decode is not None
     assert 0 < report.seconds_per_token < report.first_token_seconds * 10
-    assert report.memory.weights <= decode_report(instance(model), batch=1, context=1).memory.weights
+    assert report.memory.parameters <= decode_report(instance(model), batch=1, context=1).memory.parameters
 
 
 # ---------------------------------------------------------------- what cannot be

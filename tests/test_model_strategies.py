@@ -72,7 +72,7 @@ def test_a_norm_of_all_heads_reduces_its_statistic_over_the_devices_that_share_t
         and "_in" not in cause_words(one.step.cause)
     ]
     statistics = [entry for entry in found if entry[0].startswith("sum of")]
-    tokens = 8 // 2 * 1024
+    tokens = 1024  # one microbatch of one sequence
     assert statistics == [(f"sum of {name}", "all-reduce", 2 * 4 * tokens * 3 // 4) for name in ("q", "k")]
 
 

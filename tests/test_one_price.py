@@ -52,7 +52,7 @@ def chosen_settings(strategy: str) -> list[str]:
 def priced(model: str, strategy: str) -> Iterator[tuple[TrainReport, LayerReport]]:
     for name in chosen_settings(strategy):
         asked = request_of(strategy, SETTINGS[name])
-        yield train_step(model, **asked).report, layer(model, **asked).report
+        yield train_step(model, **asked).step, layer(model, **asked).layers
 
 
 def test_every_setting_is_met_by_several_strategies() -> None:
@@ -84,7 +84,7 @@ def test_layers_hold_what_the_step_holds(strategy: str, model: str) -> None:
         kinds = {kind.kind: kind for kind in view.kinds}
         full = step.fullest
         assert view.memory == full.memory
-        assert (view.fits, view.capacity) == (step.fits, step.capacity)
+        assert view.fits == step.fits
         held = {
             name: sum(getattr(kinds[kind], f"{name}_bytes") * count for kind, count in full.layers)
             for name in ("parameter", "gradient", "optimizer")
@@ -95,6 +95,11 @@ def test_layers_hold_what_the_step_holds(strategy: str, model: str) -> None:
             assert held["optimizer"] <= full.memory.host
         else:
             assert held["optimizer"] == full.memory.optimizer
+        for kind in view.kinds:  # what the update makes lands where the passes read it
+            for value in kind.planned.program.parameters:
+                made = f"{value.name}_new"
+                if made in kind.cost.updated.resting:
+                    assert kind.cost.updated.resting[made] == kind.planned.resting[value.name]
         for kind, cost in ((kind, step.layer(kind.kind)) for kind in view.kinds):
             assert (kind.saved, kind.parameters, kind.peak) == (cost.saved, cost.parameters, cost.peak)
         saved = {(alive.kind, alive.text) for alive in full.alive if alive.what == "saved"}
@@ -119,7 +124,7 @@ def test_a_comparison_is_of_the_steps_that_train_prices(model: str) -> None:
         chosen = [(name, request_of(name, setting)["mesh"]) for name in (one, two)]
         answer = compare(model, chosen, **asked)
         for side, total, (name, mesh) in zip(answer.comparison.sides, answer.comparison.totals, chosen, strict=True):
-            step = train_step(model, mesh=mesh, strategy=name, **asked).report
+            step = train_step(model, mesh=mesh, strategy=name, **asked).step
             assert side.report.step_seconds == step.step_seconds
             assert total.seconds == pytest.approx(step.step_seconds, rel=1e-9)
             assert side.report.fullest.memory == step.fullest.memory
@@ -133,7 +138,9 @@ def check_terms(answer: CompareResult) -> None:
     for place, found in enumerate(answer.comparison.differences, 1):
         first, other = answer.comparison.totals[0], answer.comparison.totals[place]
         for name in ("flops", "traffic", "received"):
-            assert sum(getattr(term.change, name) for term in found.terms) == getattr(other, name) - getattr(first, name)
+            assert sum(getattr(term.change, name) for term in found.terms) == getattr(other, name) - getattr(
+                first, name
+            )
         seconds = math.fsum(term.change.seconds for term in found.terms)
         steps = [side.report.step_seconds for side in (sides[0], sides[place])]
         assert abs(seconds - (steps[1] - steps[0])) <= 1e-9 * max(steps)
@@ -147,7 +154,7 @@ def test_terms_add_up_whatever_the_pipeline_and_whatever_rests_on_the_host() -> 
     for strategy in STRATEGIES[:8]:
         for setting in SETTINGS.values():
             try:
-                sides.append(train_step("gpt2", **{**request_of(strategy, setting), "sequence": 128}).report)
+                sides.append(train_step("gpt2", **{**request_of(strategy, setting), "sequence": 128}).step)
             except EinscaleError:
                 continue
     assert len(sides) > 60
@@ -163,8 +170,8 @@ def test_the_strategies_of_a_cluster_rank_alike_by_every_command() -> None:
     chosen = [("fsdp", "data=64"), ("megatron-sp", "data=32,model=2")]
     asked: dict[str, Any] = {"batch": 64, "sequence": 4096}
     answer = compare("llama3-70b", [f"{name}@{mesh}" for name, mesh in chosen], **asked)
-    steps = {name: train_step("llama3-70b", mesh=mesh, strategy=name, **asked).report for name, mesh in chosen}
-    views = {name: layer("llama3-70b", mesh=mesh, strategy=name, **asked).report for name, mesh in chosen}
+    steps = {name: train_step("llama3-70b", mesh=mesh, strategy=name, **asked).step for name, mesh in chosen}
+    views = {name: layer("llama3-70b", mesh=mesh, strategy=name, **asked).layers for name, mesh in chosen}
     taken = [side.report.step_seconds for side in answer.comparison.sides]
     assert taken == [steps[name].step_seconds for name, _ in chosen]
     assert taken[0] < taken[1]

@@ -215,12 +215,14 @@ def test_a_file_may_fix_the_sequence_and_the_batch(tmp_path):
     file = tmp_path / "fixed.ein"
     file.write_text(HEAD.replace("input x", "size b = 4\nsize s = 32\nsize d = 8\nsize v = 16\ninput x", 1))
     report = layer(str(file), mesh="data=2").layers
-    assert (report.batch, report.sequence) == (4, 32)
-    assert report.kinds[0].planned.sizes["s"] == 32
+    assert (report.setup.batch, report.setup.microbatch, report.sequence) == (4, 2, 32)
+    assert [report.kinds[0].planned.sizes[axis] for axis in "bs"] == [4, 32]
     with pytest.raises(SizeError, match="fixed fixes the sequence, axis `s`, at 32: it cannot be 64"):
         layer(str(file), mesh="data=2", sequence=64)
     with pytest.raises(SizeError, match="a batch of 4 sequences does not divide over 8"):
         layer(str(file), mesh="data=8")
+    with pytest.raises(SizeError, match="fixes the batch, axis `b`, at 4: a microbatch cannot be 1"):
+        layer(str(file), mesh="data=2", microbatch=1)
 
 
 def test_keys_of_another_length_keep_it(tmp_path):

@@ -23,6 +23,7 @@ from book_answers import (
 )
 
 import einscale
+from einscale.layer import batch_ways
 from einscale.layers import LayerReport
 from einscale.models import load_model, model_flops, parameter_counts, program_parameters
 from einscale.roofline import local_seconds, roofline
@@ -70,12 +71,15 @@ WIDE = 143360
 
 
 def mlp(rules: str, mesh: str, tokens: int, system: str, *, d: int = WIDE, f: int = HIDDEN) -> LayerReport:
-    """The layer under a strategy, forward and backward, on so many tokens."""
+    """The layer under a strategy, forward and backward, on so many tokens at once, gradients as wide as weights."""
+    strategy, devices = parse_strategy(rules), einscale.make_mesh(mesh)
     return einscale.layer(
         own_model(MLP),
-        mesh=mesh,
-        strategy=parse_strategy(rules),
+        mesh=devices,
+        strategy=strategy,
         hardware=book(system),
+        precision="bf16-pure",
+        microbatch=tokens // batch_ways(strategy, devices),
         batch=tokens,
         sequence=1,
         sizes={"d": d, "f": f},
@@ -141,11 +145,15 @@ def least_tokens_mixed(mesh: str, tokens: int, hidden: int) -> float:
 
 
 def least_tokens_of_a_pod() -> float:
-    """Tokens a slice from which the backward pass hides the all-reduce of gradients between pods; one ratio tells."""
+    """Tokens a slice from which the backward pass hides the all-reduce of gradients between pods; one ratio tells.
+
+    The sum is settled once a step, which here is one microbatch.
+    """
     tokens = 2**16
     report = mlp(PODS, "pod=2@dcn,x=64", 2 * tokens, "v5p_dcn")
-    rows = report.kinds[0].rows
-    return tokens * moving(rows, report.mesh.degrees, "backward", ("pod",)) / computing(rows, "backward")
+    kind = report.kinds[0]
+    between = moving(kind.update, report.mesh.degrees, "update", ("pod",))
+    return tokens * between / computing(kind.rows, "backward")
 
 
 def ici_intensity(system: str) -> float:
@@ -172,9 +180,13 @@ def four(strategy: str) -> LayerReport:
 
 
 def received(strategy: str, phase: str = "") -> float:
-    """Bytes a chip receives, in the book's form for many chips."""
+    """Bytes a chip receives in a step, in the book's form for many chips."""
     report = four(strategy)
-    rows = [row for row in report.kinds[0].rows if not phase or row.planned.phase == phase]
+    rows = [
+        row
+        for row in (*report.kinds[0].rows, *report.kinds[0].update)
+        if not phase or row.planned.phase == phase
+    ]
     return sum(p.bytes * at_scale(p, report.mesh.degrees) for row in rows for p in row.collectives)
 
 

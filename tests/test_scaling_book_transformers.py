@@ -94,7 +94,7 @@ return out
 def attention_intensity(queries: int, keys: int) -> float:
     """FLOPs of both products per byte of a fused core; what its softmax keeps for a backward pass is left out."""
     sizes = {"t": keys, "n": 8, "g": GROUPS, "k": 128}
-    report = einscale.layer(own_model(CORE), batch=2, sequence=queries, sizes=sizes, backward=False).layers
+    report = einscale.layer(own_model(CORE), microbatch=2, sequence=queries, sizes=sizes, backward=False).layers
     products = [row for row in report.kinds[0].rows if row.planned.statement.op == "einsum"]
     return sum(row.flops for row in products) / sum(row.traffic for row in products)
 
@@ -118,7 +118,7 @@ SMALL = {"d": D, "f": F, "v": V, "layers": 1, "heads": N, "kv_heads": N, "head":
 def repeated_products() -> int:
     """FLOPs of the products that the backward pass repeats when the results of the seven with weights are kept."""
     policy = f"[compute]\n[policy]\nfuse = []\nrecompute = {list(ALL_BUT_PRODUCTS)}"
-    report = einscale.layer(llama(**SMALL), strategy=parse_strategy(policy), batch=B, sequence=T).layers
+    report = einscale.layer(llama(**SMALL), strategy=parse_strategy(policy), microbatch=B, sequence=T).layers
     block = next(kind for kind in report.kinds if kind.kind == "block")
     kept = {held.tensor.name for held in block.saved}
     assert kept == {
@@ -175,7 +175,7 @@ def critical_tokens() -> int:
 
     def bound(tokens: int) -> object:
         answer = einscale.layer(
-            own_model(EXPERTS), batch=tokens, sequence=1, sizes=wide, backward=False, hardware=book("v5e_roofline")
+            own_model(EXPERTS), microbatch=tokens, sequence=1, sizes=wide, backward=False, hardware=book("v5e_roofline")
         )
         return answer.layers.kinds[0].rows[-1].local.bound
 
@@ -204,7 +204,7 @@ return logits
 def section(name: str) -> tuple[int, int]:
     """Elements of the matrices of one section of a block, and its FLOPs forward and backward."""
     report = einscale.layer(
-        llama(**SMALL), strategy=parse_strategy("[compute]\n[policy]\nfuse = []"), batch=B, sequence=T
+        llama(**SMALL), strategy=parse_strategy("[compute]\n[policy]\nfuse = []"), microbatch=B, sequence=T
     )
     block = next(kind for kind in report.layers.kinds if kind.kind == "block")
     table = block.planned.program.table

@@ -235,3 +235,14 @@ def test_cells_are_plain() -> None:
     assert more_is_better("mfu") and not more_is_better("seconds_per_token")
     swept = einscale.sweep(einscale.collective, {"kind": "all-gather", "mesh": "x=2", "size": np.array([2, 4])})
     assert [row["size"] for row in swept.table] == [2, 4]
+
+
+def test_names_are_alike_for_every_question_about_a_step() -> None:
+    for fn in (einscale.layer, einscale.train_step):
+        (found,) = einscale.sweep(fn, {"model": "gpt2", "mesh": "data=2", "seq": 128, "batch": 2}).points
+        assert found["sequence"] == 128 and "seq" not in found
+    with pytest.raises(UsageError, match="`layer` has no argument `forwards`"):
+        einscale.sweep(einscale.layer, {"model": "gpt2", "forwards": True})
+    assert einscale.train_step("gpt2", seq=128) == einscale.train_step("gpt2", sequence=128)
+    with pytest.raises(UsageError, match="`seq` and `sequence` are the same argument"):
+        einscale.train_step("gpt2", seq=128, sequence=128)

@@ -67,7 +67,7 @@ class PrefillResult(Parted, frozen=True):
     @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.prefill.memory.fits
+        return bool(self.prefill.memory.fits)
 
     @property
     def cost_per_million_tokens(self) -> float | None:
@@ -143,7 +143,7 @@ class DecodeResult(Parted, frozen=True):
     @property
     def fits(self) -> bool:
         """Whether it fits in the memory of the devices."""
-        return self.decode.memory.fits
+        return bool(self.decode.memory.fits)
 
     @property
     def largest_batch(self) -> int:

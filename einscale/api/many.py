@@ -134,8 +134,9 @@ def price_many(model: str | Model, strategies: Iterable[Given], **common: Unpack
     Each row gets the numbers that `train_step` gives it; a request that cannot be met is a row of its own, with its
     error, and does not stop the others.
 
-    >>> names = ["fsdp", "megatron-sp", {"strategy": "megatron-sp", "microbatch": 2, "recompute": "full"}, "2d"]
-    >>> prices = price_many("llama3-8b", names, mesh="data=4,model=2", batch=64, sequence=2048)
+    >>> full = {"strategy": "megatron-sp", "microbatch": 2, "recompute": "full"}
+    >>> strategies = ["fsdp", "megatron-sp", full, "2d"]
+    >>> prices = price_many("llama3-8b", strategies, mesh="data=4,model=2", batch=64, sequence=2048)
     >>> prices["reason"].tolist(), prices["seconds"].tolist()[1] == prices.row(1).seconds
     ([2, 0, 0, 2], True)
 

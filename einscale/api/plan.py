@@ -19,7 +19,7 @@ from einscale.notation import parse_spec
 from einscale.plan import Plan
 from einscale.planner.budget import Budget
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
-from einscale.priced import LowerBounds, Memory, PricedPlan, PricedStep, lower_bounds, price_plan
+from einscale.priced import LowerBounds, PlanPeak, PricedPlan, PricedStep, lower_bounds, price_plan
 from einscale.topology import Network, bind
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class PlanResult(Answer, frozen=True):
         return self.priced.bytes_received
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> PlanPeak:
         """Most bytes a device holds at once: operands, result and temporaries."""
         return self.priced.memory
 

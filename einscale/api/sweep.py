@@ -149,7 +149,8 @@ def sweep(
     Training steps are priced together, as by `price_many`; the full answer of one is worked out when it is taken.
 
     >>> from einscale import train_step
-    >>> grid = {"model": "llama3-8b", "mesh": ["data=8", "data=4,model=2"], "microbatch": [1, 2], "batch": 64}
+    >>> meshes = ["data=8", "data=4,model=2"]
+    >>> grid = {"model": "llama3-8b", "mesh": meshes, "microbatch": [1, 2], "batch": 64}
     >>> found = sweep(train_step, grid)
     >>> found
     <SweepResult train_step over mesh, microbatch: 4 points, 4 fit>
@@ -206,12 +207,16 @@ def _is_train_step(fn: Callable[..., Any]) -> bool:
 
 def _names(fn: Callable[..., Any]) -> tuple[str, ...] | None:
     """Names of the arguments of a function; None if it takes any."""
-    if _is_train_step(fn):
+    parameters = inspect.signature(fn).parameters.values()
+    named = tuple(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
+    rest = next((one for one in parameters if one.kind is one.VAR_KEYWORD), None)
+    if rest is None:
+        return named
+    if rest.annotation == "Unpack[TrainOptions]":  # a question about a training step
         from einscale.api.train import TrainRequest
 
-        return ("model", *TrainRequest.__struct_fields__)
-    parameters = inspect.signature(fn).parameters.values()
-    return None if any(one.kind is one.VAR_KEYWORD for one in parameters) else tuple(one.name for one in parameters)
+        return (*named, *TrainRequest.__struct_fields__)
+    return None
 
 
 def _renamed(point: Point, fn: Callable[..., Any]) -> Point:

@@ -23,15 +23,16 @@ from einscale.api.request import (
     suited_strategy,
 )
 from einscale.efficiency import EXECUTIONS, ROOFLINE, Execution
-from einscale.errors import UsageError, did_you_mean
+from einscale.errors import SizeError, UsageError, did_you_mean
 from einscale.footprint import Memory
 from einscale.hardware import System, rooflines
+from einscale.layer import batch_ways
 from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
 from einscale.precision import Precision, parse_precision
 from einscale.program.loss import FUSED
-from einscale.stages import pipe_axis
+from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, replicas
 from einscale.train import (
     Advice,
@@ -234,8 +235,8 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
         overhead: bytes a runtime takes on each device beside tensors.
         loss: how the software runs the loss: `fused` (one kernel, fp32 logits), `compiled` (16-bit logits) or `eager`.
         capacity: rows each expert has room for, in even shares of those the tokens chose; above 1 they are padded.
-        execution: how local work runs: `eager` (kernel by kernel), `fused` (neighbouring maps are one kernel), `compiled`
-            (fused, and the host is ahead), or `roofline`; or an `Execution`.
+        execution: how local work runs: `eager` (kernel by kernel), `fused` (neighbouring maps are one kernel),
+            `compiled` (fused, and the host is ahead), or `roofline`; or an `Execution`.
         price_per_hour: of one device.
         tokens: of the whole training run: days and money follow.
         sizes: axis -> size, for axes that a program of your own leaves open.
@@ -293,7 +294,8 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
 def train_step(model: str | Model, **options: Unpack[TrainOptions]) -> TrainResult:
     """Price one optimizer step of a model on a cluster: time, memory of every pipeline stage, and what decides them.
 
-    >>> answer = train_step("llama3-8b", mesh="data=8,model=2", strategy="megatron-sp", zero=1, batch=64)
+    >>> step = {"mesh": "data=8,model=2", "strategy": "megatron-sp", "zero": 1, "batch": 64}
+    >>> answer = train_step("llama3-8b", **step)
     >>> answer.fits, answer.step.setup.microbatches, 0.2 < answer.step.mfu < 0.7
     (True, 8, True)
 
@@ -329,7 +331,9 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
     if strategy is None and not asked.shard and devices.devices > 1:
         notes.append(f"strategy: {chosen.name}, which suits this mesh (none was given)")
     length = chosen_sequence(loaded, asked.sequence, notes)
-    given = fixed_size(loaded, "b", "batch", asked.batch) or asked.batch
+    fixed = fixed_size(loaded, "b", "batch", asked.batch)
+    given = fixed or asked.batch
+    microbatch = None if asked.microbatch is None else check_size(asked.microbatch, "microbatch")
     execution = _execution(asked.execution)
     system = chosen_system(asked.hardware)
     setup = make_setup(
@@ -340,7 +344,7 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         batch=None if given is None else check_batch(given),
         sequence=length,
         precision=parse_precision(asked.precision),
-        microbatch=None if asked.microbatch is None else check_size(asked.microbatch, "microbatch"),
+        microbatch=microbatch if fixed is None else _at_once(fixed, microbatch, chosen, devices),
         schedule=None if asked.schedule is None else check_text(asked.schedule, "a schedule", "1f1b"),
         chunks=None if asked.chunks is None else check_size(asked.chunks, "chunks"),
         first=asked.first_layers,
@@ -358,6 +362,22 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         notes=notes,
     )
     return setup, (*notes, *loaded.notes)
+
+
+def _at_once(fixed: int, microbatch: int | None, strategy: Strategy, mesh: Mesh) -> int | None:
+    """The microbatch of a program that fixes how many sequences all replicas work on at a time.
+
+    Raises:
+        SizeError: another microbatch is asked for.
+    """
+    share, rest = divmod(fixed, batch_ways(in_stages(strategy, pipe_axis(mesh)), mesh))
+    if rest:
+        return microbatch  # which is the batch's fault, and said of it
+    if microbatch not in (None, share):
+        raise SizeError(
+            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}", expected=str(share)
+        )
+    return share
 
 
 def _execution(given: str | Execution) -> Execution:

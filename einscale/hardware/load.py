@@ -38,6 +38,9 @@ def load_system(name_or_path: str | Path) -> System:
     >>> load_system("H100-80GB").name, [level.name for level in load_system("tpu-v5e").levels]
     ('h100', ['ici', 'dcn'])
 
+    Args:
+        name_or_path: of a system, or of a file that describes one.
+
     Raises:
         HardwareError: the name is unknown, or the file is missing, unreadable or malformed; the message names the key.
     """

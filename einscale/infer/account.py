@@ -118,7 +118,9 @@ def _converting_seconds(row: PricedStatement) -> Number:
     return ratio(row.local.memory_seconds * row.local.converted, row.traffic, 0.0)
 
 
-def _traffic(rows: Sequence[PricedStatement], kernel: Touched, planned: PlannedProgram) -> tuple[Number, Number, Number]:
+def _traffic(
+    rows: Sequence[PricedStatement], kernel: Touched, planned: PlannedProgram
+) -> tuple[Number, Number, Number]:
     """Bytes one kernel reads and writes: of weights, of caches, of everything else; converting operands left out."""
     written: Number = 0
     every: Number = 0

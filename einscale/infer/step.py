@@ -136,22 +136,20 @@ class Planner:
         self, batches: Sequence[int], new: int, cached: Sequence[int], logits: int | None, absorbed: bool
     ) -> list[tuple[dict[str, Structure], list[int]]]:
         """The structures of all layers, and the numbers of the passes that share them."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        labels: list[list[int]] = [[] for _ in batches]
-        structures: list[tuple[str, list[Structure]]] = []
+        found: list[tuple[dict[str, Structure], list[int]]] = [({}, list(range(len(batches))))]
         for layer, count in self.counts(new, logits):
             asked = self.asked(layer, count, absorbed=absorbed)
-            sort = sorted_passes(asked, self.stage, batches, count, cached)
-            structures.append((layer.kind, [structure for structure, _ in sort]))
-            for label, (_, here) in enumerate(sort):
-                for number in here:
-                    labels[number].append(label)
-        for number, label_of_each in enumerate(labels):
-            groups.setdefault(tuple(label_of_each), []).append(number)
-        return [
-            ({kind: some[label] for (kind, some), label in zip(structures, key, strict=True)}, here)
-            for key, here in groups.items()
-        ]
+            of_layer = sorted_passes(asked, self.stage, batches, count, cached)
+            if len(of_layer) == 1:
+                found = [({**structures, layer.kind: of_layer[0][0]}, here) for structures, here in found]
+                continue
+            found = [
+                ({**structures, layer.kind: structure}, both)
+                for structures, here in found
+                for structure, there in of_layer
+                if (both := sorted({*here} & {*there}))
+            ]
+        return found
 
     def _priced(self, batch: Number, new: int, cached: Number, plans: Mapping[str, PlannedProgram]) -> StepReport:
         """The price of one pass, or of many that share their structures."""

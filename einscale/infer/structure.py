@@ -100,7 +100,11 @@ def keys_seen(program: Program, new: Number, cached: Number) -> Number:
     >>> [keys_seen(windowed, *sizes) for sizes in ((1, 100), (1, 9000), (64, 9000))]
     [101, 4096, 4159]
     """
-    span = window(program)
+    return _looking_back(window(program), new, cached)
+
+
+def _looking_back(span: int | None, new: Number, cached: Number) -> Number:
+    """Tokens that new tokens look back at, where each sees so many at most."""
     return (minimum(cached, span - 1) if span else cached) + new
 
 
@@ -170,7 +174,9 @@ def sorted_passes(
         StrategyError: the strategy divides the batch, or a sequence, more ways than it has elements.
     """
     program = asked.program
-    each = {"b": batches, SEQUENCE: [new] * len(batches), KEYS: [keys_seen(program, new, one) for one in cached]}
+    span = window(program)
+    keys = [_looking_back(span, new, one) for one in cached]
+    each = {"b": batches, SEQUENCE: [new] * len(batches), KEYS: keys}
     columns = {name: each[by] for name, by in _deciders(program).items()}
     if not columns:
         return [(_STRUCTURES.find(asked, network, dict(_own_sizes(program))), list(range(len(batches))))]

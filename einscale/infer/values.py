@@ -199,7 +199,7 @@ class PrefillReport(Struct, frozen=True):
     @property
     def seconds(self) -> float:
         """Time to first token of the last sequence of the batch, without queueing."""
-        return self.spent.seconds
+        return float(self.spent.seconds)
 
     @property
     def tokens_per_second(self) -> float:
@@ -218,7 +218,7 @@ class PrefillReport(Struct, frozen=True):
             return None
         instance = self.instance
         rate = flop_rate(instance.system.ideal().chip, instance.precision.compute)
-        return self.last.flops * self.microbatches / (instance.stages * self.seconds * rate)
+        return float(self.last.flops * self.microbatches / (instance.stages * self.seconds * rate))
 
 
 class DecodeReport(Struct, frozen=True):
@@ -251,7 +251,7 @@ class DecodeReport(Struct, frozen=True):
     @property
     def seconds_per_token(self) -> float:
         """Time per output token (of one sequence): the mean over the output."""
-        return self.spent.seconds
+        return float(self.spent.seconds)
 
     @property
     def seconds(self) -> float:
@@ -271,19 +271,19 @@ class DecodeReport(Struct, frozen=True):
     @property
     def weights_seconds(self) -> float:
         """Time in which a device reads the weights it holds once, at its datasheet's bandwidth."""
-        return self.memory.parameters / self.instance.system.chip.memory_bandwidth.datasheet
+        return float(self.memory.parameters / self.instance.system.chip.memory_bandwidth.datasheet)
 
     @property
     def flops_utilization(self) -> float:
         """FLOPs spent over those that the chip's datasheet promises in the same time, for the compute dtype."""
         rate = flop_rate(self.instance.system.ideal().chip, self.instance.precision.compute)
-        return self.step.flops * self.microbatches / (self.instance.stages * self.seconds_per_token * rate)
+        return float(self.step.flops * self.microbatches / (self.instance.stages * self.seconds_per_token * rate))
 
     @property
     def bandwidth_utilization(self) -> float:
         """Bytes moved over those that the datasheet's memory bandwidth would move in the same time."""
         rate = self.instance.system.chip.memory_bandwidth.datasheet
-        return self.step.traffic * self.microbatches / (self.instance.stages * self.seconds_per_token * rate)
+        return float(self.step.traffic * self.microbatches / (self.instance.stages * self.seconds_per_token * rate))
 
 
 class RequestReport(Struct, frozen=True):

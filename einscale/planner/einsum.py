@@ -84,6 +84,19 @@ def plan_einsum(
         raise UsageError("the objective `time` needs a network", expected="network=bind(mesh, system)")
     check_question(tensors, layouts, output, wanted, sizes, mesh)
     terms = Terms(network if objective == "time" else None, flop_rate, max_flops, effort)
+    return _remembered(tensors, layouts, output, wanted, sizes, mesh, terms)
+
+
+def _remembered(
+    tensors: tuple[Tensor, ...],
+    layouts: tuple[Layout, ...],
+    output: Tensor,
+    wanted: Wanted,
+    sizes: Mapping[str, int],
+    mesh: Mesh,
+    terms: Terms,
+) -> PlannedEinsum:
+    """The plan, from memory where the same was asked before."""
     given = tuple(sizes[index] for tensor in tensors for index in tensor.indices)
     key = (tensors, layouts, output, wanted, given, mesh, terms)
     found = _plans.get(key)

@@ -36,7 +36,10 @@ GAP = 1.22
 """A best plan no more than this times the least bound leaves little to be gained."""
 
 SEEDS = 3
-"""By time, so many first placements are priced whatever that takes."""
+"""So many first placements are priced whatever that takes."""
+
+MANY = 0.25
+"""Share of the work allowed up to which there are so many choices of sums to keep that one placement is enough."""
 
 FIRST = 0.15
 """Share of the work allowed after which a search by bytes turns to whole axes."""
@@ -64,7 +67,7 @@ class Best:
     of it, and `aside` what guesses took beside it.
     """
 
-    __slots__ = ("allowance", "aside", "cost", "exact", "nodes", "placement", "pricing", "work")
+    __slots__ = ("allowance", "aside", "cost", "exact", "nodes", "placement", "points", "pricing", "work")
 
     def __init__(self, allowance: float = 1.0) -> None:
         """Nothing yet."""
@@ -72,6 +75,7 @@ class Best:
         self.cost = NEVER
         self.exact = True
         self.placement: Placement = ()
+        self.points = 0
         self.pricing: Pricing | None = None
         self.nodes = 0
         self.work = 0
@@ -139,10 +143,11 @@ class Placer:
         best, pricing = self.best, self.pricing
         self._opened = (best.nodes, best.work)
         first = dict.fromkeys(self._seeds())
-        ordered = sorted(first, key=lambda placement: (pricing.bounds(placement)[0], self._points(placement)))
+        ordered = sorted(first, key=self._rank)
         none_yet = best.pricing is None
+        seeds = SEEDS if share > MANY else 1
         for k, placement in enumerate(ordered):
-            self.consider(placement, free=k < SEEDS or (none_yet and pricing.objective.fine))
+            self.consider(placement, free=k < seeds or (none_yet and pricing.objective.fine))
         if pricing.objective.fine:
             return
         self._uncharged()
@@ -181,6 +186,13 @@ class Placer:
         """Points of the iteration space on one device."""
         question = self.question
         return question.points(tuple([size_of(dim, question.radices) for dim in placement]))
+
+    def _rank(self, placement: Placement) -> tuple[int, int]:
+        """Least cost, then points on one device; for one operand by bytes, which no cap restrains, the other way."""
+        question, points = self.question, self._points(placement)
+        least = self.pricing.bounds(placement)[0]
+        uncapped = self.pricing.objective.fine and len(question.operands) == 1
+        return (points, least) if uncapped else (least, points)
 
     def _by_bytes(self, parts: Atoms) -> bool:
         """Hand out single digits; whether the search ended by itself.
@@ -272,8 +284,11 @@ class Placer:
             return
         if self.best.pricing is not None and not free and not self.allowed():
             return
-        cost = self.pricing.cost(placement, self.best.cost)
-        if cost < self.best.cost:
+        points = self._points(placement) if self.pricing.objective.fine else self.best.points
+        fewer = int(points < self.best.points)  # bytes do not weigh FLOPs: of equal placements the one with the fewest
+        cost = self.pricing.cost(placement, self.best.cost + fewer)
+        if cost < self.best.cost + fewer:
+            self.best.points = points
             self.best.cost = cost
             self.best.placement = placement
             self.best.pricing = self.pricing

@@ -87,6 +87,9 @@ def load_strategy(name: str | Path) -> Strategy:
     >>> load_strategy("Megatron-SP").store_rules("residual")[0].index
     's'
 
+    Args:
+        name: of a strategy, or the path of a TOML file.
+
     Raises:
         StrategyError: unknown name, unreadable or malformed file.
     """

@@ -155,7 +155,8 @@ def _default_batch(ways: int, microbatch: int, stages: int, said: list[str]) -> 
     copies = 4 * stages if stages > 1 else 1
     batch = ways * microbatch * copies
     each = f"{copies} microbatches" if copies > 1 else "one microbatch"
-    said.append(f"batch: {batch} sequences, {each} of {microbatch} for each data-parallel replica (none was given)")
+    what = f"{batch} sequence{'s' if batch > 1 else ''}"
+    said.append(f"batch: {what}, {each} of {microbatch} for each data-parallel replica (none was given)")
     return batch
 
 

@@ -35,7 +35,9 @@ def chunk_layers(
     Raises:
         ScheduleError: more stages than layers, or counts that do not add up.
     """
-    counts = layers_per_chunk(len(block_order(model)), stages, chunks, first, last)
+    blocks = len(block_order(model))
+    alone = not blocks and stages * chunks == 1 and first is None and last is None  # a head without a body, say
+    counts = (0,) if alone else layers_per_chunk(blocks, stages, chunks, first, last)
     return held_layers(model, counts, ahead=True)
 
 

@@ -49,7 +49,7 @@ class Shown(Struct, frozen=True):
     """
 
     BARS: ClassVar[tuple[str, ...]] = ()
-    """Names of the tables that a notebook shows as bars: where time goes, what memory holds."""
+    """Names, or kinds, of the tables that a notebook shows as bars: where time goes, what memory holds."""
 
     def to_report(
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"

@@ -1,4 +1,4 @@
-"""Pricing is arithmetic on numbers that may be arrays: no call that only takes one number, but where it is told here."""
+"""Pricing is arithmetic on numbers that may be arrays: no call that takes one number only, but those told here."""
 
 from __future__ import annotations
 

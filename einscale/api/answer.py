@@ -162,6 +162,48 @@ class Answer(Shown, frozen=True):
         return hash((type(self), self.headline, self.seconds, needed))
 
 
+class Parted(Answer, frozen=True):
+    """Abstract: an answer that is shown on one screen, and whose parts can be shown by themselves."""
+
+    def to_report(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> Report:
+        """The answer on one screen, or in all its tables, or one part of it; other arguments as for `Shown.to_report`.
+
+        Args:
+            detail: all tables.
+            explain: also how each number came about, its formula with the operands filled in.
+            advice: also what to change, priced; it is worked out first.
+            units: `iec` or `si`, for sentences; cells are written by the renderer.
+            only: name of the one part that is wanted: of a table, or of a kind of layer.
+
+        Raises:
+            UsageError: the answer has no such part.
+        """
+        raise NotImplementedError
+
+    def to_text(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        width: int | None = None,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> str:
+        """The answer as text, as the command line prints it; arguments as for `to_report`, and `width` to wrap at."""
+        from einscale.report.text import render_text
+
+        report = self.to_report(detail=detail, explain=explain, units=units, only=only)
+        return render_text(report, width=width, units=units)
+
+
 def one_line(name: str, subject: str, figures: str) -> str:
     """An answer on one line of `LONGEST` characters at most; the question is cut before the answer.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 from msgspec import Struct
 
-from einscale.api.answer import Answer, Figure
+from einscale.api.answer import Figure, Parted
 from einscale.api.request import (
     SYNONYMS,
     check_batch,
@@ -34,7 +34,17 @@ from einscale.precision import Precision, parse_precision
 from einscale.program.loss import FUSED
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, replicas
-from einscale.train import Advice, Offload, TrainReport, TrainSetup, advise, reserved_memory, reserves, train_report
+from einscale.train import (
+    Advice,
+    Offload,
+    TrainReport,
+    TrainSetup,
+    advise,
+    levers,
+    reserved_memory,
+    reserves,
+    train_report,
+)
 from einscale.train.request import make_setup
 from einscale.units import check_size, format_seconds
 
@@ -42,7 +52,7 @@ if TYPE_CHECKING:
     from einscale.report.table import Report
 
 
-class TrainResult(Answer, frozen=True):
+class TrainResult(Parted, frozen=True):
     """One optimizer step, priced: read `step`, print it, or take it as a document.
 
     Args:
@@ -127,6 +137,11 @@ class TrainResult(Answer, frozen=True):
         """The nearest changes that would fit, each priced; worked out when asked for."""
         return advise(self.step)
 
+    @property
+    def faster(self) -> tuple[Advice, ...]:
+        """Nearby changes on as many devices that make a step that fits faster, each priced; worked out when asked."""
+        return levers(self.step)
+
     def to_dict(self, *, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
 
@@ -138,16 +153,21 @@ class TrainResult(Answer, frozen=True):
         return train_document(self, advice)
 
     def to_report(
-        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
     ) -> Report:
-        """The report as tables; arguments as for `Answer.to_report`.
+        """The report: one screen, or tables; arguments as for `Parted.to_report`.
 
         `detail` adds every tensor at the peak and every collective.
         """
         from einscale.report.train import train_tables
 
-        found = None if advice else ()
-        return train_tables(self, detail=detail, explain=explain, units=units, advice=found)
+        return train_tables(self, detail=detail, explain=explain, only=only, units=units, changes=advice)
 
     @property
     def headline(self) -> tuple[str, str]:

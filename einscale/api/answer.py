@@ -203,6 +203,18 @@ class Parted(Answer, frozen=True):
         report = self.to_report(detail=detail, explain=explain, units=units, only=only)
         return render_text(report, width=width, units=units)
 
+    def report(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        width: int | None = None,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> str:
+        """The answer as text: the same as `to_text`."""
+        return self.to_text(detail=detail, explain=explain, width=width, units=units, only=only)
+
 
 def one_line(name: str, subject: str, figures: str) -> str:
     """An answer on one line of `LONGEST` characters at most; the question is cut before the answer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,11 +64,12 @@ def compare(compared: Compared, pipeline: Pipeline, state: State, *, detail: Det
     from einscale.cli.output import emit
 
     destination = output.destination()
+    mesh: dict[str, Any] = {} if compared.mesh is None else {"mesh": compared.mesh}
     answer = compare_strategies(
         compared.model,
         (*(compared.strategies or ()), *(compared.strategy or ())),
         for_=compared.purpose,
-        **({} if compared.mesh is None else {"mesh": compared.mesh}),
+        **mesh,
         sizes=_sizes(compared.size),
         hardware=compared.hardware,
         **pipeline.arguments(),

@@ -84,7 +84,7 @@ def _cells(
 ) -> dict[str, LayerCell]:
     """Cells of every kind of layer, one for each request; those that have none are noted among the errors."""
     parts: dict[str, list[LayerCell]] = {}
-    places: list[Number] = []
+    places: list[list[int]] = []
     for alike in _grouped(setups, numbers, _cell_key).values():
         try:
             layers, at = _priced_layers(setups, alike, errors)
@@ -158,7 +158,7 @@ class _Layers(Struct, frozen=True):
     """
 
     costs: tuple[LayerCost, ...]
-    places: tuple[Sequence[int], ...]
+    places: tuple[list[int], ...]
     count: int
     shared: frozenset[str]
 

@@ -251,6 +251,13 @@ def _sum(alike: Sequence[SpentPart]) -> SpentPart:
     )
 
 
+def weighted(accounts: Sequence[Spent], weights: Sequence[float]) -> Spent:
+    """Accounts one after the other, each so many times."""
+    return together(
+        part.times(weight) for account, weight in zip(accounts, weights, strict=True) for part in account.parts
+    )
+
+
 def at_places(accounts: Sequence[Spent], places: Sequence[Sequence[int]], count: int) -> Spent:
     """Accounts of some of many points each as one account of all of them; what a point does not have is 0 there.
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import einscale
-from einscale.api.serving import EXECUTIONS, Points, read_sweep
+from einscale.api.serving import Points, read_sweep
 from einscale.api.serving_advice import narrower
 from einscale.api.train import train_step
 from einscale.dtypes import bits_of
+from einscale.efficiency import EXECUTIONS
 from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
 from einscale.infer import requests_fit
 from einscale.infer.step import Planner

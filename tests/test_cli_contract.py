@@ -312,12 +312,19 @@ def test_options_are_named_as_the_arguments_of_python() -> None:
     from einscale.api.train import TrainRequest
 
     twins = {"layer": einscale.layer, "train": einscale.train_step, "infer": einscale.infer, "shard": einscale.shard}
+    from einscale.api.request import SYNONYMS
+
     renamed = {"sizes": "size"}
+    for name in twins:
+        flags = {flag for one in command_line().commands[name].params for flag in one.opts}
+        assert all(f"--{other}" in flags for other, word in SYNONYMS.items() if f"--{word}" in flags)
     for name, function in twins.items():
         flags = {flag for one in command_line().commands[name].params for flag in one.opts}
         arguments = dict.fromkeys(inspect.signature(function).parameters)
         if arguments.pop("options", 0) is None:  # keyword arguments, one for each field of a request
             arguments |= dict.fromkeys(TrainRequest.__struct_fields__)
+        if name == "layer":  # of a whole run, which has no part in it
+            arguments = {word: None for word in arguments if word not in ("price_per_hour", "tokens")}
         for argument in arguments:
             word = renamed.get(argument, argument)
             assert word in flags or f"--{word.replace('_', '-')}" in flags, (name, argument)

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 from command import csv_tables, refused, run_command, steady
-
-import einscale
+from msgspec.structs import fields
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = shlex.split(
@@ -132,22 +131,25 @@ def test_nothing_is_cut_or_coloured_in_a_pipe() -> None:
 
 
 def test_the_report_says_what_it_assumes() -> None:
-    out = run_command(*SMALL).out
+    out = run_command(*SMALL, "--detail").out
     assert "1 FLOP is half a multiply-add (2mnk); 1 GiB = 2^30 bytes" in out
     assert "of the datasheet's 989 TFLOP/s bf16 and 3350 GB/s" in out
     assert "runtime: 1.5 GiB assumed on every device beside tensors" in out
     assert "a step is captured once and replayed" in out
     assert "no request waits for another" in out
-    full = run_command(*SMALL, "--execution", "roofline", "--overhead", "0", "--units", "si").out
+    full = run_command(*SMALL, "--detail", *shlex.split("--execution roofline --overhead 0 --units si")).out
     assert "rooflines of h100, no figures of its kernels, attainable rates" in full
     assert "1 GB = 10^9 bytes" in full
     assert "runtime" not in full
-    assert "the host starts each kernel" in run_command(*SMALL, "--execution", "eager").out
-    assert "rooflines of tpu-v5e, no figures of its kernels" in run_command("infer", "gpt2", "--hardware", "tpu-v5e").out
+    assert "the host starts each kernel" in run_command(*SMALL, "--detail", "--execution", "eager").out
+    rooflines = run_command("infer gpt2 --hardware tpu-v5e --detail").out
+    assert "rooflines of tpu-v5e, no figures of its kernels" in rooflines
+    assert "times are modelled, not measured" in run_command(*SMALL).out
 
 
 def test_what_was_not_given_is_said() -> None:
-    out = run_command("infer", "llama3-8b", "--mesh", "data=2,model=2", "--speculative", "llama3.1-8b").out
+    asked = ("infer", "llama3-8b", "--mesh", "data=2,model=2", "--speculative", "llama3.1-8b")
+    out, full = run_command(*asked).out, run_command(*asked, "--detail").out
     for words in (
         "strategy: megatron, which suits this mesh (none was given)",
         "batch: 2 sequences, one for each data-parallel device (none was given)",
@@ -156,7 +158,8 @@ def test_what_was_not_given_is_said() -> None:
         "speculation: 4 guesses in a row (no number was given)",
         "speculation: a guess is accepted with probability 0.8, assumed (none was given)",
     ):
-        assert f"\n{words}\n" in out
+        assert f"{words}; " in out
+        assert f"\n{words}\n" in full
     assert "none was given" not in run_command(*SMALL).out
 
 
@@ -203,7 +206,7 @@ def test_csv_sums_as_the_report_says() -> None:
 def test_a_sweep_is_short_unless_more_is_asked_for() -> None:
     short = csv_tables(*SWEPT)
     assert set(short) == {"request", "cache", "money", "sweep"}
-    assert [row["pareto"] for row in short["sweep"]] == ["*"] * 6 + ["", ""]
+    assert [row["pareto"] for row in short["sweep"]] == ["true"] * 6 + ["false", "false"]
     assert "time" in csv_tables(*SWEPT, "--detail")
     assert len(csv_tables("infer gpt2 --sweep batch=1 --sweep context=256,512")["sweep"]) == 2
 
@@ -221,7 +224,12 @@ def test_what_does_not_fit_is_named_with_what_would() -> None:
     outcome = run_command(*TOO_BIG)
     assert outcome.status == 1
     assert outcome.out.startswith("llama3-70b: ")
+    verdict = outcome.err.strip()
+    assert f"\n{verdict}; at most " in outcome.out, "the screen says the same, and the rest"
+    outcome = run_command(*TOO_BIG, "--json")
+    assert outcome.status == 1
     lines = outcome.err.splitlines()
+    assert lines[0] == verdict
     assert lines[0].startswith("does not fit: a device needs ")
     assert lines[0].endswith(" too much")
     assert lines[1].startswith("  of that: keys and values ")
@@ -265,12 +273,11 @@ def _replaced(arguments: list[str], change: list[str]) -> list[str]:
 
 
 def test_nothing_found_is_said_too() -> None:
-    outcome = run_command(
-        "infer", "llama3-70b", *shlex.split("--mesh data=2 --strategy dp --hardware l4 --precision int4")
-    )
+    asked = shlex.split("infer llama3-70b --mesh data=2 --strategy dp --hardware l4 --precision int4")
+    outcome = run_command(*asked)
     assert outcome.status == 1
-    assert outcome.err.endswith("  no change was found with which it fits\n")
-    assert "changes with which it would fit" not in outcome.out
+    assert "\n  no change was found with which it fits\n" in outcome.out
+    assert run_command(*asked, "--json").err.endswith("  no change was found with which it fits\n")
 
 
 def test_a_file_is_written_whatever_the_answer(tmp_path: Path) -> None:
@@ -320,14 +327,14 @@ def test_two_prices_are_two_columns_and_two_terms() -> None:
 
 
 def test_what_a_draft_does_not_speed_up_says_so() -> None:
-    out = run_command(*DRAFT, "--explain").out
+    out = run_command(*DRAFT, "--detail", "--explain").out
     assert "\nphases without the draft: " in out
     assert "where the time of the prefill and of a decode step goes without the draft" in out
     explained = out.partition("how each number came about")[2].splitlines()
     names = [line.strip().partition("  ")[0] for line in explained]
     assert names.count("a token") == 1
     assert names.count("a token without the draft") == 1
-    assert "without the draft" not in run_command(*SMALL, "--explain").out
+    assert "without the draft" not in run_command(*SMALL, "--detail", "--explain").out
 
 
 @pytest.mark.parametrize(
@@ -351,7 +358,8 @@ def test_what_a_draft_does_not_speed_up_says_so() -> None:
     ids=["positions", "heads", "latents", "microbatches", "draft"],
 )
 def test_what_is_doubtful_is_noted(arguments: str, words: str) -> None:
-    assert f"\n{words}" in run_command("infer", *shlex.split(arguments)).out
+    assert words in run_command("infer", *shlex.split(arguments)).out
+    assert f"\n{words}" in run_command("infer", *shlex.split(arguments), "--detail").out
 
 
 def test_ordinary_requests_have_no_notes() -> None:
@@ -361,15 +369,25 @@ def test_ordinary_requests_have_no_notes() -> None:
     assert [note.partition(":")[0] for note in found["notes"]] == ["output"]
 
 
-def test_every_argument_of_the_function_is_an_option() -> None:
+def test_every_argument_of_the_function_is_an_option_with_its_default() -> None:
+    from einscale.api.serve_request import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest
     from einscale.cli.infer import infer
     from einscale.cli.options import Output
 
-    given = set(inspect.signature(einscale.infer).parameters)
-    options = set(inspect.signature(infer).parameters)
-    renamed = {name: {"sizes": "size"}.get(name, name) for name in given}
-    assert set(renamed.values()) <= options
-    assert options - set(renamed.values()) == {"context", "detail", "explain", *Output.__struct_fields__}
+    given = {"model", *ServeOptions.__optional_keys__}
+    only = {"context", "cached"}
+    assert {*ServeRequest.__struct_fields__} == given - {"model"} | only
+    assert {*PrefillOptions.__optional_keys__, *DecodeOptions.__optional_keys__} <= {*ServeRequest.__struct_fields__}
+    options = inspect.signature(infer).parameters
+    renamed = {"sizes": "size"}
+    assert {renamed.get(name, name) for name in given} <= set(options)
+    others = {"context", "detail", "explain", "only", *Output.__struct_fields__}
+    assert set(options) - {renamed.get(name, name) for name in given} == others
+    defaults = {field.name: field.default for field in fields(ServeRequest)}
+    for name in given - {"model"}:
+        default = options[renamed.get(name, name)].default
+        if default is not None:
+            assert str(default) == str(defaults[name]), name
 
 
 def test_options_reach_the_answer() -> None:

@@ -19,6 +19,7 @@ import einscale
 from einscale.api.train import TrainOptions, TrainRequest
 from einscale.report.train import train_tables
 from einscale.schedule import bubble_seconds, find_schedule, in_flight, schedule_names
+from einscale.units import format_si
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = shlex.split(
@@ -121,7 +122,7 @@ def test_nothing_is_cut_or_coloured_in_a_pipe() -> None:
 
 
 def test_the_report_says_what_it_assumes() -> None:
-    out = run_command(*SMALL).out
+    out = run_command(*SMALL, "--detail").out
     assert "1 FLOP is half a multiply-add (2mnk); 1 GiB = 2^30 bytes" in out
     assert (
         "with the half of attention's square that its mask lets through, over the datasheet's 989 TFLOP/s bf16" in out
@@ -129,7 +130,9 @@ def test_the_report_says_what_it_assumes() -> None:
     assert "overlap of parameters, gradients: 80 % of what local work beside them has time for is hidden" in out
     assert "runtime: 1.5 GiB assumed on every device beside tensors" in out
     assert "energy: 700 W for each device all the time" in out
-    full = run_command(*SMALL, "--attention", "full", "--overlap", "none", "--overhead", "1GB", "--units", "si").out
+    assert "times are modelled, not measured" in run_command(*SMALL).out
+    others = shlex.split("--attention full --overlap none --overhead 1GB --units si")
+    full = run_command(*SMALL, "--detail", *others).out
     assert "with attention's full square" in full
     assert "nothing overlaps but streamed collectives" in full
     assert "1 GB = 10^9 bytes" in full
@@ -145,8 +148,11 @@ def test_money_and_days() -> None:
     assert math.isclose(run["price"], run["steps"] * run["step_price"])
     nothing = document("train", "gpt2")["run"]
     assert set(nothing.values()) == {None}
-    assert "the whole run" not in run_command("train", "gpt2").out
-    assert "of a step" in run_command("train", "gpt2", "--price-per-hour", "2").out
+    out = run_command(*SMALL).out
+    assert f"a step costs {format_si(run['step_price'])} (2 a device-hour), 300 G tokens: " in out
+    assert f"{format_si(run['days'])} days, {format_si(run['price'])} in all" in out
+    assert "a step costs" not in run_command("train", "gpt2").out
+    assert "tokens: " not in run_command("train", "gpt2", "--price-per-hour", "2").out
 
 
 def test_json_is_complete_and_alone_on_stdout() -> None:
@@ -187,7 +193,12 @@ def test_what_does_not_fit_is_named_with_what_would() -> None:
     outcome = run_command(*TOO_BIG)
     assert outcome.status == 1
     assert outcome.out.startswith("llama3-8b: ")
+    verdict = outcome.err.strip()
+    assert f"\n{verdict}\n" in outcome.out, "the screen says the same, and the rest"
+    outcome = run_command(*TOO_BIG, "--json")
+    assert outcome.status == 1
     lines = outcome.err.splitlines()
+    assert lines[0] == verdict
     assert lines[0].startswith("does not fit: a device needs ")
     assert lines[0].endswith(" too much")
     assert lines[1] == "  largest"
@@ -208,8 +219,8 @@ def test_advice_is_true() -> None:
 def test_nothing_found_is_said_too() -> None:
     outcome = run_command("train", "llama3.1-405b", "--mesh", "model=8")
     assert outcome.status == 1
-    assert "no changes were found with which it fits" in outcome.err
-    assert "changes with which it would fit" not in outcome.out
+    assert "no changes were found with which it fits" in outcome.out
+    assert "no changes were found with which it fits" in run_command("train llama3.1-405b --mesh model=8 --json").err
 
 
 def test_a_file_is_written_whatever_the_answer(tmp_path: Path) -> None:
@@ -227,7 +238,7 @@ def test_detail_lists_every_stage_tensor_and_collective() -> None:
     assert "w_up_first_moment: fp32[d/data f/model]" in out
     assert "adamw runs where its states rest" in out
     assert "more (--detail)" not in out
-    assert "more (--detail)" in run_command(*SMALL).out
+    assert "more (--detail)" in run_command(*SMALL, "--table", "tensors").out
 
 
 def test_explain_fills_formulas_in() -> None:
@@ -291,11 +302,12 @@ def test_a_bubble_is_explained_by_its_closed_form_and_by_what_differs() -> None:
 
 
 def test_every_argument_of_the_function_is_an_option() -> None:
+    from einscale.api.request import SYNONYMS
     from einscale.cli.options import Output
     from einscale.cli.train import train
 
     given = {"model", *TrainRequest.__struct_fields__}
-    assert set(TrainOptions.__annotations__) == {*TrainRequest.__struct_fields__}
+    assert set(TrainOptions.__annotations__) == {*TrainRequest.__struct_fields__, *SYNONYMS}
     options = set(inspect.signature(train).parameters)
     renamed = {"sizes": "size"}
     assert {renamed.get(name, name) for name in given} <= options
@@ -303,6 +315,7 @@ def test_every_argument_of_the_function_is_an_option() -> None:
         "context",
         "detail",
         "explain",
+        "only",
         *Output.__struct_fields__,
     }
 

@@ -36,7 +36,8 @@ from einscale.infer import (
     sweep,
 )
 from einscale.infer.instance import COMPILED, default_microbatches, default_serving_strategy, stage_layers
-from einscale.infer.places import places
+from einscale.infer.places import bends, places
+from einscale.infer.requests import cycle
 from einscale.mesh import parse_mesh
 from einscale.models import Model, load_model
 from einscale.models.values import LayerKind
@@ -605,19 +606,52 @@ def test_a_million_tokens() -> None:
 def test_a_run_is_worked_out_at_every_place_or_at_places_with_straight_lines_between() -> None:
     bent = np.maximum(3.0, np.arange(1, 301) / 10)  # bends at 30
     whole = places(1, 300)
-    assert whole.exact and whole.count == 300
+    assert whole.at == tuple(range(1, 301))
     assert whole.total(bent) == pytest.approx(bent.sum(), rel=1e-12)
     assert whole.expanded(bent.tolist()) == bent.tolist()
     few = places(1, 300, most=40)
-    assert len(few.at) == 40 and (few.at[0], few.at[-1], few.count) == (1, 300, 300)
+    assert len(few.at) == 40
+    assert (few.at[0], few.at[-1], few.count) == (1, 300, 300)
     assert sum(few.weights) == pytest.approx(300)
     assert few.total(bent[[place - 1 for place in few.at]]) == pytest.approx(bent.sum(), rel=1e-4)
     line = np.arange(1, 301) * 2.0
     at = line[[place - 1 for place in few.at]]
     assert few.total(at) == pytest.approx(line.sum(), rel=1e-12)
-    assert list(few.expanded(at.tolist())) == pytest.approx(line.tolist())
+    assert few.expanded(at.tolist()) == pytest.approx(line.tolist())
     assert few.total(2.0) == 600.0
     assert places(5, 5).total(7.0) == 7.0
+
+
+def test_a_run_is_known_where_it_bends() -> None:
+    run = bends(lambda n: max(3.0, n / 10), 1, 300)
+    exact = np.maximum(3.0, np.arange(1, 301) / 10)
+    at = np.array([max(3.0, n / 10) for n in run.at])
+    assert run.total(at) == pytest.approx(exact.sum(), rel=1e-5)
+    assert run.expanded(at.tolist())[29:31] == pytest.approx([3.0, 3.1])
+    assert len(run.at) < 40
+    assert bends(float, 5, 5).at == (5,)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "strategy", "near"),
+    [("model=8", None, 1e-9), ("pipe=4,model=2", None, 1e-9), ("model=4,context=2", "split-kv", 1e-5)],
+)
+def test_short_and_long_runs_are_each_the_mean_of_their_steps(mesh: str, strategy: str | None, near: float) -> None:
+    one = instance("llama3-70b", mesh, strategy)
+    planner = Planner(one)
+    for output, closer in ((200, near), (700, 1e-12)):
+        report = decode_report(one, batch=8, context=1000, output=output)
+        share, back = 8 // report.microbatches, planner.back_seconds()
+        steps = [
+            cycle(planner.step(share, 1, cached), report.microbatches, back) for cached in range(1000, 1000 + output)
+        ]
+        assert report.seconds == pytest.approx(sum(step.seconds for step in steps), rel=closer)
+        assert (report.first_seconds, report.last_seconds) == pytest.approx(
+            (steps[0].seconds, steps[-1].seconds), rel=1e-12
+        )
+        for part in report.spent:
+            exact = sum(step.table()[part.what, part.axis].seconds for step in steps) / output
+            assert part.seconds == pytest.approx(exact, rel=10 * closer, abs=report.seconds_per_token * 1e-5)
 
 
 # ---------------------------------------------------------------- strategies by themselves

@@ -329,7 +329,7 @@ def mesh_axes(cost: Any) -> Iterator[str]:
 @pytest.mark.parametrize("model", ["gpt3-175b", "llama3-70b", "mixtral-8x7b"])
 @pytest.mark.parametrize("strategy", ["megatron-sp", "fsdp+tp"])
 def test_no_work_is_divided_over_the_pipeline(model: str, strategy: str) -> None:
-    report = einscale.train_step(model, mesh="pipe=2,data=8,model=4", strategy=strategy, batch=64, sequence=2048).report
+    report = einscale.train_step(model, mesh="pipe=2,data=8,model=4", strategy=strategy, batch=64, sequence=2048).step
     for cost in report.layers:
         names = {split_name(axis)[0] for axis in mesh_axes(cost)}
         assert names == {"data", "model"}, cost.kind
@@ -353,7 +353,7 @@ def test_a_shared_table_is_exchanged_at_the_bandwidth_that_links_reach() -> None
 
     report = einscale.train_step(
         "gemma2-9b", mesh="pipe=2,data=8", strategy="dp", zero=1, hardware="h100", batch=64
-    ).report
+    ).step
     told = [part.seconds for part in report.spent if part.what is TimePart.SHARED_TABLE]
     assert told == [shared(setup.timed_by)]
     assert shared(setup.timed_by) == pytest.approx(shared(setup.network) / 0.7, rel=1e-4)  # of the datasheet's
@@ -366,7 +366,7 @@ def test_the_moment_is_chosen_after_activations_went_to_the_host() -> None:
     """With all of them away a stage's peak is the layer that works in most memory, wherever activations pile up."""
     asked: dict[str, Any] = {"mesh": "pipe=4", "batch": 64, "sequence": 4096, "recompute": "full", "overhead": 0}
     here, away = (
-        einscale.train_step("llama3-8b", offload_activations=share, hardware="h100", **asked).report for share in (0, 1)
+        einscale.train_step("llama3-8b", offload_activations=share, hardware="h100", **asked).step for share in (0, 1)
     )
     last = away.stages[-1]
     costs = {layer.kind: layer for layer in away.layers}

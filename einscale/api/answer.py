@@ -49,7 +49,7 @@ class Shown(Struct, frozen=True):
     """
 
     BARS: ClassVar[tuple[str, ...]] = ()
-    """Names of the tables that a notebook shows as bars: where time goes, what memory holds."""
+    """Names, or kinds, of the tables that a notebook shows as bars: where time goes, what memory holds."""
 
     def to_report(
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
@@ -160,6 +160,60 @@ class Answer(Shown, frozen=True):
     def __hash__(self) -> int:
         needed = None if self.memory is None else self.memory.needed
         return hash((type(self), self.headline, self.seconds, needed))
+
+
+class Parted(Answer, frozen=True):
+    """Abstract: an answer that is shown on one screen, and whose parts can be shown by themselves."""
+
+    def to_report(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> Report:
+        """The answer on one screen, or in all its tables, or one part of it; other arguments as for `Shown.to_report`.
+
+        Args:
+            detail: all tables.
+            explain: also how each number came about, its formula with the operands filled in.
+            advice: also what to change, priced; it is worked out first.
+            units: `iec` or `si`, for sentences; cells are written by the renderer.
+            only: name of the one part that is wanted: of a table, or of a kind of layer.
+
+        Raises:
+            UsageError: the answer has no such part.
+        """
+        raise NotImplementedError
+
+    def to_text(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        width: int | None = None,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> str:
+        """The answer as text, as the command line prints it; arguments as for `to_report`, and `width` to wrap at."""
+        from einscale.report.text import render_text
+
+        report = self.to_report(detail=detail, explain=explain, units=units, only=only)
+        return render_text(report, width=width, units=units)
+
+    def report(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        width: int | None = None,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> str:
+        """The answer as text: the same as `to_text`."""
+        return self.to_text(detail=detail, explain=explain, width=width, units=units, only=only)
 
 
 def one_line(name: str, subject: str, figures: str) -> str:

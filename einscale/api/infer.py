@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from typing import Unpack
 
 from msgspec.structs import replace
 
 from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
-from einscale.api.request import check_number, check_price
+from einscale.api.request import check_price
+from einscale.api.serve_request import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest, serve_request
 from einscale.api.serving import (
     Apart,
     Asked,
+    chosen_apart,
     chosen_lengths,
     chosen_requests,
     chosen_serving,
@@ -24,7 +25,6 @@ from einscale.api.serving import (
     strategy_note,
 )
 from einscale.errors import UsageError
-from einscale.hardware import System
 from einscale.infer import (
     DisaggregatedReport,
     Instance,
@@ -35,35 +35,11 @@ from einscale.infer import (
     speculative_report,
 )
 from einscale.infer import sweep as sweep_rows
-from einscale.infer.values import PAGE
-from einscale.memory import FRAMEWORK
-from einscale.mesh import Mesh
 from einscale.models import Model
-from einscale.precision import Precision
-from einscale.strategy import Strategy
 from einscale.units import check_size
 
 
-def prefill(
-    model: str | Model,
-    *,
-    mesh: Mesh | str | Mapping[str, int] = "data=1",
-    strategy: str | Strategy | None = None,
-    hardware: str | Path | System | None = None,
-    batch: int | None = None,
-    prompt: int | None = None,
-    chunk: int | None = None,
-    cached: int = 0,
-    microbatches: int | None = None,
-    precision: str | Precision = "bf16",
-    page: int = PAGE,
-    memory_share: float = 1.0,
-    overhead: int = FRAMEWORK,
-    execution: str = "compiled",
-    price_per_hour: float | None = None,
-    sizes: Mapping[str, int] | None = None,
-    shard: str | Mapping[str, str | Iterable[str] | None] | None = None,
-) -> PrefillResult:
+def prefill(model: str | Model, **options: Unpack[PrefillOptions]) -> PrefillResult:
     """Price reading prompts into the cache, which makes the first token of each.
 
     >>> answer = prefill("llama3-8b", prompt=8192)
@@ -72,76 +48,32 @@ def prefill(
 
     Args:
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
-        mesh: its axes, major to minor: `"data=2,model=8"`, a mapping of names to sizes, or a `Mesh`.
-        strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
-        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
-        batch: prompts, all data-parallel replicas together; by default one for each.
-        prompt: tokens of each; 2048 by default.
-        chunk: tokens of each that are read at a time; by default all at once.
-        cached: tokens of each that are in the cache already: a prefix that many requests share.
-        microbatches: parts the batch is divided into; by default as many as there are pipeline stages.
-        precision: a preset, `PRESET,KEY=DTYPE,...`, or a `Precision`.
-        page: tokens in a page of the cache; 1 for a cache without pages.
-        memory_share: share of the chip's memory that may be used.
-        overhead: bytes of it that a runtime takes on each device beside tensors.
-        execution: `compiled` (captured once, replayed, maps fused), `eager` (kernel by kernel) or `roofline`.
-        price_per_hour: of one device.
-        sizes: axis -> size, for axes that a program of your own leaves open.
-        shard: compute rules of your own, before those of `strategy`.
+        options: as `ServeRequest` documents them: `mesh`, `strategy`, `hardware`, `batch`, `prompt`, `cached`, ...
 
     Raises:
         EinscaleError: an argument cannot be understood, or a request cannot be met.
     """
-    serving = chosen_serving(
-        model,
-        mesh=mesh,
-        strategy=strategy,
-        shard=shard,
-        sizes=sizes,
-        hardware=hardware,
-        precision=precision,
-        page=page,
-        memory_share=memory_share,
-        overhead=overhead,
-        execution=execution,
-    )
+    asked = serve_request(options, "prefill", PrefillOptions.__optional_keys__)
+    serving = chosen_serving(model, asked)
     notes = [*strategy_note(serving)]
     instance = serving.instance()
-    requests = chosen_requests(instance, batch, notes)
-    tokens, _ = chosen_lengths(serving.model, prompt, 1, notes)
-    price = check_price(price_per_hour)
+    requests = chosen_requests(instance, asked.batch, notes)
+    tokens, _ = chosen_lengths(serving.model, asked.prompt, 1, notes)
+    price = check_price(asked.price_per_hour)
     report = prefill_report(
         instance,
         batch=requests,
         prompt=tokens,
-        chunk=chunk,
-        cached=cached,
-        microbatches=microbatches,
+        chunk=asked.chunk,
+        cached=asked.cached,
+        microbatches=asked.microbatches,
     )
     notes += length_notes(serving.model, report.cached + report.prompt)
-    notes += [*microbatch_notes(instance, microbatches), *repeated_cache_notes(instance, report.last)]
+    notes += [*microbatch_notes(instance, asked.microbatches), *repeated_cache_notes(instance, report.last)]
     return PrefillResult(report, price, (*notes, *serving.model.notes))
 
 
-def decode(
-    model: str | Model,
-    *,
-    mesh: Mesh | str | Mapping[str, int] = "data=1",
-    strategy: str | Strategy | None = None,
-    hardware: str | Path | System | None = None,
-    batch: int | None = None,
-    context: int | None = None,
-    output: int = 1,
-    microbatches: int | None = None,
-    precision: str | Precision = "bf16",
-    page: int = PAGE,
-    memory_share: float = 1.0,
-    overhead: int = FRAMEWORK,
-    execution: str = "compiled",
-    price_per_hour: float | None = None,
-    sizes: Mapping[str, int] | None = None,
-    shard: str | Mapping[str, str | Iterable[str] | None] | None = None,
-) -> DecodeResult:
+def decode(model: str | Model, **options: Unpack[DecodeOptions]) -> DecodeResult:
     """Price generating tokens one after the other, one of every sequence in each step.
 
     >>> answer = decode("llama3-70b", mesh="model=8", batch=32, context=2048)
@@ -150,90 +82,29 @@ def decode(
 
     Args:
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
-        mesh: its axes, major to minor: `"data=2,model=8"`, a mapping of names to sizes, or a `Mesh`.
-        strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
-        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
-        batch: sequences, all data-parallel replicas together; by default one for each.
-        context: tokens of each in the cache before the first step; 2048 by default.
-        output: how many tokens; the cache grows by one in each step, and times are means over the steps.
-        microbatches: parts the batch is divided into; by default as many as there are pipeline stages.
-        precision: a preset, `PRESET,KEY=DTYPE,...`, or a `Precision`.
-        page: tokens in a page of the cache; 1 for a cache without pages.
-        memory_share: share of the chip's memory that may be used.
-        overhead: bytes of it that a runtime takes on each device beside tensors.
-        execution: `compiled` (captured once, replayed, maps fused), `eager` (kernel by kernel) or `roofline`.
-        price_per_hour: of one device.
-        sizes: axis -> size, for axes that a program of your own leaves open.
-        shard: compute rules of your own, before those of `strategy`.
+        options: as `ServeRequest` documents them: `mesh`, `strategy`, `hardware`, `batch`, `context`, `output`, ...
 
     Raises:
         EinscaleError: an argument cannot be understood, or a request cannot be met.
     """
-    serving = chosen_serving(
-        model,
-        mesh=mesh,
-        strategy=strategy,
-        shard=shard,
-        sizes=sizes,
-        hardware=hardware,
-        precision=precision,
-        page=page,
-        memory_share=memory_share,
-        overhead=overhead,
-        execution=execution,
-    )
+    asked = serve_request(options, "decode", DecodeOptions.__optional_keys__)
+    serving = chosen_serving(model, asked)
     notes = [*strategy_note(serving)]
     instance = serving.instance()
-    requests = chosen_requests(instance, batch, notes)
+    requests = chosen_requests(instance, asked.batch, notes)
+    output, context = 1 if asked.output is None else asked.output, asked.context
     if context is None:
         found: list[str] = []
         context, _ = chosen_lengths(serving.model, None, check_size(output, "output") + 1, found)
         notes.append(f"context: {context} tokens (none were given)")
-    price = check_price(price_per_hour)
-    report = decode_report(
-        instance,
-        batch=requests,
-        context=context,
-        output=output,
-        microbatches=microbatches,
-    )
+    price = check_price(asked.price_per_hour)
+    report = decode_report(instance, batch=requests, context=context, output=output, microbatches=asked.microbatches)
     notes += length_notes(serving.model, report.context + report.output)
-    notes += [*microbatch_notes(instance, microbatches), *repeated_cache_notes(instance, report.step)]
+    notes += [*microbatch_notes(instance, asked.microbatches), *repeated_cache_notes(instance, report.step)]
     return DecodeResult(report, price, (*notes, *serving.model.notes))
 
 
-def infer(
-    model: str | Model,
-    *,
-    mesh: Mesh | str | Mapping[str, int] = "data=1",
-    strategy: str | Strategy | None = None,
-    hardware: str | Path | System | None = None,
-    batch: int | None = None,
-    prompt: int | None = None,
-    output: int | None = None,
-    chunk: int | None = None,
-    microbatches: int | None = None,
-    precision: str | Precision = "bf16",
-    page: int = PAGE,
-    memory_share: float = 1.0,
-    overhead: int = FRAMEWORK,
-    execution: str = "compiled",
-    speculative: str | Model | None = None,
-    guesses: int | None = None,
-    acceptance: float | None = None,
-    disaggregate: Mesh | str | Mapping[str, int] | None = None,
-    prefill_strategy: str | Strategy | None = None,
-    prefill_hardware: str | Path | System | None = None,
-    prefill_batch: int | None = None,
-    prefill_instances: int | None = None,
-    decode_instances: int | None = None,
-    link: float | None = None,
-    sweep: str | Mapping[str, Iterable[int]] | None = None,
-    price_per_hour: float | None = None,
-    prefill_price_per_hour: float | None = None,
-    sizes: Mapping[str, int] | None = None,
-    shard: str | Mapping[str, str | Iterable[str] | None] | None = None,
-) -> InferResult:
+def infer(model: str | Model, **options: Unpack[ServeOptions]) -> InferResult:
     """Price a batch of requests from prompt to last token: times, throughput, memory, money, and what decides them.
 
     >>> answer = infer("llama3-70b", mesh="model=8", batch=32, prompt=2048, output=256)
@@ -253,113 +124,45 @@ def infer(
 
     Args:
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
-        mesh: its axes, major to minor: `"data=2,model=8"`, a mapping of names to sizes, or a `Mesh`.
-        strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
-        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
-        batch: requests at the same time, all data-parallel replicas together; by default one for each.
-        prompt: tokens of each prompt; 2048 by default.
-        output: tokens generated of each, the first by the prefill; 256 by default.
-        chunk: tokens of each prompt that are read at a time; by default all at once.
-        microbatches: parts the batch is divided into; by default as many as there are pipeline stages.
-        precision: a preset, `PRESET,KEY=DTYPE,...`, or a `Precision`; weights, cache and compute each have a type.
-        page: tokens in a page of the cache; 1 for a cache without pages.
-        memory_share: share of the chip's memory that may be used.
-        overhead: bytes of it that a runtime takes on each device beside tensors.
-        execution: `compiled` (captured once, replayed, maps fused), `eager` (kernel by kernel) or `roofline`.
-        speculative: a smaller model that guesses tokens ahead, or `"ahead"`: the model's own layers for that.
-        guesses: tokens it guesses in a row; 4 by default, or as many as the model has layers for.
-        acceptance: probability that a guess is accepted; 0.8 by default.
-        disaggregate: mesh of an instance that only reads prompts; `mesh` then only decodes.
-        prefill_strategy: its strategy, if not one that suits it.
-        prefill_hardware: its system, if another one.
-        prefill_batch: prompts it reads at a time; by default one for each of its data-parallel replicas.
-        prefill_instances: how many there are; without both numbers those that serve most tokens a device.
-        decode_instances: how many there are of the others.
-        link: bytes/s from one prefill instance to a decode instance; by default what their network gives.
-        sweep: decode steps at every batch and context, `"batch=1,8,64 context=1024,8192"` or a mapping.
-        price_per_hour: of one device.
-        prefill_price_per_hour: of one device that prefills, if another.
-        sizes: axis -> size, for axes that a program of your own leaves open.
-        shard: compute rules of your own, before those of `strategy`.
+        options: as `ServeRequest` documents them: `mesh`, `strategy`, `hardware`, `batch`, `prompt`, `output`, ...
 
     Raises:
         EinscaleError: an argument cannot be understood, or a request cannot be met; the message names the nearest
             values that could.
     """
-    serving = chosen_serving(
-        model,
-        mesh=mesh,
-        strategy=strategy,
-        shard=shard,
-        sizes=sizes,
-        hardware=hardware,
-        precision=precision,
-        page=page,
-        memory_share=memory_share,
-        overhead=overhead,
-        execution=execution,
-    )
+    return answer(asked_requests(model, serve_request(options, "infer", ServeOptions.__optional_keys__)))
+
+
+def asked_requests(model: str | Model, asked: ServeRequest) -> Asked:
+    """A request from prompt to last token, everything resolved and what was decided noted.
+
+    Raises:
+        EinscaleError: an argument cannot be understood.
+    """
+    serving = chosen_serving(model, asked)
     notes = [*strategy_note(serving)]
     instance = serving.instance()
-    requests = chosen_requests(instance, batch, notes)
-    tokens, generated = chosen_lengths(serving.model, prompt, output, notes)
-    guessing = chosen_speculation(instance, speculative, guesses, acceptance, notes)
+    requests = chosen_requests(instance, asked.batch, notes)
+    tokens, generated = chosen_lengths(serving.model, asked.prompt, asked.output, notes)
+    guessing = chosen_speculation(instance, asked, notes)
     notes += length_notes(serving.model, tokens + generated)
     if guessing is not None and guessing.draft is not None:
         notes += length_notes(guessing.draft, tokens + generated)
-    notes += microbatch_notes(instance, microbatches)
-    apart = None
-    if disaggregate is not None:
-        side = chosen_serving(
-            serving.model,
-            mesh=disaggregate,
-            strategy=prefill_strategy,
-            shard=None,
-            sizes=None,
-            hardware=serving.system if prefill_hardware is None else prefill_hardware,
-            precision=serving.precision,
-            page=page,
-            memory_share=memory_share,
-            overhead=overhead,
-            execution=execution,
-        )
-        rate = None if link is None else check_number(link, "link", "bytes/s above 0, as 50e9", above=True)
-        other_price = check_price(prefill_price_per_hour)
-        apart = Apart(side, prefill_batch, rate, prefill_instances, decode_instances, other_price)
-    else:
-        _only_apart(
-            prefill_strategy=prefill_strategy,
-            prefill_hardware=prefill_hardware,
-            prefill_batch=prefill_batch,
-            prefill_instances=prefill_instances,
-            decode_instances=decode_instances,
-            link=link,
-            prefill_price_per_hour=prefill_price_per_hour,
-        )
-    asked = Asked(
+    notes += microbatch_notes(instance, asked.microbatches)
+    parts = asked.microbatches
+    return Asked(
         serving,
         requests,
         tokens,
         generated,
-        chunk=None if chunk is None else check_size(chunk, "chunk"),
-        microbatches=None if microbatches is None else check_size(microbatches, "number of microbatches"),
+        apart=chosen_apart(serving, asked),
+        chunk=None if asked.chunk is None else check_size(asked.chunk, "chunk"),
+        microbatches=None if parts is None else check_size(parts, "number of microbatches"),
         speculation=guessing,
-        apart=apart,
-        points=read_sweep(sweep, requests, tokens),
-        price_per_hour=check_price(price_per_hour),
+        points=read_sweep(asked.sweep, requests, tokens),
+        price_per_hour=check_price(asked.price_per_hour),
         notes=tuple(notes),
     )
-    return answer(asked)
-
-
-def _only_apart(**given: object) -> None:
-    """Raise where something is said of prefill instances that nobody asked for."""
-    for name, value in given.items():
-        if value is not None:
-            raise UsageError(
-                f"`{name}` is of prefill and decode apart, which is not asked for",
-                expected="with `disaggregate` the mesh of a prefill instance, as model=8",
-            )
 
 
 def answer(asked: Asked) -> InferResult:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec.structs import replace
 
-from einscale.api.answer import Answer, Figure
+from einscale.api.answer import Figure, Parted
 from einscale.api.serving import Asked, repeated_cache_notes
 from einscale.footprint import Memory
 from einscale.infer import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from einscale.report.table import Report
 
 
-class PrefillResult(Answer, frozen=True):
+class PrefillResult(Parted, frozen=True):
     """Prompts read into the cache, priced: read `prefill`, print it, or take it as a document.
 
     Args:
@@ -81,15 +81,21 @@ class PrefillResult(Answer, frozen=True):
         return prefill_document(self)
 
     def to_report(
-        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
     ) -> Report:
-        """The report as tables; arguments as for `Answer.to_report`.
+        """The report: one screen, or tables; arguments as for `Parted.to_report`.
 
         `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
         from einscale.report.infer import prefill_tables
 
-        return prefill_tables(self, detail=detail, explain=explain, units=units)
+        return prefill_tables(self, detail=detail, explain=explain, only=only, units=units)
 
     @property
     def headline(self) -> tuple[str, str]:
@@ -99,7 +105,7 @@ class PrefillResult(Answer, frozen=True):
         return what, f"{format_seconds(report.seconds)}, {_fit(self.fits)}"
 
 
-class DecodeResult(Answer, frozen=True):
+class DecodeResult(Parted, frozen=True):
     """Tokens generated one after the other, priced: read `decode`, print it, or take it as a document.
 
     Args:
@@ -157,15 +163,21 @@ class DecodeResult(Answer, frozen=True):
         return decode_document(self)
 
     def to_report(
-        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
     ) -> Report:
-        """The report as tables; arguments as for `Answer.to_report`.
+        """The report: one screen, or tables; arguments as for `Parted.to_report`.
 
         `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
         from einscale.report.infer import decode_tables
 
-        return decode_tables(self, detail=detail, explain=explain, units=units)
+        return decode_tables(self, detail=detail, explain=explain, only=only, units=units)
 
     @property
     def headline(self) -> tuple[str, str]:
@@ -175,7 +187,7 @@ class DecodeResult(Answer, frozen=True):
         return what, f"a token {format_seconds(report.seconds_per_token)}, {_fit(self.fits)}"
 
 
-class InferResult(Answer, frozen=True):
+class InferResult(Parted, frozen=True):
     """A batch of requests from prompt to last token, priced: read it, print it, or take it as a document.
 
     Args:
@@ -336,6 +348,13 @@ class InferResult(Answer, frozen=True):
 
         return advise(self)
 
+    @property
+    def cheaper(self) -> tuple[ServingAdvice, ...]:
+        """Nearby changes on as many devices that serve more tokens/s, each priced; worked out when asked for."""
+        from einscale.api.serving_levers import levers
+
+        return levers(self)
+
     def to_dict(self, *, advice: tuple[ServingAdvice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
 
@@ -347,16 +366,21 @@ class InferResult(Answer, frozen=True):
         return infer_document(self, advice)
 
     def to_report(
-        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
     ) -> Report:
-        """The report as tables; arguments as for `Answer.to_report`.
+        """The report: one screen, or tables; arguments as for `Parted.to_report`.
 
         `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
         from einscale.report.infer import infer_tables
 
-        found = None if advice else ()
-        return infer_tables(self, detail=detail, explain=explain, units=units, advice=found)
+        return infer_tables(self, detail=detail, explain=explain, only=only, units=units, changes=advice)
 
     @property
     def headline(self) -> tuple[str, str]:

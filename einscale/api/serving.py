@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from einscale.api.request import (
     check_batch,
     check_number,
     check_overhead,
+    check_price,
     check_text,
     chosen_model,
     chosen_strategy,
     chosen_system,
 )
-from einscale.cost import COMPILED
-from einscale.efficiency import Execution
+from einscale.api.serve_request import ServeRequest
+from einscale.efficiency import EXECUTIONS, ROOFLINE
 from einscale.errors import UsageError, did_you_mean
 from einscale.hardware import System, rooflines
 from einscale.infer import Instance, StepReport, ahead_instance, default_serving_strategy, fed_caches, make_instance
@@ -42,15 +43,16 @@ DEFAULT_GUESSES, DEFAULT_ACCEPTANCE = 4, 0.8
 PADDING = 512
 """Vocabularies that differ by fewer tokens are one, padded differently: 151936 and 152064 of Qwen2.5's sizes."""
 
-ROOFLINE = "roofline"
-"""Local work by the roofline of the chip, whatever is known of its kernels."""
-
-EXECUTIONS = {
-    "compiled": COMPILED,
-    "eager": Execution(launch="eager", elementwise="eager"),
-    ROOFLINE: Execution(launch="compiled", elementwise="eager"),
-}
-"""How local work runs: captured once and replayed with maps fused, kernel by kernel, or as fast as nothing can beat."""
+APART = (
+    "prefill_strategy",
+    "prefill_hardware",
+    "prefill_batch",
+    "prefill_instances",
+    "decode_instances",
+    "link",
+    "prefill_price_per_hour",
+)
+"""What is said of instances that only prefill."""
 
 MOST_POINTS = 1024
 """Points of a sweep at most."""
@@ -170,39 +172,61 @@ class Asked(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def chosen_serving(
-    model: str | Model,
-    *,
-    mesh: Mesh | str | Mapping[str, int],
-    strategy: str | Strategy | None,
-    shard: str | Mapping[str, str | Iterable[str] | None] | None,
-    sizes: Mapping[str, int] | None,
-    hardware: str | Path | System | None,
-    precision: str | Precision,
-    page: int,
-    memory_share: float,
-    overhead: int,
-    execution: str,
-) -> Serving:
-    """An instance as the arguments of a call ask for it.
+def chosen_serving(model: str | Model, asked: ServeRequest) -> Serving:
+    """An instance as a request asks for it.
 
     Raises:
         EinscaleError: an argument cannot be understood.
     """
-    devices = make_mesh(mesh)
-    loaded = chosen_model(model, sizes)
+    devices = make_mesh(asked.mesh)
+    loaded = chosen_model(model, asked.sizes)
+    execution, strategy = asked.execution, asked.strategy
     if check_text(execution, "an execution", "compiled") not in EXECUTIONS:
         raise UsageError(f"unknown execution `{execution}`", hint=did_you_mean(execution, EXECUTIONS, "it is one of"))
+    own = strategy is not None or asked.shard
     return Serving(
         model=loaded,
         mesh=devices,
-        system=chosen_system(hardware),
-        strategy=chosen_strategy(strategy, shard, loaded, devices) if strategy is not None or shard else None,
-        precision=parse_precision(precision),
-        page=check_size(page, "page"),
-        memory_share=check_number(memory_share, "share of the memory", "more than 0, at most 1"),
-        overhead=check_overhead(overhead),
+        system=chosen_system(asked.hardware),
+        strategy=chosen_strategy(strategy, asked.shard, loaded, devices) if own else None,
+        precision=parse_precision(asked.precision),
+        page=check_size(asked.page, "page"),
+        memory_share=check_number(asked.memory_share, "share of the memory", "more than 0, at most 1"),
+        overhead=check_overhead(asked.overhead),
         execution=execution,
+    )
+
+
+def chosen_apart(serving: Serving, asked: ServeRequest) -> Apart | None:
+    """Instances for prefill as a request asks for them; None where it does not.
+
+    Raises:
+        EinscaleError: an argument cannot be understood, or something is said of instances that nobody asked for.
+    """
+    if asked.disaggregate is None:
+        for name in APART:
+            if getattr(asked, name) is not None:
+                raise UsageError(
+                    f"`{name}` is of prefill and decode apart, which is not asked for",
+                    expected="with `disaggregate` the mesh of a prefill instance, as model=8",
+                )
+        return None
+    side = replace(
+        asked,
+        mesh=asked.disaggregate,
+        strategy=asked.prefill_strategy,
+        hardware=serving.system if asked.prefill_hardware is None else asked.prefill_hardware,
+        sizes=None,
+        shard=None,
+    )
+    rate = None if asked.link is None else check_number(asked.link, "link", "bytes/s above 0, as 50e9", above=True)
+    return Apart(
+        chosen_serving(serving.model, side),
+        asked.prefill_batch,
+        rate,
+        asked.prefill_instances,
+        asked.decode_instances,
+        check_price(asked.prefill_price_per_hour),
     )
 
 
@@ -240,20 +264,15 @@ def chosen_requests(instance: Instance, batch: int | None, notes: list[str]) -> 
     return check_batch(batch)
 
 
-def chosen_speculation(
-    target: Instance,
-    speculative: str | Model | None,
-    guesses: int | None,
-    acceptance: float | None,
-    notes: list[str],
-) -> Speculation | None:
+def chosen_speculation(target: Instance, asked: ServeRequest, notes: list[str]) -> Speculation | None:
     """Speculative decoding as asked for; what is not said is assumed and noted.
 
     Raises:
         UsageError: guesses of no draft, an acceptance that is no probability, or layers ahead that the model has not.
     """
+    speculative, acceptance = asked.speculative, asked.acceptance
     if speculative is None:
-        for value, name in ((guesses, "guesses"), (acceptance, "acceptance")):
+        for value, name in ((asked.guesses, "guesses"), (acceptance, "acceptance")):
             if value is not None:
                 raise UsageError(
                     f"`{name}` of no draft",
@@ -263,7 +282,7 @@ def chosen_speculation(
     draft = None if speculative == AHEAD else chosen_model(speculative, None)
     if draft is None:
         ahead_instance(target)
-    length = guesses
+    length = asked.guesses
     if length is None:
         length = len(target.model.ahead) if draft is None else DEFAULT_GUESSES
         notes.append(f"speculation: {length} guess{'es' if length > 1 else ''} in a row (no number was given)")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 from msgspec import Struct
 
-from einscale.api.answer import Answer, Figure
+from einscale.api.answer import Figure, Parted
 from einscale.api.request import (
     SYNONYMS,
     check_batch,
@@ -34,7 +34,17 @@ from einscale.precision import Precision, parse_precision
 from einscale.program.loss import FUSED
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, replicas
-from einscale.train import Advice, Offload, TrainReport, TrainSetup, advise, reserved_memory, reserves, train_report
+from einscale.train import (
+    Advice,
+    Offload,
+    TrainReport,
+    TrainSetup,
+    advise,
+    levers,
+    reserved_memory,
+    reserves,
+    train_report,
+)
 from einscale.train.request import make_setup
 from einscale.units import check_size, format_seconds
 
@@ -42,7 +52,7 @@ if TYPE_CHECKING:
     from einscale.report.table import Report
 
 
-class TrainResult(Answer, frozen=True):
+class TrainResult(Parted, frozen=True):
     """One optimizer step, priced: read `step`, print it, or take it as a document.
 
     Args:
@@ -127,6 +137,11 @@ class TrainResult(Answer, frozen=True):
         """The nearest changes that would fit, each priced; worked out when asked for."""
         return advise(self.step)
 
+    @property
+    def faster(self) -> tuple[Advice, ...]:
+        """Nearby changes on as many devices that make a step that fits faster, each priced; worked out when asked."""
+        return levers(self.step)
+
     def to_dict(self, *, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
 
@@ -138,16 +153,21 @@ class TrainResult(Answer, frozen=True):
         return train_document(self, advice)
 
     def to_report(
-        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
     ) -> Report:
-        """The report as tables; arguments as for `Answer.to_report`.
+        """The report: one screen, or tables; arguments as for `Parted.to_report`.
 
         `detail` adds every tensor at the peak and every collective.
         """
         from einscale.report.train import train_tables
 
-        found = None if advice else ()
-        return train_tables(self, detail=detail, explain=explain, units=units, advice=found)
+        return train_tables(self, detail=detail, explain=explain, only=only, units=units, changes=advice)
 
     @property
     def headline(self) -> tuple[str, str]:
@@ -251,11 +271,19 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
     shard: str | Mapping[str, str | Iterable[str] | None] | None = None
 
 
-def train_request(options: Mapping[str, Any]) -> TrainRequest:
+RUN = ("price_per_hour", "tokens")
+"""Arguments about the whole run that a step is one of."""
+
+
+def train_request(options: Mapping[str, Any], without: Collection[str] = ()) -> TrainRequest:
     """A request from keyword arguments.
 
     >>> train_request({"seq": 2048}).sequence
     2048
+
+    Args:
+        options: by name.
+        without: arguments that the question at hand does not have.
 
     Raises:
         UsageError: a name that no argument has, with the near miss, or one that is given twice.
@@ -266,6 +294,10 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
             raise UsageError(f"`{other}` and `{name}` are the same argument, and both are given")
     options = {SYNONYMS.get(name, name): value for name, value in options.items()}
     for name in options:
+        if name in without:
+            raise UsageError(f"`{name}` is about a whole run", expected="train_step, which prices one")
+        if name == "dtype":
+            raise UsageError("a training step has no argument `dtype`", hint="precision says it: bf16-pure, fp32, ...")
         if name not in known:
             raise UsageError(f"a training step has no argument `{name}`", hint=did_you_mean(name, known, "it has"))
     return TrainRequest(**options)
@@ -355,7 +387,8 @@ def _at_once(fixed: int, microbatch: int | None, strategy: Strategy, mesh: Mesh)
         return microbatch  # which is the batch's fault, and said of it
     if microbatch not in (None, share):
         raise SizeError(
-            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}", expected=str(share)
+            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}",
+            expected=str(share),
         )
     return share
 

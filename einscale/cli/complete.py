@@ -66,7 +66,7 @@ def optimizers(incomplete: str) -> list[str]:
 
 def executions(incomplete: str) -> list[str]:
     """Ways to run kernels."""
-    from einscale.api.serving import EXECUTIONS
+    from einscale.efficiency import EXECUTIONS
 
     return _starting(incomplete, EXECUTIONS)
 

@@ -9,7 +9,7 @@ import typer
 
 from einscale.cli import complete
 from einscale.cli.groups import Options, command
-from einscale.cli.options import Detail, Explain, Output, Overhead, Placed, PrecisionName, Price, count, number
+from einscale.cli.options import Detail, Explain, Only, Output, Overhead, Placed, PrecisionName, Price, count, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,6 +191,7 @@ def infer(
     *,
     detail: Detail = False,
     explain: Explain = False,
+    only: Only = None,
     output: Output,
 ) -> None:
     """Price a batch of requests: time to first token, time per token, throughput, memory, money, and why.
@@ -204,20 +205,20 @@ def infer(
     from einscale.api.infer import infer as price_requests
     from einscale.cli.output import emit, write
 
-    destination = output.destination()
+    destination = output.destination(only=only)
     answer = _in_options(
         price_requests, **placed.arguments(), **requests.arguments(), **running.arguments(), **ways.arguments()
     )
-    advice = answer.advice
+    advice = None if answer.fits else answer.advice
 
     def report() -> Report:
         from einscale.report.infer import infer_tables
 
-        return infer_tables(answer, detail=detail, explain=explain, units=output.units, advice=advice)
+        return infer_tables(answer, detail=detail, explain=explain, only=only, units=output.units, advice=advice)
 
-    emit(destination, lambda: answer.to_dict(advice=advice), report)
+    emit(destination, lambda: answer.to_dict(advice=advice or ()), report)
     if not answer.fits:
-        write(sys.stderr, _no(answer, advice, output.units))
+        write(sys.stderr, _no(answer, advice or (), output.units, short=destination.on_screen))
         raise typer.Exit(1)
 
 
@@ -255,16 +256,18 @@ def _tokens(text: str) -> int:
         raise
 
 
-def _no(answer: InferResult, advice: tuple[ServingAdvice, ...], units: str) -> str:
-    """What does not fit, by how much, what is to blame, and what would fit."""
-    from einscale.report.infer import blamed, verdicts
+def _no(answer: InferResult, advice: tuple[ServingAdvice, ...], units: str, *, short: bool) -> str:
+    """What does not fit and by how much; what is to blame, and what would fit, unless the screen says it."""
+    from einscale.report.infer import blamed, fit_words
     from einscale.report.words import changes_words
     from einscale.units import format_bytes, format_seconds
 
     lines: list[str] = []
-    for words, memory in zip(verdicts(answer, units), answer.memories, strict=True):
+    for words, memory in zip(fit_words(answer, units), answer.memories, strict=True):
         if not memory.fits:
-            lines += [words, f"  of that: {blamed(memory, units)}"]
+            lines += [words] if short else [words, f"  of that: {blamed(memory, units)}"]
+    if short:
+        return "\n".join(lines) + "\n"
     lines += ["  it would fit with"] if advice else ["  no change was found with which it fits"]
     for one in advice:
         found = one.result

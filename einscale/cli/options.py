@@ -150,6 +150,17 @@ Forward: TypeAlias = Annotated[bool, typer.Option("--forward", help="The forward
 Backward: TypeAlias = Annotated[
     bool, typer.Option("--backward", help="The backward pass; without --forward, it alone.")
 ]
+Only: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        metavar="NAME",
+        help="One part of the report by itself: time, memory, a kind of layer, ...",
+        autocompletion=complete.words(
+            "time", "memory", "tensors", "collectives", "stages", "moves", "layers", "block", "timeline", "explained"
+        ),
+    ),
+]
 Detail: TypeAlias = Annotated[
     bool,
     typer.Option("--detail", help="Also the long tables: every statement, collective, term and tensor by itself."),
@@ -233,11 +244,19 @@ class Output(Options, frozen=True, kw_only=True):
     quiet: Quiet = False
     pager: Pager = True
 
-    def destination(self) -> Destination:
-        """Where the answer goes, checked before anything is computed."""
-        from einscale.cli.output import choose
+    def destination(self, only: str | None = None) -> Destination:
+        """Where the answer goes, checked before anything is computed.
 
-        return choose(
+        Args:
+            only: the part of the report that is wanted, where a command has parts.
+
+        Raises:
+            UsageError: flags that do not go together, or a file that cannot be written.
+        """
+        from einscale.cli.output import choose
+        from einscale.errors import UsageError
+
+        chosen = choose(
             output_format=self.output_format,
             json=self.as_json,
             table=self.table,
@@ -247,6 +266,9 @@ class Output(Options, frozen=True, kw_only=True):
             quiet=self.quiet,
             pager=self.pager,
         )
+        if only is not None and chosen.format == "json":
+            raise UsageError("a JSON document has no parts to choose from", expected="--only with table, md or csv")
+        return chosen
 
 
 class Question(Options, frozen=True, kw_only=True):

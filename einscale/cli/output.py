@@ -44,6 +44,11 @@ ASCII = str.maketrans(
         "Σ": "sum",
         "—": "-",
         "│": "|",
+        "█": "#",
+        "▓": "=",
+        "▒": "~",
+        "░": ":",
+        "▏": "|",
         **dict.fromkeys("┌┬┐├┼┤└┴┘", "+"),
     }
 )
@@ -72,6 +77,11 @@ class Destination(Struct, frozen=True):
     color: str = "auto"
     quiet: bool = False
     pager: bool = True
+
+    @property
+    def on_screen(self) -> bool:
+        """Whether a person reads the report on stdout."""
+        return self.format == "table" and self.path is None
 
 
 def choose(

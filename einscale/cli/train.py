@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from einscale.cli.groups import Options, command
-from einscale.cli.options import Detail, Explain, Output, Placed, Price
+from einscale.cli.options import Detail, Explain, Only, Output, Placed, Price
 from einscale.cli.training import Pipeline, State
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def train(
     *,
     detail: Detail = False,
     explain: Explain = False,
+    only: Only = None,
     output: Output,
 ) -> None:
     """Price one training step on a cluster: time, memory of every pipeline stage, and what decides them.
@@ -56,27 +57,30 @@ def train(
     from einscale.api.train import train_step
     from einscale.cli.output import emit, write
 
-    destination = output.destination()
+    destination = output.destination(only=only)
     answer = train_step(**placed.arguments(), **pipeline.arguments(), **state.arguments(), **run.arguments())
-    advice = answer.advice
+    advice = None if answer.fits else answer.advice
 
     def report() -> Report:
         from einscale.report.train import train_tables
 
-        return train_tables(answer, detail=detail, explain=explain, units=output.units, advice=advice)
+        return train_tables(answer, detail=detail, explain=explain, only=only, units=output.units, advice=advice)
 
-    emit(destination, lambda: answer.to_dict(advice=advice), report)
+    emit(destination, lambda: answer.to_dict(advice=advice or ()), report)
     if not answer.fits:
-        write(sys.stderr, _no(answer.step, advice, output.units))
+        write(sys.stderr, _no(answer.step, advice or (), output.units, short=destination.on_screen))
         raise typer.Exit(1)
 
 
-def _no(report: TrainReport, advice: tuple[Advice, ...], units: str) -> str:
-    """What does not fit, by how much, what is to blame, and what would fit."""
-    from einscale.report.train import blamed, verdict
+def _no(report: TrainReport, advice: tuple[Advice, ...], units: str, *, short: bool) -> str:
+    """What does not fit and by how much; what is to blame, and what would fit, unless the screen says it."""
+    from einscale.report.train import blamed
+    from einscale.report.train_parts import verdict
     from einscale.report.words import changes_words
     from einscale.units import format_bytes, format_seconds
 
+    if short:
+        return f"{verdict(report, units)}\n"
     lines = [verdict(report, units), "  largest", *(f"    {words}" for words in blamed(report, units))]
     if not advice:
         lines.append("  no changes were found with which it fits: it wants more devices, or another strategy")

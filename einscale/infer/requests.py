@@ -12,11 +12,11 @@ from einscale.errors import SizeError
 from einscale.footprint import Memory
 from einscale.infer.instance import check_batch, check_positions, default_microbatches
 from einscale.infer.memory import largest_batch, serving_memory
-from einscale.infer.places import places
+from einscale.infer.places import FEW_CHUNKS, SHORT, bends, places
 from einscale.infer.step import Planner, column
 from einscale.infer.values import DecodeReport, Instance, PrefillReport, RequestReport, StepReport, SweepRow
 from einscale.numeric import Number, largest, maximum, one_of, scattered
-from einscale.spent import Spent, SpentPart, TimePart, at_places
+from einscale.spent import Spent, SpentPart, TimePart, at_places, weighted
 from einscale.units import check_size
 
 LONGEST = 10**9
@@ -70,21 +70,45 @@ def through_stages(spent: Spent, hops: Number, waiting: Number) -> Spent:
     return spent.plus(Spent((SpentPart(TimePart.HOPS, hops), SpentPart(TimePart.BUBBLE, waiting))))
 
 
-def cycles(planner: Planner, batches: Sequence[int], cached: Sequence[int], microbatches: Sequence[int]) -> Spent:
-    """Time between two tokens of one sequence at many points, one array call for those that share their structures.
+class _Steps(Struct, frozen=True):
+    """Decode steps one after the other.
+
+    Args:
+        spent: where the time of all of them goes.
+        first: seconds of the first.
+        last: seconds of the last.
+    """
+
+    spent: Spent
+    first: float
+    last: float
+
+
+def _steps(planner: Planner, share: int, first: int, last: int, parts: int) -> _Steps:
+    """Decode steps, the cache growing by one in each.
 
     Args:
         planner: of the instance.
-        batches: sequences of a microbatch, at every point.
-        cached: tokens of each in the cache.
-        microbatches: how many there are.
+        share: sequences of a microbatch.
+        first: tokens of each in the cache before the first step.
+        last: the same before the last one.
+        parts: microbatches.
     """
     back = planner.back_seconds()
-    accounts, places = [], []
-    for here, step in planner.passes(batches, 1, cached):
-        accounts.append(cycle(step, column([microbatches[number] for number in here]), back))
-        places.append(here)
-    return at_places(accounts, places, len(batches))
+
+    def one(cached: int) -> Spent:
+        return cycle(planner.step(share, 1, cached), parts, back)
+
+    if last - first < SHORT:
+        run = bends(lambda cached: one(cached).seconds, first, last)
+        accounts = [one(cached) for cached in run.at]
+        return _Steps(weighted(accounts, run.weights), accounts[0].seconds, accounts[-1].seconds)
+    run = places(first, last)
+    priced = planner.passes([share] * len(run.at), 1, run.at)
+    where = [here for here, _ in priced]
+    column = at_places([cycle(step, parts, back) for _, step in priced], where, len(run.at))
+    seconds = column.seconds
+    return _Steps(column.mapped(run.total), one_of(seconds, 0), one_of(seconds, -1))
 
 
 def decode_report(
@@ -125,8 +149,7 @@ def decode_report(
     parts = microbatches_of(instance, batch, microbatches)
     share = batch // parts
     last = held + generated - 1
-    run = places(held, last)
-    spent = cycles(plans, [share] * len(run.at), run.at, [parts] * len(run.at))
+    steps = _steps(plans, share, held, last, parts)
     return DecodeReport(
         instance=instance,
         batch=batch,
@@ -134,9 +157,9 @@ def decode_report(
         output=generated,
         microbatches=parts,
         step=plans.step(share, 1, (held + last) // 2),
-        first_seconds=one_of(spent.seconds, 0),
-        last_seconds=one_of(spent.seconds, -1),
-        spent=spent.mapped(lambda number: run.total(number) / generated),
+        first_seconds=steps.first,
+        last_seconds=steps.last,
+        spent=steps.spent.times(1 / generated),
         memory=serving_memory(plans, plans.all_plans(share, 1, last), batch, held + generated),
     )
 
@@ -219,16 +242,26 @@ def _chunks(planner: Planner, share: int, size: int, before: int, count: int) ->
     """
     if not count:
         return _Chunks(Spent(), ())
-    run = places(0, count - 1)
-    cached = [before + number * size for number in run.at]
-    priced = planner.passes([share] * len(cached), size, cached, logits=0, absorbed=False)
-    where, steps = [here for here, _ in priced], [step for _, step in priced]
-    spent = at_places([step.spent for step in steps], where, len(cached)).mapped(run.total)
-    if planner.instance.stages == 1:
-        return _Chunks(spent, ())
-    stages = range(planner.instance.stages)
-    columns = [scattered([step.stage_seconds[stage] for step in steps], where, len(cached)) for stage in stages]
-    return _Chunks(spent, tuple(zip(*(run.expanded(one.tolist()) for one in columns), strict=True)))
+
+    def one(number: int) -> StepReport:
+        return planner.step(share, size, before + number * size, logits=0, absorbed=False)
+
+    stages = range(planner.instance.stages if planner.instance.stages > 1 else 0)
+    if count <= FEW_CHUNKS:
+        run = bends(lambda number: one(number).spent.seconds, 0, count - 1)
+        steps = [one(number) for number in run.at]
+        spent = weighted([step.spent for step in steps], run.weights)
+        columns = [[step.stage_seconds[stage] for step in steps] for stage in stages]
+    else:
+        run = places(0, count - 1)
+        cached = [before + number * size for number in run.at]
+        priced = planner.passes([share] * len(cached), size, cached, logits=0, absorbed=False)
+        where, steps = [here for here, _ in priced], [step for _, step in priced]
+        spent = at_places([step.spent for step in steps], where, len(cached)).mapped(run.total)
+        columns = [
+            scattered([step.stage_seconds[stage] for step in steps], where, len(cached)).tolist() for stage in stages
+        ]
+    return _Chunks(spent, tuple(zip(*(run.expanded(column) for column in columns), strict=True)))
 
 
 def _prefill_spent(chunks: _Chunks, parts: int, last: StepReport) -> Spent:

@@ -19,8 +19,27 @@ STYLES = {
     "total": "bold",
     "detail": "dim",
     "note": "dim",
+    "good": "bold green",
+    "bad": "bold red",
+    "work": "green",
+    "exposed": "red",
+    "hidden": "yellow",
+    "waiting": "magenta",
+    "held": "blue",
+    "left": "dim",
+    "too much": "red",
 }
 """Styles of `text` in the terminal's own colours, so that light and dark themes both stay readable."""
+
+TASKS = {
+    "task-F0": "black on cyan",
+    "task-F1": "black on blue",
+    "task-B0": "black on green",
+    "task-B1": "black on bright_green",
+    "task-W0": "black on yellow",
+    "task-W1": "black on bright_yellow",
+}
+"""Styles of a pipeline's tasks: forward, backward, gradients of weights; of even and odd microbatches."""
 
 CELLS = ("blue", "green", "yellow", "magenta", "cyan", "red", "bright_blue", "bright_green")
 """Backgrounds of a picture's cells, one after the other: `cell0`, `cell1`, ..."""
@@ -58,4 +77,4 @@ def _style(name: str) -> str:
     """Rich's name of a style of ours."""
     if name.startswith("cell"):
         return f"black on {CELLS[int(name.removeprefix('cell')) % len(CELLS)]}"
-    return STYLES.get(name, "")
+    return STYLES.get(name) or TASKS.get(name, "")

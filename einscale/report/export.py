@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from einscale.errors import UsageError, did_you_mean
-from einscale.report.table import Cell, Picture, Report, Row, Table, numeric
+from einscale.report.bars import Bars
+from einscale.report.screen import Beside, Items, TableBlock, Words
+from einscale.report.table import Block, Cell, Picture, Report, Row, Table, numeric
 
 
 def render_markdown(report: Report, *, units: str = "iec") -> str:
-    """The report as Markdown: pipe tables, details as columns, the conventions as a list."""
+    """The report as Markdown: pipe tables, details as columns, the conventions as a list; or its screen."""
+    if report.screen:
+        return "\n\n".join(_markdown_block(block, units) for block in report.screen) + "\n"
     blocks: list[str] = []
     if report.heading:
         blocks.append(
@@ -23,6 +27,25 @@ def render_markdown(report: Report, *, units: str = "iec") -> str:
     if report.conventions:
         blocks.append("\n".join(f"- {_escape(text.strip())}" for text in report.conventions))
     return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_block(block: Block, units: str) -> str:
+    """A block of a screen: words as paragraphs, bars and tables as tables, what is drawn as preformatted text."""
+    if isinstance(block, Beside):
+        return "\n\n".join(_markdown_block(one, units) for one in block.blocks)
+    if isinstance(block, Words):
+        title = [f"### {_escape(block.title)}", ""] if block.title else []
+        texts = [f"## {_escape(text)}\n" if style == "title" else _paragraph(text) for text, style in block.texts]
+        return "\n".join((*title, *texts)).rstrip()
+    if isinstance(block, Items):
+        items = (f"{number}. {_escape(what)}  \n   {_escape(why)}" for number, (what, why) in enumerate(block.items, 1))
+        return "\n".join((f"### {_escape(block.title)}", "", *items))
+    if isinstance(block, Bars):
+        return _markdown_table(block.table(), units)
+    if isinstance(block, TableBlock):
+        return _markdown_table(block.table, units)
+    lines = ["".join(piece for piece, _ in line).rstrip() for line in block.lines(None, units)]
+    return "\n".join(("```text", *lines, "```"))
 
 
 def _markdown_picture(picture: Picture) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from einscale.footprint import Memory
 from einscale.infer import DecodeReport, Instance, PrefillReport
 from einscale.models import parameter_counts
+from einscale.report.bars import Bars
 from einscale.report.infer_detail import detail_tables
 from einscale.report.infer_parts import (
     cache_words,
@@ -15,10 +19,12 @@ from einscale.report.infer_parts import (
     time_table,
     weights_words,
 )
+from einscale.report.infer_screen import best_of_each, change_block, memory_bars_of, phase_blocks, request_verdicts
 from einscale.report.infer_ways import advice_table, apart_tables, speculation_table, sweep_table
 from einscale.report.infer_words import decode_lines, explain_table, infer_sections, prefill_lines
-from einscale.report.table import Cell, Column, Report, Row, Table
-from einscale.units import format_bytes, format_count
+from einscale.report.screen import TableBlock, Words, closing, full_screen, part, verdict_block
+from einscale.report.table import Block, Cell, Column, Report, Row, Table
+from einscale.units import format_bytes, format_count, format_seconds, format_si
 
 if TYPE_CHECKING:
     from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
@@ -30,22 +36,28 @@ def infer_tables(
     *,
     detail: bool = False,
     explain: bool = False,
+    only: str | None = None,
     units: str = "iec",
     advice: tuple[ServingAdvice, ...] | None = None,
+    changes: bool = True,
 ) -> Report:
-    """A whole request as tables.
+    """A whole request: one screen, or tables.
 
     Args:
         result: what was priced.
-        detail: also every kind of layer, every statement of a step and every collective with its cause.
+        detail: all tables: also every kind of layer, every statement of a step and every collective with its cause.
         explain: also how each number came about, its formula with the operands filled in.
+        only: name of the one part that is wanted: of a table, or of a kind of layer.
         units: `iec` or `si`, for sentences; cells are written by the renderer.
-        advice: changes with which it would fit, if they are worked out already.
+        advice: changes with which it would fit, or serve more if it fits; None to work them out.
+        changes: name such changes.
+
+    Raises:
+        UsageError: there is no such part.
     """
-    request = result.request
-    swept = bool(result.sweep) and not detail and not explain
+    request, every = result.request, only is not None
     tables = [_request_table(result)]
-    if not swept:
+    if not result.sweep or detail or explain or every:
         prefill = result.disaggregated.prefill if result.disaggregated else request.prefill
         alone = result.speculative is not None
         tables += [_phases_table(prefill, request.decode, alone), time_table(prefill, request.decode, alone)]
@@ -55,73 +67,192 @@ def infer_tables(
     tables += [speculation_table(result.speculative)] if result.speculative else []
     tables += apart_tables(result.disaggregated) if result.disaggregated else []
     tables += [sweep_table(result)] if result.sweep else []
-    tables += detail_tables(request.prefill, request.decode) if detail else []
-    tables += [explain_table(infer_sections(result, units))] if explain else []
-    if not result.fits:
-        found = result.advice if advice is None else advice
-        tables += [advice_table(result, found)] if found else []
+    tables += detail_tables(request.prefill, request.decode) if detail or every else []
+    tables += [explain_table(infer_sections(result, units))] if explain or every else []
+    if changes and advice is None and not result.fits:
+        advice = result.advice
+    if advice and not result.fits:
+        tables.append(advice_table(result, advice))
     asked = result.asked
-    return Report(
-        heading=(
-            _title(result.instance, "answering requests"),
-            f"batch {asked.batch} x ({asked.prompt} tokens of prompt + {asked.output} of output);"
-            f" {_types_words(result.instance)}",
-            *_chunk_words(asked.chunk, asked.prompt),
-            *result.notes,
-        ),
-        tables=tuple(tables),
-        summary=verdicts(result, units),
-        conventions=(
-            *_conventions(result.instance, units),
-            "no request waits for another: a batch arrives together and is answered together",
-            _rates_words(result),
-        ),
+    heading = (
+        _title(result.instance),
+        f"batch {asked.batch} x ({asked.prompt} tokens of prompt + {asked.output} of output);"
+        f" {_types_words(result.instance)}",
+        *_chunk_words(asked.chunk, asked.prompt),
+    )
+    conventions = (
+        *_conventions(result.instance, units),
+        "no request waits for another: a batch arrives together and is answered together",
+        _rates_words(result),
+    )
+    verdicts = request_verdicts(result, fit_words(result, units))
+    return _report(
+        _Parts(heading, verdicts, tuple(tables), conventions, result.notes, result.instance),
+        lambda: _request_screen(result, advice, changes, units),
+        detail=detail,
+        only=only,
     )
 
 
-def prefill_tables(result: PrefillResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
-    """Prompts read into the cache as tables; arguments as for `infer_tables`."""
-    report = result.prefill
+def _request_screen(
+    result: InferResult, advice: tuple[ServingAdvice, ...] | None, changes: bool, units: str
+) -> tuple[Block, ...]:
+    """Blocks between the verdict and the last lines."""
+    if result.sweep:
+        return (TableBlock(sweep_table(result)),)
+    split, speculative = result.disaggregated, result.speculative
+    guessed = (speculative, result.draft_prefill) if speculative is not None else None
+    prefill = split.prefill if split else result.request.prefill
+    blocks = phase_blocks(prefill, result.request.decode, guessed, _fullest_bars(result), units)
+    if not changes:
+        return blocks
+    found = best_of_each(result.cheaper) if advice is None else advice
+    return (*blocks, change_block(result, found, units))
+
+
+def _fullest_bars(result: InferResult) -> Bars:
+    """What a device holds: of two kinds of instances that which is fuller."""
+    split = result.disaggregated
+    if split is None:
+        return _memory_bars(result.memories[0], result.instance, "a device")
+    instances = (split.prefill.instance, split.decode.instance)
+    sides = zip(result.memories, instances, ("prefills", "decodes"), strict=True)
+    memory, instance, what = max(sides, key=lambda one: one[0].needed / one[0].capacity)
+    return _memory_bars(memory, instance, f"a device that {what}")
+
+
+class _Parts(Struct, frozen=True):
+    """What every report on requests has.
+
+    Args:
+        heading: title, and how it was asked.
+        verdicts: the answer in lines, each with its style.
+        tables: all that were asked for.
+        conventions: how to read the numbers.
+        notes: what was decided where nothing was given.
+        instance: what answers.
+    """
+
+    heading: tuple[str, ...]
+    verdicts: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    conventions: tuple[str, ...]
+    notes: tuple[str, ...]
+    instance: Instance
+
+
+def _report(parts: _Parts, screen: Callable[[], tuple[Block, ...]], *, detail: bool, only: str | None) -> Report:
+    """One screen, all tables, or one part of a report.
+
+    Args:
+        parts: of it.
+        screen: makes the blocks between the verdict and the last lines.
+        detail: all tables are wanted.
+        only: the one part that is wanted.
+    """
+    title, *asked = parts.heading
+    heading = (*parts.heading, *parts.notes)
+    if only is not None:
+        return part(Report(heading, parts.tables), only, _layers(parts.tables))
+    if detail:
+        shown = full_screen(verdict_block(heading, parts.verdicts), parts.tables, (), parts.conventions)
+    else:
+        explained = tuple(TableBlock(table) for table in parts.tables if table.name == "explained")
+        answer = verdict_block((title, "; ".join(asked)), parts.verdicts)
+        shown = (answer, *screen(), *explained, _closing(parts))
+    return Report(heading, parts.tables, tuple(text for text, _ in parts.verdicts), parts.conventions, screen=shown)
+
+
+def _closing(parts: _Parts) -> Words:
+    """The last lines of a screen."""
+    model = parts.instance.model
+    kind = max(model.layers, key=lambda layer: layer.repeat).kind
+    return closing(tuple(note for note in parts.notes if note not in model.notes), ["time", "memory", "phases", kind])
+
+
+def _layers(tables: tuple[Table, ...]) -> dict[str, tuple[Table, ...]]:
+    """Kind of layer -> the tables of its statements, of prefill and decode."""
+    found: dict[str, tuple[Table, ...]] = {}
+    for table in tables:
+        if table.kind == "statements":
+            kind = table.name.partition("_")[2]
+            found[kind] = (*found.get(kind, ()), table)
+    return found
+
+
+def prefill_tables(
+    result: PrefillResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
+) -> Report:
+    """Prompts read into the cache; arguments as for `infer_tables`."""
+    report, every = result.prefill, only is not None
     tables = [_phases_table(report, None), time_table(report, None), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "prompt_price", "a million of prompt"
     )
-    tables += detail_tables(report, None) if detail else []
-    tables += [explain_table((("prefill", prefill_lines(report, units)),))] if explain else []
+    tables += detail_tables(report, None) if detail or every else []
+    tables += [explain_table((("prefill", prefill_lines(report, units)),))] if explain or every else []
     before = f" after {report.cached} in the cache" if report.cached else ""
-    return Report(
-        heading=(
-            _title(report.instance, "reading prompts"),
-            f"batch {report.batch} x {report.prompt} tokens of prompt{before}; {_types_words(report.instance)}",
-            *_chunk_words(report.chunk, report.prompt),
-            *result.notes,
-        ),
-        tables=tuple(tables),
-        summary=(verdict(report.memory, "a device", units),),
-        conventions=_conventions(report.instance, units),
+    heading = (
+        _title(report.instance),
+        f"batch {report.batch} x {report.prompt} tokens of prompt{before}; {_types_words(report.instance)}",
+        *_chunk_words(report.chunk, report.prompt),
     )
+    rate = f"{format_si(report.tokens_per_second)} tokens/s of prompt"
+    time = f"the prompts take {format_seconds(report.seconds)}: {rate}{_price(result.cost_per_million_tokens)}"
+    parts = _Parts(
+        heading,
+        ((time, ""), _fit_line(report.memory, units)),
+        tuple(tables),
+        _conventions(report.instance, units),
+        result.notes,
+        report.instance,
+    )
+    memory = _memory_bars(report.memory, report.instance, "a device")
+    return _report(parts, lambda: phase_blocks(report, None, None, memory, units), detail=detail, only=only)
 
 
-def decode_tables(result: DecodeResult, *, detail: bool = False, explain: bool = False, units: str = "iec") -> Report:
-    """Tokens generated one after the other as tables; arguments as for `infer_tables`."""
-    report = result.decode
+def decode_tables(
+    result: DecodeResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
+) -> Report:
+    """Tokens generated one after the other; arguments as for `infer_tables`."""
+    report, every = result.decode, only is not None
     tables = [_phases_table(None, report), time_table(None, report), _memory_table(report.memory, report.instance, "")]
     tables += _money_tables(
         result.price_per_hour, result.cost_per_million_tokens, "output_price", "a million of output"
     )
-    tables += detail_tables(None, report) if detail else []
-    tables += [explain_table((("decode", decode_lines(report, units)),))] if explain else []
+    tables += detail_tables(None, report) if detail or every else []
+    tables += [explain_table((("decode", decode_lines(report, units)),))] if explain or every else []
     steps = f"{report.output} token" + ("s" if report.output > 1 else "")
-    return Report(
-        heading=(
-            _title(report.instance, "generating tokens"),
-            f"batch {report.batch} x {steps} after {report.context} in the cache; {_types_words(report.instance)}",
-            *result.notes,
-        ),
-        tables=tuple(tables),
-        summary=(verdict(report.memory, "a device", units),),
-        conventions=_conventions(report.instance, units),
+    heading = (
+        _title(report.instance),
+        f"batch {report.batch} x {steps} after {report.context} in the cache; {_types_words(report.instance)}",
     )
+    rate = f"{format_si(report.tokens_per_second)} tokens/s"
+    time = f"a token takes {format_seconds(report.seconds_per_token)}: {rate}{_price(result.cost_per_million_tokens)}"
+    parts = _Parts(
+        heading,
+        ((time, ""), _fit_line(report.memory, units)),
+        tuple(tables),
+        _conventions(report.instance, units),
+        result.notes,
+        report.instance,
+    )
+    memory = _memory_bars(report.memory, report.instance, "a device")
+    return _report(parts, lambda: phase_blocks(None, report, None, memory, units), detail=detail, only=only)
+
+
+def _price(cost: float | None) -> str:
+    return f"; {format_si(cost)} a million tokens" if cost is not None else ""
+
+
+def _fit_line(memory: Memory, units: str) -> tuple[str, str]:
+    """Whether it fits, with the style of the line."""
+    return verdict(memory, "a device", units), "good" if memory.fits else "bad"
+
+
+def _memory_bars(memory: Memory, instance: Instance, where: str) -> Bars:
+    """Bars of what a device of an instance holds."""
+    return memory_bars_of(memory, where, (instance.precision.weights, instance.precision.kv_cache))
 
 
 def verdict(memory: Memory, where: str, units: str) -> str:
@@ -138,8 +269,8 @@ def verdict(memory: Memory, where: str, units: str) -> str:
     return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"
 
 
-def verdicts(result: InferResult, units: str) -> tuple[str, ...]:
-    """The same of every instance of a request."""
+def fit_words(result: InferResult, units: str) -> tuple[str, ...]:
+    """Whether every instance of a request fits, and by how much not."""
     words = [f"a device that {what}" for what in ("prefills", "decodes")] if result.disaggregated else ["a device"]
     return tuple(verdict(memory, where, units) for memory, where in zip(result.memories, words, strict=True))
 
@@ -156,21 +287,18 @@ def blamed(memory: Memory, units: str) -> str:
     return ", ".join(f"{name} {format_bytes(size, units)}" for name, size in shown)
 
 
-def _title(instance: Instance, what: str) -> str:
+def _title(instance: Instance) -> str:
     counts = parameter_counts(instance.model)
     active = f" ({format_count(counts.active)} active)" if counts.active != counts.total else ""
     return (
-        f"{instance.model.name}: {format_count(counts.total)} parameters{active}; {what} under"
-        f" {instance.strategy.name} on {instance.devices} x {instance.system.name} ({instance.mesh})"
+        f"{instance.model.name}: {format_count(counts.total)} parameters{active}; {instance.strategy.name} on"
+        f" {instance.devices} x {instance.system.name} ({instance.mesh})"
     )
 
 
 def _types_words(instance: Instance) -> str:
     pages = f" in pages of {instance.page}" if instance.page > 1 else ""
-    return (
-        f"{instance.precision}, cache {instance.precision.kv_cache}{pages}; every figure is of one device unless it"
-        " says otherwise"
-    )
+    return f"{instance.precision}, cache {instance.precision.kv_cache}{pages}"
 
 
 def _chunk_words(chunk: int | None, prompt: int) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ same rows make the terminal table, the Markdown and the CSV, and none of them ca
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -14,6 +14,9 @@ from einscale.units import format_bytes, format_count, format_flops, format_seco
 
 Cell: TypeAlias = str | int | float | bool | None
 """A value in base units, text, yes or no, or nothing."""
+
+Line: TypeAlias = tuple[tuple[str, str], ...]
+"""Pieces of one line: (text, style), where a style is one of `text.STYLES`, or `cell` and a number."""
 
 KINDS = (
     "text",
@@ -114,6 +117,18 @@ class Picture(Struct, frozen=True):
     lines: tuple[tuple[tuple[str, str], ...], ...]
 
 
+class Block(Protocol):
+    """A part of a screen: it draws itself as wide as it is let."""
+
+    def lines(self, width: int | None, units: str) -> list[Line]:
+        """Its lines.
+
+        Args:
+            width: columns of the terminal; None where nothing limits a line.
+            units: `iec` or `si`.
+        """
+
+
 class Report(Struct, frozen=True):
     """Everything one command prints: heading lines, tables, closing notes.
 
@@ -124,6 +139,7 @@ class Report(Struct, frozen=True):
         conventions: how to read the numbers; printed last.
         pictures: drawn before the tables, for people only.
         main: name of the table that CSV prints where none is asked for.
+        screen: what people are shown in place of all the others, which files of tables still have.
     """
 
     heading: tuple[str, ...]
@@ -132,6 +148,7 @@ class Report(Struct, frozen=True):
     conventions: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     main: str = ""
+    screen: tuple[Block, ...] = ()
 
 
 def format_cell(value: Cell, kind: str, units: str = "iec") -> str:

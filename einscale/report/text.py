@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import re
 
-from einscale.report.table import Column, Report, Row, Table, numeric
+from einscale.report.table import Column, Line, Report, Row, Table, numeric
 
-Line: TypeAlias = tuple[tuple[str, str], ...]
-"""Pieces of one line: (text, style), where a style is one of `STYLES`, or `cell` and a number."""
+STYLES = ("", "title", "header", "rule", "collective", "section", "total", "detail", "note", "good", "bad")
 
-STYLES = ("", "title", "header", "rule", "collective", "section", "total", "detail", "note")
+_UNIT = (
+    r"(?:%|[kMGTPE](?=[ ),.;:]|$)|[KMGTPE]i?B(?:/s)?|[kMGTPE]?B(?:/s)?|[kMGTPE]?FLOP(?:/s)?|[mµn]?s|W|[kMG]?J"
+    r"|tokens(?:/s)?|days?|hours?|times)"
+)
+_WORDS = re.compile(rf"(?:\+ )?[(+~-]*\d[\d.,]*(?: {_UNIT})+[),.;:]*(?= |$)|\S+")
+"""What a line is broken between: words, and figures with their units."""
 
 GAP = 2
 NARROWEST = 14
@@ -29,19 +33,23 @@ def render_text(report: Report, *, width: int | None = None, units: str = "iec")
 
 
 def report_lines(report: Report, *, width: int | None = None, units: str = "iec") -> list[Line]:
-    """The lines of a report with their styles."""
+    """The lines of a report with their styles; of its screen, where it has one."""
     lines: list[Line] = []
+    for block in report.screen:
+        lines += [(), *block.lines(width, units)]
+    if report.screen:
+        return lines[1:]
     for number, text in enumerate(report.heading):
-        lines += _paragraph(text, width, "title" if number == 0 else "", 2)
+        lines += paragraph(text, width, "title" if number == 0 else "", 2)
     for picture in report.pictures:
-        lines += [(), *_paragraph(picture.title, width, "title", 2), *picture.lines]
+        lines += [(), *paragraph(picture.title, width, "title", 2), *picture.lines]
     for table in report.tables:
         lines += [(), *table_lines(table, width=width, units=units)]
-    for block, style in ((report.summary, ""), (report.conventions, "note")):
-        if block:
+    for texts, style in ((report.summary, ""), (report.conventions, "note")):
+        if texts:
             lines.append(())
-            for text in block:
-                lines += _paragraph(text, width, style, 2)
+            for text in texts:
+                lines += paragraph(text, width, style, 2)
     return lines[1:] if lines and not lines[0] else lines
 
 
@@ -52,7 +60,7 @@ def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -
     texts = [[c.text(cell, units) for cell, c in zip(r.cells, table.columns, strict=True)] for r in table.rows]
     widths = _fit(table, texts, shown, width)
     total = sum(widths.values()) + GAP * (len(shown) - 1)
-    lines: list[Line] = _paragraph(table.title, width, "title", 2)
+    lines: list[Line] = paragraph(table.title, width, "title", 2)
     header = {number: wrap(table.columns[number].title, widths[number]) or [""] for number in shown}
     lines += _columns(table.columns, shown, widths, header, "header")
     rule: Line = (("─" * min(total, width or LONGEST_RULE), "rule"),)
@@ -117,12 +125,15 @@ def _fit(table: Table, texts: list[list[str]], shown: list[int], width: int | No
     return widths
 
 
-def _paragraph(text: str, width: int | None, style: str, hanging: int) -> list[Line]:
+def paragraph(text: str, width: int | None, style: str = "", hanging: int = 2) -> list[Line]:
+    """The lines of one paragraph, all of one style; arguments as of `wrap`."""
     return [((part, style),) for part in wrap(text, width, 0, hanging)]
 
 
 def wrap(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> list[str]:
     """Break a text at spaces so that no line is longer than `width`; a longer word is broken, never cut.
+
+    A figure and its unit are one word.
 
     Args:
         text: one paragraph; its leading spaces are kept on its first line and continued on the others.
@@ -132,6 +143,8 @@ def wrap(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> lis
 
     >>> wrap("gather the weights over data", 12, 0, 2)
     ['gather the', '  weights', '  over data']
+    >>> wrap("it needs 31.8 GiB of 74.5 GiB", 12)
+    ['it needs', '31.8 GiB of', '74.5 GiB']
     """
     if width is None or len(text) + indent <= width:
         return [text] if text else []
@@ -139,7 +152,7 @@ def wrap(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> lis
     lines: list[str] = []
     line = lead
     started = False
-    for word in text.split():
+    for word in _WORDS.findall(text):
         rest = word
         if started and len(line) + 1 + len(rest) + indent <= width:
             line += " " + rest

@@ -9,26 +9,20 @@ from einscale.footprint import MemoryPart
 from einscale.hardware import peak as peak_rate
 from einscale.models import parameter_counts
 from einscale.overlap import EFFICIENCY
+from einscale.report.screen import TableBlock, Words, closing, full_screen, part, verdict_block
 from einscale.report.table import Cell, Column, Report, Row, Table
-from einscale.report.train_detail import detail_tables
-from einscale.report.train_parts import moment_words, part_name, part_words
+from einscale.report.train_detail import detail_tables, is_short, statement_tables, timeline_block
+from einscale.report.train_parts import WORDS, moment_words, moved_words, part_name, part_words, verdict
+from einscale.report.train_screen import money_verdicts, time_verdict, train_screen
 from einscale.report.train_words import explain_table
 from einscale.report.words import changes_words, hiders_words
 from einscale.spent import SpentPart, TimeGroup, TimePart
 from einscale.train import Advice, StageReport, TrainReport
-from einscale.train.moves import Move, step_moves
+from einscale.train.moves import UPDATE, Move, step_moves
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
-
-WORDS = {
-    "routed": "tokens to experts, and back",
-    "statistics": "statistics of divided axes",
-    "streamed": "keys and values around a ring",
-    "optimizer": "what the optimizer wants",
-}
-"""Parts and collectives in words, where their name needs some."""
 
 LARGEST = 8
 """Tensors that are listed without `detail`."""
@@ -42,47 +36,65 @@ def train_tables(
     *,
     detail: bool = False,
     explain: bool = False,
+    only: str | None = None,
     units: str = "iec",
     advice: tuple[Advice, ...] | None = None,
+    changes: bool = True,
 ) -> Report:
-    """The report as tables.
+    """The report: one screen, or tables.
 
     Args:
         result: what was priced.
-        detail: also every collective, every tensor at the peak and the memory of every stage.
+        detail: all tables: also every collective, every tensor at the peak and the memory of every stage.
         explain: also how each number came about, its formula with the operands filled in.
+        only: name of the one part that is wanted: of a table, of a kind of layer, or `timeline`.
         units: `iec` or `si`, for sentences; cells are written by the renderer.
-        advice: changes with which the step would fit, if they are worked out already.
+        advice: changes with which the step would fit, or be faster if it fits; None to work them out.
+        changes: name such changes.
+
+    Raises:
+        UsageError: there is no such part.
     """
     report = result.step
     moves = step_moves(report)
-    tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
-    tables += [_memory_table(result), _alive_table(report, detail)]
-    tables += [_moves_table(report, moves)] if moves else []
-    tables += detail_tables(report, moves) if detail else []
-    tables += [explain_table(result, units)] if explain else []
-    if not report.fits:
-        tables += _advice_tables(report, result.advice if advice is None else advice)
-    return Report(
-        heading=_heading(report),
-        tables=tuple(tables),
-        summary=(verdict(report, units),),
-        conventions=_conventions(report, units),
+    verdicts = (
+        (time_verdict(result), ""),
+        (verdict(report, units), "good" if report.fits else "bad"),
+        *((text, "") for text in money_verdicts(result)),
     )
+    tables = [_step_table(result), *_run_tables(result), _time_table(report), _stages_table(report)]
+    tables += [_memory_table(result), _alive_table(report, detail or only is not None)]
+    tables += [_moves_table(report, moves)] if moves else []
+    tables += detail_tables(report, moves) if detail or only is not None else []
+    tables += [explain_table(result, units)] if explain or only is not None else []
+    if changes and advice is None and not report.fits:
+        advice = result.advice
+    if advice and not report.fits:
+        tables += _advice_tables(report, advice)
+    title, *asked = _heading(report)
+    conventions = _conventions(report, units)
+    if only is not None:
+        tables += statement_tables(report) if only not in {table.name for table in tables} else []
+        return part(Report((title,), tuple(tables)), only, drawn=timeline_block(report))
+    if detail:
+        drawn = tuple(timeline_block(report).values()) if is_short(report) else ()
+        answer = verdict_block((title, *asked, *report.notes), verdicts)
+        screen = full_screen(answer, tables, drawn, conventions)
+    else:
+        found = (result.faster if advice is None else advice) if changes else None
+        explained = tuple(TableBlock(table) for table in tables if table.name == "explained")
+        shown = train_screen(result, moves, verdicts, (title, "; ".join(asked)), found, units)
+        screen = (*shown, *explained, _closing(report))
+    told = tuple(text for text, _ in verdicts)
+    return Report((title, *asked, *report.notes), tuple(tables), told, conventions, screen=screen)
 
 
-def verdict(report: TrainReport, units: str) -> str:
-    """Whether the step fits, and by how much not.
-
-    Args:
-        report: the step.
-        units: `iec` or `si`.
-    """
-    stage, left = report.fullest, report.capacity - report.fullest.memory.needed
-    where = f"stage {stage.stage}" if len(report.stages) > 1 else "a device"
-    needs = f"{where} needs {format_bytes(stage.memory.needed, units)} of {format_bytes(report.capacity, units)}"
-    word = "fits" if report.fits else "does not fit"
-    return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"
+def _closing(report: TrainReport) -> Words:
+    """The last lines of the screen."""
+    kind = max(report.busiest.layers, key=lambda one: one[1])[0]
+    timeline = ["timeline"] if report.setup.stages > 1 else []
+    notes = tuple(note for note in report.notes if note not in report.setup.model.notes)
+    return closing(notes, ["time", "memory", kind, *timeline])
 
 
 def blamed(report: TrainReport, units: str) -> tuple[str, ...]:
@@ -116,23 +128,22 @@ def _heading(report: TrainReport) -> tuple[str, ...]:
     active = f" ({format_count(counts.active)} active)" if counts.active != counts.total else ""
     replicas = f"{setup.replicas} replica" + ("s" if setup.replicas > 1 else "")
     lines = [
-        f"{setup.model.name}: {format_count(counts.total)} parameters{active}; one training step under"
-        f" {setup.strategy.name} on {setup.mesh.devices} x {setup.network.system.name} ({setup.mesh})",
+        f"{setup.model.name}: {format_count(counts.total)} parameters{active}; {setup.strategy.name} on"
+        f" {setup.mesh.devices} x {setup.network.system.name} ({setup.mesh})",
         f"batch {setup.batch} x {setup.sequence} tokens = {replicas} x {_microbatches(setup.microbatches)} of"
-        f" {setup.microbatch}; {setup.precision}, {setup.optimizer}; every figure is of one device unless it says"
-        " otherwise",
+        f" {setup.microbatch}; {setup.precision}, {setup.optimizer}",
     ]
     if setup.stages > 1:
         chunks = f", {setup.chunks} chunks a stage" if setup.chunks > 1 else ""
-        lines.append(f"pipeline: {setup.stages} stages along {setup.pipe}, {setup.schedule}{chunks}")
+        lines.append(f"{setup.stages} stages, {setup.schedule}{chunks}")
     policy = setup.strategy.policy
     if policy.recompute:
-        lines.append(f"computed again in the backward pass: {', '.join(_recomputed(policy.recompute))}")
+        lines.append(f"recompute: {', '.join(_recomputed(policy.recompute))}")
     if setup.offload.optimizer or setup.offload.activations:
         lines.append(f"in the host's memory: {' and '.join(_offloaded(report))}")
     if setup.capacity > 1:
         lines.append(f"experts have room for {setup.capacity:g} times their even share of rows: the rest is padding")
-    return (*lines, *report.notes)
+    return tuple(lines)
 
 
 def _microbatches(count: int) -> str:
@@ -381,21 +392,14 @@ def _moves_table(report: TrainReport, moves: tuple[Move, ...]) -> Table:
         along = [move for move in moves if move.axis == axis]
         groups: dict[str, list[Move]] = {}
         for move in along:
-            groups.setdefault(_moved_words(move), []).append(move)
+            once = ", once a step" if move.phase == UPDATE else ""
+            groups.setdefault(f"{moved_words(move)}{once}", []).append(move)
         for words, group in sorted(groups.items(), key=lambda item: -sum(move.seconds for move in item[1])):
             rows.append(_sums(words, axis, group, 1, "collective"))
         if len(groups) > 1:
             rows.append(_sums("all", axis, along, 0, "subtotal"))
     stage = f", on stage {report.busiest.stage}, which works longest" if report.setup.stages > 1 else ""
     return Table("collectives", f"collectives of a step by mesh axis{stage}", columns, tuple(rows))
-
-
-def _moved_words(move: Move) -> str:
-    """A group of collectives in words: kind, what is moved, and when if that is once a step."""
-    what = WORDS.get(move.what, move.what)
-    once = ", once a step" if move.phase == "update" else ""
-    of = f" {what}" if move.what == "between stages" else f" of {what}"
-    return f"{move.priced.step.kind}{of}{once}"
 
 
 def _sums(words: str, axis: str, group: list[Move], level: int, role: str) -> Row:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.report.causes import cause_words
-from einscale.report.table import Column, Row, Table
+from einscale.report.layer import COLUMNS, statement_rows, total_row
+from einscale.report.table import Block, Column, Row, Table
+from einscale.report.timeline import TimelineBlock
 from einscale.report.train_parts import moment_words
 from einscale.report.words import hider_words
-from einscale.train import TrainReport
-from einscale.train.moves import Move
+from einscale.train import LayerCost, TrainReport
+from einscale.train.moves import UPDATE, Move
+from einscale.train.pipeline import step_timeline
+from einscale.units import format_seconds
 
 
 def detail_tables(report: TrainReport, moves: tuple[Move, ...]) -> list[Table]:
@@ -19,6 +26,62 @@ def detail_tables(report: TrainReport, moves: tuple[Move, ...]) -> list[Table]:
     """
     several = [_stage_memory_table(report)] if len(report.stages) > 1 else []
     return [*several, _layers_table(report), *([_every_move_table(moves)] if moves else [])]
+
+
+def statement_tables(report: TrainReport) -> list[Table]:
+    """Every statement of one layer of each kind with its collectives, for one microbatch, and its update.
+
+    Args:
+        report: the step.
+    """
+    return [_statements_table(layer, report) for layer in report.layers]
+
+
+def _statements_table(layer: LayerCost, report: TrainReport) -> Table:
+    rows: list[Row] = []
+    for phase in (FORWARD, BACKWARD):
+        rows.append(Row((phase, *("",) * (len(COLUMNS) - 1)), 0, "section"))
+        for priced in layer.rows:
+            if priced.planned.phase == phase:
+                rows += statement_rows(priced, layer.planned, False)
+        rows.append(total_row(f"{layer.kind} {phase}", layer.totals(phase), "subtotal"))
+    if layer.update:
+        rows.append(Row((f"{UPDATE}, once a step", *("",) * (len(COLUMNS) - 1)), 0, "section"))
+        rows += [row for priced in layer.update for row in statement_rows(priced, layer.updated, False)]
+    rows.append(total_row(f"{layer.kind}, both passes", layer.totals(), "total"))
+    count = sum(number for stage in report.stages for kind, number in stage.layers if kind == layer.kind)
+    layers = f" (x {count})" if count > 1 else ""
+    size = report.setup.microbatch
+    of = f"one microbatch of {size} sequence{'s' if size > 1 else ''}"
+    return Table(
+        layer.kind, f"{layer.kind}{layers}: {of}, exposed time of collectives", COLUMNS, tuple(rows), "statements"
+    )
+
+
+SHORT_STAGES, SHORT_TASKS = 8, 24
+"""Stages, and microbatches times chunks, of the largest pipeline whose timeline is drawn without being asked for."""
+
+
+def is_short(report: TrainReport) -> bool:
+    """Whether a step's timeline is short enough to be drawn among tables."""
+    setup = report.setup
+    return setup.stages <= SHORT_STAGES and setup.microbatches * setup.chunks <= SHORT_TASKS
+
+
+def timeline_block(report: TrainReport) -> Mapping[str, Block]:
+    """The pipeline's timeline by its name; nothing without a pipeline.
+
+    Args:
+        report: the step.
+    """
+    setup = report.setup
+    if setup.stages == 1:
+        return {}
+    title = (
+        f"timeline of {setup.stages} stages and {setup.microbatches} microbatches, {setup.schedule}:"
+        f" {format_seconds(report.passes_seconds)} of passes"
+    )
+    return {"timeline": TimelineBlock(step_timeline(report), title)}
 
 
 def _stage_memory_table(report: TrainReport) -> Table:

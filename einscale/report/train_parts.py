@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from einscale.report.words import hiders_words
 from einscale.spent import SpentPart, TimePart
-from einscale.train.values import AtWork
+from einscale.train.moves import STAGES, Move
+from einscale.train.values import AtWork, TrainReport
+from einscale.units import format_bytes
+
+WORDS = {
+    "routed": "tokens to experts, and back",
+    "statistics": "statistics of divided axes",
+    "streamed": "keys and values around a ring",
+    "optimizer": "what the optimizer wants",
+}
+"""Parts and collectives in words, where their name needs some."""
 
 _PARTS = {
     TimePart.OFFLOADED_ACTIVATIONS: "offload",
@@ -71,3 +81,23 @@ def part_note(part: SpentPart, optimizer: str) -> str:
 def moment_words(moment: AtWork | None) -> str:
     """The statement that runs when a device holds most; "" where none does."""
     return f"{moment.phase} of {moment.statement} in {moment.kind}" if moment else ""
+
+
+def moved_words(move: Move) -> str:
+    """A group of collectives in words: kind, and what is moved."""
+    what = WORDS.get(move.what, move.what)
+    return f"{move.priced.step.kind} {what}" if move.what == STAGES else f"{move.priced.step.kind} of {what}"
+
+
+def verdict(report: TrainReport, units: str) -> str:
+    """Whether the step fits, and by how much not.
+
+    Args:
+        report: the step.
+        units: `iec` or `si`.
+    """
+    stage, left = report.fullest, report.capacity - report.fullest.memory.needed
+    where = f"stage {stage.stage}" if len(report.stages) > 1 else "a device"
+    needs = f"{where} needs {format_bytes(stage.memory.needed, units)} of {format_bytes(report.capacity, units)}"
+    word = "fits" if report.fits else "does not fit"
+    return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"

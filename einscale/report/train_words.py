@@ -11,6 +11,7 @@ from einscale.overlap import EFFICIENCY
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.report.causes import cause_words
 from einscale.report.table import Column, Row, Table
+from einscale.report.train_detail import is_short
 from einscale.report.train_parts import moment_words
 from einscale.report.words import hider_words
 from einscale.schedule import find_schedule, timeline_text
@@ -23,8 +24,8 @@ from einscale.units import format_bytes, format_flops, format_seconds, format_si
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
 
-TIMELINE_DEVICES, TIMELINE_TASKS, TIMELINE_WIDTH = 8, 24, 74
-"""Largest pipeline that is drawn, its microbatches times chunks, and how wide."""
+TIMELINE_WIDTH = 74
+"""Columns of a timeline among formulas."""
 
 FORMULAS = 12
 """Most formulas of collectives: one for each kind, axis and class, for the tensor that takes most of the step."""
@@ -164,7 +165,7 @@ def _pipeline_lines(report: TrainReport) -> list[Line]:
         count = f"; {often} times a step" if often else ""
         formula = f"{explain_step(report.sent.step, planned.sizes, setup.timed_by)}{count}, a part of the bubble"
         lines.append((f"hop of {report.sent.step.tensor.name}", format_seconds(report.sent.seconds), formula))
-    if p <= TIMELINE_DEVICES and m * v <= TIMELINE_TASKS:
+    if is_short(report):
         timeline = step_timeline(report)
         lines.append(("timeline", format_seconds(timeline.makespan), timeline_text(timeline, TIMELINE_WIDTH)))
     return lines

@@ -28,6 +28,9 @@ from einscale.schedule.steady import pipeline_times as pipeline_times
 from einscale.schedule.steady import run_schedule as run_schedule
 from einscale.schedule.tasks import InFlight as InFlight
 from einscale.schedule.tasks import Task as Task
+from einscale.schedule.text import LEGEND as LEGEND
+from einscale.schedule.text import painted as painted
+from einscale.schedule.text import symbol as symbol
 from einscale.schedule.text import timeline_text as timeline_text
 from einscale.schedule.timeline import CriticalTask as CriticalTask
 from einscale.schedule.timeline import Timeline as Timeline

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from einscale.errors import ScheduleError
 
 if TYPE_CHECKING:
+    from einscale.schedule.tasks import Task
     from einscale.schedule.timeline import Timeline
 
 LEGEND = "0-9 forward, a-j backward of microbatch 0-9 (last digit); + gradients of weights; . idle"
@@ -32,27 +33,50 @@ def timeline_text(timeline: Timeline, width: int = 100) -> str:
     Raises:
         ScheduleError: the timeline does not know its tasks, or there is no room for it.
     """
-    if not timeline.order:
-        raise ScheduleError("this timeline was extended from fewer microbatches and does not know its tasks")
+    _check_order(timeline)
     margin = len(str(len(timeline.order) - 1)) + 2
     columns = width - margin
     if columns < 8:
         raise ScheduleError(f"{width} columns are too few for a timeline", expected=f"at least {margin + 8}")
-    scale = _scale(timeline, columns)
-    length = round(timeline.makespan * scale)
-    lines = []
-    for device, tasks in enumerate(timeline.order):
-        row = ["."] * length
+    rows = painted(timeline, _scale(timeline, columns))
+    lines = [f"{device:>{margin - 2}} |{''.join(map(symbol, row))}" for device, row in enumerate(rows)]
+    return "\n".join([*lines, LEGEND])
+
+
+def painted(timeline: Timeline, scale: float) -> list[list[Task | None]]:
+    """For every device the task of each column, None where it is idle.
+
+    Args:
+        timeline: that knows its tasks.
+        scale: columns a second.
+
+    Raises:
+        ScheduleError: the timeline does not know its tasks.
+    """
+    _check_order(timeline)
+    rows: list[list[Task | None]] = []
+    for tasks, starts, ends in zip(timeline.order, timeline.starts, timeline.ends, strict=True):
+        row: list[Task | None] = [None] * round(timeline.makespan * scale)
         for position, task in enumerate(tasks):
-            start, end = timeline.starts[device][position], timeline.ends[device][position]
+            start, end = starts[position], ends[position]
             if task.overlapped:
                 end = (start + end) / 2
             elif position and tasks[position - 1].overlapped:
                 start = (start + end) / 2
             first, last = round(start * scale), round(end * scale)
-            row[first:last] = SYMBOLS[task.kind][task.microbatch % 10] * (last - first)
-        lines.append(f"{device:>{margin - 2}} |{''.join(row)}")
-    return "\n".join([*lines, LEGEND])
+            row[first:last] = [task] * (last - first)
+        rows.append(row)
+    return rows
+
+
+def symbol(task: Task | None) -> str:
+    """The sign of a task, as `LEGEND` says it."""
+    return "." if task is None else SYMBOLS[task.kind][task.microbatch % 10]
+
+
+def _check_order(timeline: Timeline) -> None:
+    if not timeline.order:
+        raise ScheduleError("this timeline was extended from fewer microbatches and does not know its tasks")
 
 
 def _scale(timeline: Timeline, columns: int) -> float:

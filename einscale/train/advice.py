@@ -162,6 +162,11 @@ def _meshes(mesh: Mesh) -> Iterator[Mesh]:
         yield _scaled(mesh, name, 2, 1)
 
 
+def same_devices(mesh: Mesh) -> tuple[Mesh, ...]:
+    """Meshes with twice the ways along one axis and half as many along another."""
+    return tuple(other for other in _meshes(mesh) if other.devices == mesh.devices)
+
+
 def _scaled(mesh: Mesh, name: str, times: int, over: int) -> Mesh:
     axes = (replace(axis, size=axis.size * times // over) if axis.name == name else axis for axis in mesh.axes)
     return Mesh(tuple(axes))

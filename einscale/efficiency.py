@@ -213,8 +213,8 @@ EXECUTIONS = {
     "compiled": Execution("compiled", "fused"),
     ROOFLINE: Execution("compiled", "eager"),
 }
-"""How local work runs: kernel by kernel as the host sends them, the same with neighbouring maps fused, captured once and
-replayed with maps fused, or as fast as nothing can beat."""
+"""How local work runs: kernel by kernel as the host sends them, the same with neighbouring maps fused, captured once
+and replayed with maps fused, or as fast as nothing can beat."""
 
 
 class _Way(Struct, frozen=True):

@@ -137,7 +137,7 @@ def test_the_table_is_a_flat_dict_of_python_numbers_for_each_row() -> None:
     assert table[0]["seconds"] == prices().row(0).seconds
     with pytest.raises(UsageError, match="there is no column `second`"):
         prices()["second"]
-    assert repr(prices()) == "PriceColumns(llama3-8b, 10 strategies, 3 fit)"
+    assert repr(prices()) == "<PriceColumns llama3-8b: 10 strategies, 3 fit>"
 
 
 def test_names_of_arguments_are_checked_before_anything_is_priced() -> None:

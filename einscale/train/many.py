@@ -24,7 +24,7 @@ from einscale.train.structure import LayerStructure, Trained, layer_structure, t
 from einscale.train.values import LayerCost, TrainSetup
 
 FEW = 6
-"""Points of a structure from which on arrays are faster than one point after the other (`tests/benchmarks/price.py`)."""
+"""Points of a structure from which on arrays are faster than one by one (`tests/benchmarks/price.py`)."""
 
 
 class Columns(Struct, frozen=True):

@@ -14,7 +14,7 @@ from einscale.hardware import Chip
 from einscale.hiders import Hider, HidingWork
 from einscale.kernels import KernelKind, kernels_of, local_work
 from einscale.layout import shards
-from einscale.numeric import Number, exact, largest, maximum, never, ratio, where
+from einscale.numeric import Number, as_float, as_int, exact, largest, maximum, minimum, never, ratio, where
 from einscale.plan import move_alone
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import UPDATE, PlannedProgram, PlannedStatement
@@ -185,14 +185,17 @@ def price_collectives(
 def bound_bytes(priced: PricedCollective, planned: PlannedProgram) -> int:
     """Bytes a device must receive however a move is done, given what it owns and needs (`bounds.placement_bound`)."""
     step = priced.step
-    bound = int(placement_bound(move_alone(step), planned.sizes, planned.mesh))
-    return min(bound, priced.bytes) if step.distinct else bound  # it counts the copies, of which some are not sent
+    sizes = {name: as_int(size) for name, size in planned.sizes.items()}
+    bound = as_int(placement_bound(move_alone(step), sizes, planned.mesh))
+    return (
+        as_int(minimum(bound, priced.bytes)) if step.distinct else bound
+    )  # it counts the copies, of which some are not sent
 
 
 def bound_ratio(priced: PricedCollective, planned: PlannedProgram) -> float:
     """Bytes moved over bytes that must move; 1.0 is as good as can be, and for a free move."""
     bound = bound_bytes(priced, planned)
-    return priced.bytes / bound if bound else 1.0
+    return as_float(priced.bytes) / bound if bound else 1.0
 
 
 def _launched(

@@ -17,10 +17,10 @@ from einscale.layout import Layout
 from einscale.plan import LocalEinsum, Plan
 from einscale.planner.free import label_sizes, plan_statement_freely
 from einscale.priced import price_plan
+from einscale.structures import on_one_stage
 from einscale.topology import Network
 from einscale.train.layers import forward_cost, layer_cost
 from einscale.train.step import trained_layers
-from einscale.structures import on_one_stage
 
 WORTH = 0.02
 """Share of a statement's time that a free plan must save by itself to be tried."""

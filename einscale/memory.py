@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from einscale.collectives import ALL_GATHER, REDUCE_SCATTER
 from einscale.layout import Layout, Tensor, local_shape, shards
 from einscale.mesh import split_name
-from einscale.numeric import Number, is_array, maximum, never, product, where
+from einscale.numeric import Condition, Number, as_int, is_array, maximum, never, product, where
 from einscale.planner.classes import moved_class
 from einscale.planner.fusion import interior, never_written, residual_layouts
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram, Structure, of_structure
@@ -283,7 +283,7 @@ def peak(planned: PlannedProgram, *, accumulates: bool = False, overlap: Collect
     if not most:
         return Peak(0, "", "", ())
     alive = [span.held for span in held_spans if span.first <= moment <= span.last]
-    statement = planned.statements[moment].statement
+    statement = planned.statements[as_int(moment)].statement
     return Peak(most, statement.output, statement.phase, tuple(sorted(alive, key=lambda held: -held.bytes)))
 
 
@@ -388,7 +388,7 @@ def _copied(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
     }
 
 
-def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Number]]:
+def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Condition]]:
     """Copies of whole activations that a gather makes after it, or a scatter before it, where the policy says so.
 
     A collective puts the devices' blocks one behind another: along the tensor's first dim with more than one element
@@ -396,7 +396,7 @@ def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Number]]:
     """
     if not planned.strategy.policy.ordered:
         return {}
-    found = {}
+    found: dict[Copy, tuple[int, Condition]] = {}
     for moment, row in enumerate(planned.statements):
         for step in (*row.before, *row.after):
             if step.kind not in (ALL_GATHER, REDUCE_SCATTER) or step.streamed:
@@ -430,7 +430,7 @@ def _two_blocks(held: Held, ways: Number) -> Held:
     return replace(held, bytes=where(ways > 2, held.bytes * 2 // ways, held.bytes), reason=Reason(Why.STREAMED))
 
 
-def _part_held(held: Held, ordered: tuple[int, Number] | None) -> Held:
+def _part_held(held: Held, ordered: tuple[int, Condition] | None) -> Held:
     """A copy that is made only where the devices' blocks are not in order as they come."""
     return held if ordered is None else replace(held, bytes=where(ordered[1], held.bytes, 0))
 

@@ -224,7 +224,7 @@ def _price(step: Step, sizes: Mapping[str, int], network: Network) -> PricedStep
         flops = int(step_flops(step, sizes, mesh.degrees))
         traffic = int(work_traffic(step, sizes, mesh.degrees))
         local = local_seconds(flops, traffic, compute_dtype(step.inputs), network.system.chip)
-        return PricedStep(step, flops, traffic, 0, 0, 0, float(local.seconds), local.bound)
+        return PricedStep(step, flops, traffic, 0, 0, 0, float(local.seconds), str(local.bound))
     total = int(received_total(step, sizes, mesh))
     alone = Plan((step.tensor,), (step.before,), (step,), step.tensor, step.after)
     bound = 0 if step.kind in FREE else int(placement_bound(alone, sizes, mesh))

@@ -32,8 +32,6 @@ SCALAR = {"int", "float", "max", "min", "round", "sorted", "abs", "divmod"}
 """Calls that take one number, or that compare numbers; `numeric` has the ones for arrays."""
 
 ALLOWED = {
-    ("cost.py", "bound_bytes", "int"): "a bound beside the price of one statement, asked by reports alone",
-    ("cost.py", "bound_bytes", "min"): "the same",
     ("efficiency.py", "_ways", "min"): "of the tiles of a chip, which no strategy changes",
     ("efficiency.py", "_ways", "max"): "the same",
     ("efficiency.py", "attention_seconds", "int"): "units of a chip",

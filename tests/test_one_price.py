@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from suited_meshes import MESHES
 
 from einscale.api.compare import CompareResult, compare
 from einscale.api.layer import layer
@@ -16,7 +17,6 @@ from einscale.errors import EinscaleError
 from einscale.layers import LayerReport
 from einscale.strategy import list_strategies
 from einscale.train.values import TrainReport
-from suited_meshes import MESHES
 
 STRATEGIES = tuple(strategy.name for strategy in list_strategies())
 
@@ -49,10 +49,10 @@ def chosen_settings(strategy: str) -> list[str]:
     return list(dict.fromkeys((names[0], names[1 + place % 4], names[5 + place % 4])))
 
 
-def priced(model: str, strategy: str) -> Iterator[tuple[TrainReport, LayerReport]]:
-    for name in chosen_settings(strategy):
-        asked = request_of(strategy, SETTINGS[name])
-        yield train_step(model, **asked).step, layer(model, **asked).layers
+@cache
+def priced(model: str, strategy: str) -> tuple[tuple[TrainReport, LayerReport], ...]:
+    asked = [request_of(strategy, SETTINGS[name]) for name in chosen_settings(strategy)]
+    return tuple((train_step(model, **each).step, layer(model, **each).layers) for each in asked)
 
 
 def test_every_setting_is_met_by_several_strategies() -> None:

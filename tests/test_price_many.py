@@ -22,12 +22,12 @@ from einscale.layout import Layout
 from einscale.mesh import parse_mesh, split_name
 from einscale.models import LayerKind
 from einscale.planner.planned import Structure
+from einscale.spent import TimePart
 from einscale.strategy import parse_strategy
 from einscale.topology import Network, Networks, bind
 from einscale.train import many
 from einscale.train.cells import LayerCell, layer_cell
 from einscale.train.layers import layer_cost, overlapped, price_layer, trained
-from einscale.spent import TimePart
 from einscale.train.price import shared_tables, stage_tail
 from einscale.train.structure import (
     Trained,
@@ -137,7 +137,7 @@ def test_the_table_is_a_flat_dict_of_python_numbers_for_each_row() -> None:
     assert table[0]["seconds"] == prices().row(0).seconds
     with pytest.raises(UsageError, match="there is no column `second`"):
         prices()["second"]
-    assert repr(prices()) == "PriceColumns(llama3-8b, 10 strategies, 3 fit)"
+    assert repr(prices()) == "<PriceColumns llama3-8b: 10 strategies, 3 fit>"
 
 
 def test_names_of_arguments_are_checked_before_anything_is_priced() -> None:

@@ -12,7 +12,7 @@ from einscale.api.train import TrainOptions, TrainResult, train_request, train_s
 from einscale.errors import EinscaleError, UsageError
 from einscale.hardware import peak as peak_rate
 from einscale.models import Model, model_flops
-from einscale.numeric import Number
+from einscale.numeric import Array, Number
 from einscale.strategy import Strategy
 from einscale.train.many import price_setups
 from einscale.train.values import TrainSetup
@@ -62,7 +62,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
         requests: per row, the arguments of `train_step`.
     """
 
-    columns: Mapping[str, Number]
+    columns: Mapping[str, Array]
     errors: tuple[EinscaleError | None, ...]
     model: Model
     requests: tuple[Mapping[str, Any], ...]
@@ -70,7 +70,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
     def __len__(self) -> int:
         return len(self.requests)
 
-    def __getitem__(self, name: str) -> Number:
+    def __getitem__(self, name: str) -> Array:
         if name not in self.columns:
             raise UsageError(f"there is no column `{name}`", hint=f"the columns are: {', '.join(self.columns)}")
         return self.columns[name]
@@ -168,7 +168,7 @@ def _request(given: Given, common: Mapping[str, Any]) -> Mapping[str, Any]:
     return request
 
 
-def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None]) -> dict[str, Number]:
+def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None]) -> dict[str, Array]:
     """Columns of every row; those that cannot be priced are told to `errors`."""
     import numpy as np
 
@@ -178,12 +178,12 @@ def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None
     good = np.array([error is None for error in errors], dtype=bool)
     at = np.array(list(setups), dtype=np.int64)
 
-    def spread(values: Number) -> Number:
+    def spread(values: Number) -> Array:
         column = np.full(len(errors), np.nan)
         column[at] = values
         return np.where(good, column, np.nan)
 
-    def of(what: Callable[[TrainSetup], float]) -> Number:
+    def of(what: Callable[[TrainSetup], float]) -> Array:
         """A number of each request that is priced; of the others it may not even be known."""
         known = (what(setup) if good[number] else np.nan for number, setup in setups.items())
         return spread(np.fromiter(known, np.float64, len(setups)))

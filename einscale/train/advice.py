@@ -11,6 +11,7 @@ from einscale.changes import Change, Option, arguments_of, options_of
 from einscale.errors import EinscaleError
 from einscale.layer import batch_ways
 from einscale.mesh import Mesh
+from einscale.numeric import as_int
 from einscale.program.backward import WHOLE
 from einscale.schedule import check_schedule
 from einscale.strategy import ROLES, bind_strategy, with_zero
@@ -73,7 +74,7 @@ def advise(report: TrainReport) -> tuple[Advice, ...]:
 
 
 def _needed(advice: Advice) -> int:
-    return advice.report.fullest.memory.needed
+    return as_int(advice.report.fullest.memory.needed)
 
 
 def _further(advice: Advice) -> Iterator[Advice]:

@@ -7,13 +7,14 @@ so that cells made once serve every schedule, number of microbatches and divisio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from einscale.collectives import FREE
 from einscale.cost import PricedStatement, host_waits, total
 from einscale.memory import Held
-from einscale.numeric import Number, is_array, maximum, scattered
+from einscale.numeric import Array, Number, is_array, maximum, scattered
 from einscale.overlap import GRADIENTS, PARAMETERS, overlap_kind
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.train.stages import stream_name
@@ -21,6 +22,10 @@ from einscale.train.values import LayerCost, makes_gradient
 
 Once = tuple[tuple[tuple[str, str], Number], ...]
 """(what moves, mesh axes) -> seconds of the update's collectives."""
+
+
+Places: TypeAlias = "Array | list[int]"
+"""Numbers of some of many strategies."""
 
 
 class LayerCell(Struct, frozen=True):
@@ -77,11 +82,11 @@ class LayerCell(Struct, frozen=True):
         """Mesh axes -> seconds of the update's collectives of one kind."""
         return {axis: seconds for (kind, axis), seconds in self.once if kind == what}
 
-    def take(self, places: Number) -> LayerCell:
+    def take(self, places: Places) -> LayerCell:
         """The cells of some of many strategies, by their numbers, in that order."""
 
         def taken(value: Number) -> Number:
-            return value[places] if is_array(value) and getattr(value, "shape", ()) else value
+            return value[places] if is_array(value) and value.shape else value
 
         numbers = {name: taken(getattr(self, name)) for name in self.__struct_fields__ if name != "once"}
         return LayerCell(once=tuple((key, taken(seconds)) for key, seconds in self.once), **numbers)
@@ -157,7 +162,7 @@ def _bytes(held: tuple[Held, ...]) -> Number:
     return sum(one.bytes for one in held)
 
 
-def joined(parts: Sequence[LayerCell], places: Sequence[Number], count: int) -> LayerCell:
+def joined(parts: Sequence[LayerCell], places: Sequence[Places], count: int) -> LayerCell:
     """Cells of several structures as one, each in its own places among so many points.
 
     Args:

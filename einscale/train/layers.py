@@ -147,11 +147,12 @@ def coalesced(
         for priced in row.collectives:
             what = overlap_kind(planned, priced)
             key = (row.planned.phase, priced.step.kind, priced.step.axes, what)
+            seconds = priced.seconds
             if what in (PARAMETERS, GRADIENTS) and priced.step.kind not in FREE and key in seen:
                 alpha, _ = coefficients(priced.step.kind, priced.step.axes, network)
-                seconds = maximum(0.0, priced.seconds - alpha)
-                priced = replace(priced, seconds=seconds, exposed_seconds=seconds)
+                seconds = maximum(0.0, seconds - alpha)
             seen.add(key)
-            collectives.append(priced)
+            same = seconds is priced.seconds
+            collectives.append(priced if same else replace(priced, seconds=seconds, exposed_seconds=seconds))
         done.append(replace(row, collectives=tuple(collectives)))
     return tuple(done)

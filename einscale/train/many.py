@@ -24,7 +24,7 @@ from einscale.train.structure import LayerStructure, Trained, layer_structure, t
 from einscale.train.values import LayerCost, TrainSetup
 
 FEW = 6
-"""Points of a structure from which on arrays are faster than one point after the other (`tests/benchmarks/price.py`)."""
+"""Points of a structure from which on arrays are faster than one by one (`tests/benchmarks/price.py`)."""
 
 
 class Columns(Struct, frozen=True):
@@ -84,7 +84,7 @@ def _cells(
 ) -> dict[str, LayerCell]:
     """Cells of every kind of layer, one for each request; those that have none are noted among the errors."""
     parts: dict[str, list[LayerCell]] = {}
-    places: list[Number] = []
+    places: list[list[int]] = []
     for alike in _grouped(setups, numbers, _cell_key).values():
         try:
             layers, at = _priced_layers(setups, alike, errors)
@@ -158,7 +158,7 @@ class _Layers(Struct, frozen=True):
     """
 
     costs: tuple[LayerCost, ...]
-    places: tuple[Sequence[int], ...]
+    places: tuple[list[int], ...]
     count: int
     shared: frozenset[str]
 

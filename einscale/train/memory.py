@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from msgspec import Struct
@@ -114,7 +114,8 @@ def stage_memory(
         now = (saved - away, away, cells[moment.kind].working)
         fuller = now[0] + now[2] > best[0] + best[2]
         at = where(fuller, number, at)
-        best = tuple(where(fuller, new, old) for new, old in zip(now, best, strict=True))
+        saved, away, working = (where(fuller, new, old) for new, old in zip(now, best, strict=True))
+        best = saved, away, working
     optimizer = _held(content, cells, "optimizer")
     memory = Memory(
         parameters=_held(content, cells, "parameters"),
@@ -132,7 +133,8 @@ def stage_memory(
 
 def _held(content: Content, cells: Mapping[str, LayerCell], which: str) -> Number:
     """Bytes of one class of tensors of every layer."""
-    return sum(getattr(cells[kind], which) * count for kind, count in content)
+    numbers: Iterable[Number] = (getattr(cells[kind], which) * count for kind, count in content)
+    return sum(numbers)
 
 
 def alive_tensors(

@@ -10,6 +10,7 @@ from einscale.causes import Cause, CauseRule
 from einscale.collectives import FREE, PERMUTE, Collective
 from einscale.cost import PricedCollective, bound_bytes
 from einscale.hiders import Hider
+from einscale.numeric import as_float, as_int
 from einscale.overlap import GRADIENTS, PARAMETERS, what_moves
 from einscale.schedule import find_schedule, placement
 from einscale.spent import TimePart
@@ -63,12 +64,12 @@ class Move(Struct, frozen=True):
     @property
     def bytes(self) -> int:
         """Bytes that one device receives in a step."""
-        return self.priced.bytes * self.times
+        return as_int(self.priced.bytes) * self.times
 
     @property
     def seconds(self) -> float:
         """Time on the network in a step."""
-        return self.priced.seconds * self.times
+        return as_float(self.priced.seconds) * self.times
 
     @property
     def exposed(self) -> float:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from einscale.errors import HardwareError
 from einscale.footprint import Memory
 from einscale.hiders import Hider, HidingWork
-from einscale.numeric import Number, largest, maximum, never, ratio, where
+from einscale.numeric import Condition, Number, largest, maximum, never, ratio, where
 from einscale.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed
 from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.schedule import find_schedule, pipeline_times, placement
@@ -108,7 +108,7 @@ class StepPrice(Struct, frozen=True):
         return largest(stage.memory.host for stage in self.stages)
 
 
-Hides = Mapping[str, Number]
+Hides = Mapping[str, Condition]
 """What the update moves -> whether the strategy hides it behind the passes beside it."""
 
 
@@ -249,9 +249,7 @@ def host_rate(setup: TrainSetup) -> float:
     return link.used
 
 
-def stage_tail(
-    content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork, hides: Hides
-) -> list[SpentPart]:
+def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNetwork, hides: Hides) -> list[SpentPart]:
     """What a stage does once a step, after its last backward pass: gradients, update, new parameters, first gathers.
 
     Reductions of gradients hide behind the last microbatch's backward pass but for the last layer's; gathers of updated

@@ -27,6 +27,9 @@ from einscale.strategy import Policy, Strategy, bind_strategy, place, with_zero
 from einscale.topology import bind
 from einscale.train.values import Offload, TrainSetup
 
+EAGER = Execution()
+"""Kernel by kernel, as the host sends them: how local work runs where nothing else is said."""
+
 PAIRED = ("dualpipe", "dualpipev")
 """Schedules whose blocks work on two microbatches, so that tokens travel to experts behind the work of the other."""
 
@@ -57,7 +60,7 @@ def make_setup(
     overhead: int = FRAMEWORK,
     loss: str = FUSED,
     capacity: float = 1.0,
-    execution: Execution = Execution(),
+    execution: Execution = EAGER,
     notes: list[str] | None = None,
 ) -> TrainSetup:
     """A request, resolved: what is not given gets a default, which `notes` is told.

@@ -10,11 +10,10 @@ from einscale.efficiency import Execution
 from einscale.footprint import Memory, MemoryPart
 from einscale.hardware import Chip, energy, sustained
 from einscale.hardware import peak as peak_rate
-from einscale.hiders import Hider
 from einscale.memory import Held, Peak, Reason
 from einscale.mesh import Mesh
 from einscale.models import Model
-from einscale.numeric import Number, maximum
+from einscale.numeric import Number, as_float, as_int, maximum
 from einscale.overlap import Window
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.precision import Precision
@@ -231,8 +230,7 @@ class Alive(Struct, frozen=True):
     @property
     def bytes(self) -> int:
         """Bytes of one copy on one device."""
-        found: int = self.held.bytes
-        return found
+        return as_int(self.held.bytes)
 
     @property
     def reason(self) -> Reason:
@@ -386,7 +384,8 @@ class TrainReport(Struct, frozen=True):
     @property
     def joules(self) -> float | None:
         """Energy of the step at the chips' stated power, None where none is stated."""
-        return energy(self.setup.network.system, self.setup.mesh.devices, self.step_seconds)
+        joules = energy(self.setup.network.system, self.setup.mesh.devices, self.step_seconds)
+        return None if joules is None else as_float(joules)
 
     def layer(self, kind: str) -> LayerCost:
         """The cost of one kind of layer."""

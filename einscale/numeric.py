@@ -208,7 +208,8 @@ def one_of(value: Number, place: int) -> Number:
     >>> one_of(numpy.array([1.5, 2.5]), 1), one_of(7, 1)
     (2.5, 7)
     """
-    return value[place].item() if getattr(value, "shape", ()) else value
+    many: Any = value
+    return many[place].item() if getattr(value, "shape", ()) else value
 
 
 def scattered(values: Sequence[Number], places: Sequence[Any], count: int) -> Number:

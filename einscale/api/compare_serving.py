@@ -85,8 +85,8 @@ def compare_serving(
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
         strategies: two or more: names, paths of TOML files, or `Strategy` values; `"megatron@model=8"`, or a pair of a
             strategy and a mesh, is on a mesh of its own.
-        options: of every request, as `ServeRequest` documents them; `mesh` is that of strategies that have none of their
-            own, and `batch` by default the fewest requests that divide over the replicas of each.
+        options: of every request, as `ServeRequest` documents them; `mesh` is that of strategies that have none of
+            their own, and `batch` by default the fewest requests that divide over the replicas of each.
 
     Raises:
         EinscaleError: fewer than two strategies, one of them twice, or one without a mesh; or a request that one of

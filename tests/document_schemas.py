@@ -109,8 +109,15 @@ FILES = {
     ),
 }
 
-EMPTY = {"/warnings[]/before/lost[]", "/warnings[]/after/lost[]"}
-"""Lists that hold nothing in any answer: reading XLA's notation loses nothing."""
+EMPTY = {
+    "/warnings[]/before/lost[]",
+    "/warnings[]/after/lost[]",
+    *(
+        f"/{step}/kinds[]/statements[]/collectives[]/hidden_by"
+        for step in ("prefill/first", "prefill/last", "decode/step")
+    ),
+}
+"""What is empty in every answer: reading XLA's notation loses nothing, serving hides no collective behind work."""
 
 MAPS = (
     r"plan/inputs/(sizes|dtypes)",

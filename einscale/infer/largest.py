@@ -45,19 +45,32 @@ def most_requests(
     plans = planner or Planner(instance)
     parts = check_size(microbatches, "number of microbatches") if microbatches is not None else instance.stages
 
-    def fits(batch: int, parts: int) -> bool:
-        return requests_fit(plans, batch=batch, prompt=prompt, output=output, chunk=chunk, microbatches=parts)
+    def needed(batch: int, parts: int) -> int:
+        return requests_need(plans, batch=batch, prompt=prompt, output=output, chunk=chunk, microbatches=parts)
 
-    found = most(lambda units: fits(units * instance.ways * parts, parts)) * instance.ways * parts
+    unit, room = instance.ways * parts, instance.capacity
+    found = most(lambda units: needed(units * unit, parts), room) * unit
     if not found and microbatches is None and parts > 1:
-        return most(lambda units: fits(units * instance.ways, 1), parts - 1) * instance.ways
+        return most(lambda units: needed(units * instance.ways, 1), room, parts - 1) * instance.ways
     return found
 
 
 def requests_fit(
     planner: Planner, *, batch: int, prompt: int, output: int, chunk: int | None, microbatches: int | None
 ) -> bool:
-    """Whether requests fit, both while prompts are read and at the last token; nothing is timed.
+    """Whether requests fit, both while prompts are read and at the last token; arguments as for `requests_need`.
+
+    Raises:
+        SizeError: sizes that cannot be, a batch that does not divide, or more tokens than learned positions.
+    """
+    needed = requests_need(planner, batch=batch, prompt=prompt, output=output, chunk=chunk, microbatches=microbatches)
+    return needed <= planner.instance.capacity
+
+
+def requests_need(
+    planner: Planner, *, batch: int, prompt: int, output: int, chunk: int | None, microbatches: int | None
+) -> int:
+    """Bytes that requests need on a device, the more of while prompts are read and at the last token; nothing is timed.
 
     Args:
         planner: plans of the instance.
@@ -76,6 +89,7 @@ def requests_fit(
     check_positions(planner.instance, last)
     share = batch // microbatches_of(planner.instance, batch, microbatches)
     reading = planner.all_plans(share, size, tokens - size, logits=1, absorbed=False)
-    if not serving_memory(planner, reading, batch, last).fits:
-        return False
-    return generated == 1 or serving_memory(planner, planner.all_plans(share, 1, last - 1), batch, last).fits
+    needed: int = serving_memory(planner, reading, batch, last).needed
+    if generated > 1:
+        needed = max(needed, serving_memory(planner, planner.all_plans(share, 1, last - 1), batch, last).needed)
+    return needed

@@ -68,25 +68,43 @@ def largest_batch(planner: Planner, tokens: int, *, new: int = 1, microbatches: 
     """
     unit = planner.instance.ways * microbatches
 
-    def fits(units: int) -> bool:
+    def needed(units: int) -> int:
         batch = units * unit
         plans = planner.all_plans(batch // microbatches, new, max(0, tokens - new), logits=1)
-        return bool(serving_memory(planner, plans, batch, tokens).fits)
+        bytes_needed: int = serving_memory(planner, plans, batch, tokens).needed
+        return bytes_needed
 
-    return most(fits) * unit
+    return most(needed, planner.instance.capacity) * unit
 
 
-def most(fits: Callable[[int], bool], limit: int = MOST_SEQUENCES) -> int:
-    """The largest whole number up to a limit that fits, where whatever is smaller fits too; 0 for none.
+def most(needed: Callable[[int], int], capacity: int, limit: int = MOST_SEQUENCES) -> int:
+    """The largest whole number up to a limit that needs no more than there is; 0 for none.
 
-    >>> most(lambda n: n <= 37), most(lambda n: n <= 37, 20), most(lambda n: False)
+    What is needed never falls and is nearly a straight line, on which the next number to try is found; where that does
+    not halve what is left, the middle is tried.
+
+    Args:
+        needed: what a number needs.
+        capacity: what there is.
+        limit: numbers that are tried at most.
+
+    >>> most(lambda n: 3 * n + 7, 118), most(lambda n: 3 * n + 7, 118, 20), most(lambda n: n * n, 0)
     (37, 20, 0)
     """
-    low, high = 0, 1
-    while high <= limit and fits(high):
-        low, high = high, high * 2
-    high = min(high, limit + 1)
+    low, high = 0, limit + 1  # the one fits, the other does not
+    known: dict[int, int] = {}
+    guess = 1
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        before = high - low
+        known[guess] = needed(guess)
+        low, high = (guess, high) if known[guess] <= capacity else (low, guess)
+        if low in known and high in known:
+            straight = low + (capacity - known[low]) * (high - low) // (known[high] - known[low])
+            guess = straight if high - low < before // 2 or high - low <= 2 else (low + high) // 2
+        elif low in known and low > 1:
+            grown = known[low] - known[1]
+            guess = low + (capacity - known[low]) * (low - 1) // grown + 1 if grown else low * 2
+        else:
+            guess = low * 2 if low else (low + high) // 2
+        guess = min(max(guess, low + 1), high - 1)
     return low

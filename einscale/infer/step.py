@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from einscale.collectives import PERMUTE
 from einscale.cost import price_program
@@ -41,6 +41,7 @@ class Planner:
         self.stages = stage_layers(instance.model, instance.stages)
         self._asked: dict[tuple[str, bool, int], Served] = {}
         self._steps: dict[tuple[object, ...], StepReport] = {}
+        self._kinds: dict[tuple[object, ...], KindStep] = {}
 
     def asked(self, layer: LayerKind, new: int, *, absorbed: bool) -> Served:
         """What the structure of a kind of layer follows from.
@@ -90,7 +91,8 @@ class Planner:
         key = batch, new, cached, logits, absorbed
         if key not in self._steps:
             plans = self.all_plans(batch, new, cached, logits=logits, absorbed=absorbed)
-            self._steps[key] = self._priced(batch, new, cached, plans)
+            kinds = tuple(self._once(layer, plans[layer.kind]) for layer, _ in self.counts(new, logits))
+            self._steps[key] = self._report(batch, new, cached, kinds)
         return self._steps[key]
 
     def passes(
@@ -129,7 +131,8 @@ class Planner:
                 )
                 for layer, count in self.counts(new, logits)
             }
-            found.append((here, self._priced(batch, new, before, plans)))
+            kinds = tuple(self._kind(layer, plans[layer.kind]) for layer, _ in self.counts(new, logits))
+            found.append((here, self._report(batch, new, before, kinds)))
         return found
 
     def _sorted(
@@ -151,11 +154,17 @@ class Planner:
             ]
         return found
 
-    def _priced(self, batch: Number, new: int, cached: Number, plans: Mapping[str, PlannedProgram]) -> StepReport:
+    def _report(self, batch: Number, new: int, cached: Number, kinds: tuple[KindStep, ...]) -> StepReport:
         """The price of one pass, or of many that share their structures."""
-        kinds = [self._kind(layer, plans[layer.kind]) for layer in self.instance.model.layers if layer.kind in plans]
         spent = together(part.times(kind.repeat) for kind in kinds for part in kind.spent)
-        return StepReport(batch, new, cached, tuple(kinds), self.stages, self._hop(kinds), spent)
+        return StepReport(batch, new, cached, kinds, self.stages, self._hop(kinds), spent)
+
+    def _once(self, layer: LayerKind, planned: PlannedProgram) -> KindStep:
+        """One layer in one pass, priced once for all passes in which it has the same sizes: the head at any context."""
+        key = layer.kind, id(planned.structure), tuple(planned.sizes.items())
+        if key not in self._kinds:
+            self._kinds[key] = self._kind(layer, planned)
+        return self._kinds[key]
 
     def _kind(self, layer: LayerKind, planned: PlannedProgram) -> KindStep:
         instance = self.instance

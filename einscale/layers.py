@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.cost import NOTHING, PricedStatement, Totals, total
-from einscale.footprint import Memory
+from einscale.footprint import Memory, fullest
 from einscale.layer import role_names
 from einscale.layout import padding_fraction
 from einscale.memory import Held, Peak
@@ -18,10 +18,11 @@ from einscale.mesh import Mesh, split_name
 from einscale.models import Model
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
-from einscale.schedule import find_schedule
+from einscale.schedule import find_schedule, placement
 from einscale.strategy import Strategy
 from einscale.topology import Network
 from einscale.train.layers import forward_cost
+from einscale.train.stages import chunk_layers, merged
 from einscale.train.step import train_report, trained_layers
 from einscale.train.values import LayerCost, TrainReport, TrainSetup
 
@@ -269,12 +270,20 @@ def layer_report(
 
 
 def _forward_memory(kinds: tuple[KindReport, ...], setup: TrainSetup) -> Memory:
-    """What a forward pass alone needs: parameters, and the hungriest layer at work."""
-    return Memory(
-        parameters=sum(kind.parameter_bytes * kind.repeat for kind in kinds),
-        working=max(kind.working_bytes for kind in kinds),
-        overhead=setup.overhead,
-        capacity=setup.network.system.chip.memory_bytes,
+    """What a forward pass alone needs on the fullest stage: parameters, and the hungriest layer at work."""
+    held = {kind.kind: kind for kind in kinds}
+    chunks = chunk_layers(setup.model, setup.stages, setup.chunks, setup.first, setup.last)
+    stages = placement(setup.schedule, setup.stages, setup.chunks) if setup.stages > 1 else (range(len(chunks)),)
+    return fullest(
+        Memory(
+            parameters=sum(held[kind].parameter_bytes * count for kind, count in content),
+            working=max(held[kind].working_bytes for kind, _ in content),
+            overhead=setup.overhead,
+            capacity=setup.network.system.chip.memory_bytes,
+        )
+        for content in (
+            [entry for entry in merged([chunks[chunk] for chunk in stage]) if entry[0] in held] for stage in stages
+        )
     )
 
 

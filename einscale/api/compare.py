@@ -6,21 +6,25 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import lcm
-from typing import Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Unpack
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from einscale.api.answer import Figure, Parted
 from einscale.api.request import chosen_model
-from einscale.api.train import TrainOptions, TrainRequest, train_request, train_setup
+from einscale.api.train import RUN, TrainOptions, TrainRequest, train_request, train_setup
 from einscale.compare import Comparison, Scope, Side, compare_reports
 from einscale.errors import EinscaleError, StrategyError, UsageError, did_you_mean
+from einscale.footprint import Memory
 from einscale.layer import batch_ways
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, bind_strategy, load_strategy
 from einscale.train import TrainReport, TrainSetup, train_report
+
+if TYPE_CHECKING:
+    from einscale.report.table import Report
 
 MeshLike: TypeAlias = Mesh | str | Mapping[str, int]
 Chosen: TypeAlias = str | Strategy | tuple[str | Strategy, MeshLike]
@@ -46,14 +50,58 @@ class Purpose(StrEnum):
 SCOPES = {Purpose.TRAIN: Scope.STEP, Purpose.LAYER: Scope.LAYER}
 
 
-class CompareResult(Struct, frozen=True):
+class CompareResult(Parted, frozen=True):
     """Strategies side by side: read `comparison`, print it, or take it as a document.
 
     Args:
         comparison: the step of every strategy, the differences term by term, and the best by each measure.
     """
 
+    BARS: ClassVar[tuple[str, ...]] = ("strategies",)
+
     comparison: Comparison
+
+    @property
+    def best(self) -> Side:
+        """The fastest strategy that fits, or the fastest where none does."""
+        comparison = self.comparison
+        label = comparison.fastest_fitting or comparison.best[0].labels[0]
+        return next(side for side in comparison.sides if side.label == label)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the best."""
+        comparison = self.comparison
+        return float(comparison.totals[comparison.sides.index(self.best)].seconds)
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes on each device of the best."""
+        return self.best.report.fullest.memory
+
+    @property
+    def fits(self) -> bool:
+        """Whether any of them fits."""
+        return bool(self.comparison.fitting)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The best, and the time and memory of each, by its label."""
+        comparison = self.comparison
+        found: dict[str, Figure] = {"best": self.best.label, "seconds": self.seconds}
+        found |= {"memory_bytes": self.memory.needed, "fits": self.fits}
+        for side, totals in zip(comparison.sides, comparison.totals, strict=True):
+            found[f"{side.label} seconds"] = float(totals.seconds)
+            found[f"{side.label} memory_bytes"] = side.report.fullest.memory.needed
+        return found
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and the fastest that fits."""
+        comparison = self.comparison
+        model = comparison.sides[0].report.setup.model.name
+        fastest = comparison.fastest_fitting or "none fits"
+        return f"{model}, {' | '.join(side.label for side in comparison.sides)}", f"fastest that fits: {fastest}"
 
     def side(self, label: str) -> TrainReport:
         """The step of one strategy, by the label it has in the comparison.
@@ -73,27 +121,27 @@ class CompareResult(Struct, frozen=True):
 
         return compare_document(self.comparison)
 
-    def to_text(self, *, detail: bool = False, width: int | None = None, units: str = "iec") -> str:
-        """The comparison as text.
+    def to_report(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> Report:
+        """The comparison: one screen, or tables; arguments as for `Parted.to_report`.
 
         Args:
-            detail: every term by itself, also those of traffic alone.
-            width: columns to wrap at; None does not wrap.
+            detail: every term by itself, with its cause; layers and parts of the step.
+            explain: the same; terms are the explanation.
+            advice: there is none.
             units: `iec` or `si`.
+            only: `terms`, `memory`, or the name of a table.
         """
         from einscale.report.compare import compare_tables
-        from einscale.report.text import render_text
 
-        return render_text(compare_tables(self.comparison, detail=detail, units=units), width=width, units=units)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
-        comparison = self.comparison
-        model = comparison.sides[0].report.setup.model.name
-        fastest = comparison.fastest_fitting or "none fits"
-        return f"CompareResult({model}, {len(comparison.sides)} strategies, fastest that fits: {fastest})"
+        return compare_tables(self.comparison, detail=detail or explain, only=only, units=units)
 
 
 def compare(
@@ -122,7 +170,7 @@ def compare(
             them cannot meet, which the message names.
     """
     purpose = _purpose(for_)
-    asked = train_request(options)
+    asked = train_request(options, without=RUN)
     if asked.strategy is not None:
         raise UsageError("the strategies are the second argument of compare", expected='["megatron", "fsdp@data=8"]')
     chosen = [_resolve(one, asked.mesh if "mesh" in options else None) for one in _listed(strategies)]

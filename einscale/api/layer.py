@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from msgspec import Struct
-
-from einscale.api.train import TrainOptions, train_request, train_setup
+from einscale.api.answer import Figure, Parted
+from einscale.api.train import RUN, TrainOptions, train_request, train_setup
 from einscale.errors import UsageError
+from einscale.footprint import Memory
 from einscale.gains import Gain, free_gains
 from einscale.layers import LayerReport, layer_report
 from einscale.models import Model
 from einscale.planner.planned import BACKWARD, FORWARD
+from einscale.units import format_seconds
+
+if TYPE_CHECKING:
+    from einscale.report.table import Report
 
 
-class LayerResult(Struct, frozen=True):
+class LayerResult(Parted, frozen=True):
     """The priced layers of a model: read `layers`, print it, or take it as a document.
 
     Args:
@@ -29,40 +33,79 @@ class LayerResult(Struct, frozen=True):
         return float(self.layers.totals.seconds)
 
     @property
+    def memory(self) -> Memory:
+        """Bytes on each device: of the step's fullest stage, or what a forward pass alone needs."""
+        return self.layers.memory
+
+    @property
+    def fits(self) -> bool:
+        """Whether that fits in the memory of a device."""
+        return self.layers.fits
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Time of a microbatch and of the step, memory, whether it fits, and what one device does and receives."""
+        report, totals = self.layers, self.layers.totals
+        return {
+            "seconds": self.seconds,
+            "step_seconds": None if report.step is None else report.step.step_seconds,
+            "memory_bytes": report.memory.needed,
+            "capacity_bytes": report.memory.capacity,
+            "devices": report.mesh.devices,
+            "flops": totals.flops,
+            "received_bytes": totals.received,
+            "compute_seconds": totals.compute_seconds,
+            "communication_seconds": totals.communication_seconds,
+            "fits": self.fits,
+        }
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The request, and the time of a microbatch."""
+        report = self.layers
+        where = f"{report.model.name}, {report.mesh} on {report.network.system.name}"
+        fits = "fits" if self.fits else "does not fit"
+        return f"{where}, {report.batch} x {report.sequence}", f"a microbatch {format_seconds(self.seconds)}, {fits}"
+
+    @property
     def gains(self) -> tuple[Gain, ...]:
         """Statements that a free plan would run faster than the strategy does; worked out when asked for."""
         return free_gains(self.layers)
 
     def to_dict(self, *, free: bool = False) -> dict[str, Any]:
-        """The answer as plain values for JSON: exact ints, base units, every input resolved."""
-        from einscale import __version__
-        from einscale.report.layer_document import layer_document
-
-        head = {"schema_version": 1, "einscale_version": __version__, "command": "layer"}
-        return {**head, **layer_document(self.layers, self.gains if free else None)}
-
-    def to_text(self, *, detail: bool = False, free: bool = False, width: int | None = None, units: str = "iec") -> str:
-        """The report as text.
+        """The answer as plain values for JSON: exact ints, base units, every input resolved.
 
         Args:
-            detail: also operand layouts, free moves, parameters and saved activations one by one.
             free: also where a free plan would beat the strategy, and by how much.
-            width: columns to wrap at; None does not wrap.
+        """
+        from einscale.report.layer_document import layer_document
+
+        return layer_document(self.layers, self.gains if free else None)
+
+    def to_report(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
+        free: bool = False,
+    ) -> Report:
+        """The report: one screen, or tables; arguments as for `Parted.to_report`.
+
+        Args:
+            detail: every statement with operand layouts and free moves, parameters and saved activations one by one.
+            explain: every collective says its cause in the tables; there is nothing else to explain.
+            advice: there is none.
             units: `iec` or `si`.
+            only: name of a kind of layer, or of a table.
+            free: also where a free plan would beat the strategy, and by how much.
         """
         from einscale.report.layer import layer_tables
-        from einscale.report.text import render_text
 
-        tables = layer_tables(self.layers, self.gains if free else None, detail=detail, units=units)
-        return render_text(tables, width=width, units=units)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
-        report, kinds = self.layers, ", ".join(kind.kind for kind in self.layers.kinds)
-        where = f"{report.mesh} on {report.network.system.name}"
-        return f"LayerResult({report.model.name}, {where}, batch {report.batch} x {report.sequence}: {kinds})"
+        gains = self.gains if free else None
+        return layer_tables(self.layers, gains, detail=detail or explain, only=only, units=units)
 
 
 def layer(
@@ -94,7 +137,7 @@ def layer(
             values that could.
     """
     phases = _phases(forward, backward)
-    setup, notes = train_setup(model, train_request(options))
+    setup, notes = train_setup(model, train_request(options, without=RUN))
     if strict and setup.strategy.expect is None:
         raise UsageError(
             f"strategy `{setup.strategy.name}` does not say which collectives it expects",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
@@ -271,11 +271,19 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
     shard: str | Mapping[str, str | Iterable[str] | None] | None = None
 
 
-def train_request(options: Mapping[str, Any]) -> TrainRequest:
+RUN = ("price_per_hour", "tokens")
+"""Arguments about the whole run that a step is one of."""
+
+
+def train_request(options: Mapping[str, Any], without: Collection[str] = ()) -> TrainRequest:
     """A request from keyword arguments.
 
     >>> train_request({"seq": 2048}).sequence
     2048
+
+    Args:
+        options: by name.
+        without: arguments that the question at hand does not have.
 
     Raises:
         UsageError: a name that no argument has, with the near miss, or one that is given twice.
@@ -286,6 +294,10 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
             raise UsageError(f"`{other}` and `{name}` are the same argument, and both are given")
     options = {SYNONYMS.get(name, name): value for name, value in options.items()}
     for name in options:
+        if name in without:
+            raise UsageError(f"`{name}` is about a whole run", expected="train_step, which prices one")
+        if name == "dtype":
+            raise UsageError("a training step has no argument `dtype`", hint="precision says it: bf16-pure, fp32, ...")
         if name not in known:
             raise UsageError(f"a training step has no argument `{name}`", hint=did_you_mean(name, known, "it has"))
     return TrainRequest(**options)
@@ -375,7 +387,8 @@ def _at_once(fixed: int, microbatch: int | None, strategy: Strategy, mesh: Mesh)
         return microbatch  # which is the batch's fault, and said of it
     if microbatch not in (None, share):
         raise SizeError(
-            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}", expected=str(share)
+            f"the program fixes the batch, axis `b`, at {fixed}: a microbatch cannot be {microbatch}",
+            expected=str(share),
         )
     return share
 

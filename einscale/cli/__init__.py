@@ -39,8 +39,11 @@ COMMANDS = {
 ANSWERED, NO, NOT_UNDERSTOOD = 0, 1, 2
 INTERRUPTED = 130
 
-GONE = {"--output": "`-o FILE`, or `--out FILE`, writes to a file"}
-"""Options of earlier versions, and what to write instead."""
+GONE = {
+    "--output": ("--out", "`-o FILE`, or `--out FILE`, writes to a file"),
+    "--dtype": ("--precision", "`--precision` says it: bf16, fp8, fp32, ..., or bf16-pure for one type throughout"),
+}
+"""Options of earlier versions -> the option that took their place, and what to write instead."""
 
 QUOTES = "put the whole spec in single quotes, 'B/x D, D F -> B/x F': the shell itself reads blanks and > * ? { }"
 
@@ -206,7 +209,8 @@ def _usage_error(error: Any) -> UsageError:
         if flag.startswith("->"):
             return UsageError("`->` stands alone", hint=QUOTES)
         options = ["--help", *(name for parameter in parameters for name in parameter.opts if name.startswith("--"))]
-        hint = GONE.get(flag) or did_you_mean(flag, options, "its options are")
+        heir, told = GONE.get(flag, ("", ""))
+        hint = told if heir in options else did_you_mean(flag, options, "its options are")
         return UsageError(f"`{path}` has no option `{flag}`", hint=hint)
     takes_spec = any(parameter.name == "spec" for parameter in parameters)
     if "unexpected extra argument" in message and takes_spec:

@@ -8,7 +8,7 @@ import typer
 
 from einscale.cli import complete
 from einscale.cli.groups import Options, command
-from einscale.cli.options import AxisSizes, Detail, Hardware, MeshOrNone, ModelName, Output
+from einscale.cli.options import AxisSizes, Detail, Hardware, MeshOrNone, ModelName, Only, Output
 from einscale.cli.training import Pipeline, State
 
 if TYPE_CHECKING:
@@ -51,7 +51,15 @@ class Compared(Options, frozen=True, kw_only=True):
 
 
 @command
-def compare(compared: Compared, pipeline: Pipeline, state: State, *, detail: Detail = False, output: Output) -> None:
+def compare(
+    compared: Compared,
+    pipeline: Pipeline,
+    state: State,
+    *,
+    detail: Detail = False,
+    only: Only = None,
+    output: Output,
+) -> None:
     """Price a training step of a model under several strategies, and explain every difference from the first.
 
     The figures are those of `einscale train`.
@@ -63,7 +71,7 @@ def compare(compared: Compared, pipeline: Pipeline, state: State, *, detail: Det
     from einscale.api.compare import compare as compare_strategies
     from einscale.cli.output import emit
 
-    destination = output.destination()
+    destination = output.destination(only=only)
     answer = compare_strategies(
         compared.model,
         (*(compared.strategies or ()), *(compared.strategy or ())),
@@ -76,9 +84,7 @@ def compare(compared: Compared, pipeline: Pipeline, state: State, *, detail: Det
     )
 
     def report() -> Report:
-        from einscale.report.compare import compare_tables
-
-        return compare_tables(answer.comparison, detail=detail, units=output.units)
+        return answer.to_report(detail=detail, only=only, units=output.units)
 
     emit(destination, answer.to_dict, report)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einscale.cli.groups import command
-from einscale.cli.options import Detail, Output, Passes, Placed
+from einscale.cli.options import Detail, Only, Output, Passes, Placed
 from einscale.cli.training import Pipeline, State
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def layer(
     passes: Passes,
     *,
     detail: Detail = False,
+    only: Only = None,
     free: Free = False,
     strict: Strict = False,
     output: Output,
@@ -43,15 +44,13 @@ def layer(
     from einscale.api.layer import layer as price_layer
     from einscale.cli.output import emit, write
 
-    destination = output.destination()
+    destination = output.destination(only=only)
     answer = price_layer(
         **placed.arguments(), **pipeline.arguments(), **state.arguments(), **passes.arguments(), strict=strict
     )
 
     def report() -> Report:
-        from einscale.report.layer import layer_tables
-
-        return layer_tables(answer.layers, answer.gains if free else None, detail=detail, units=output.units)
+        return answer.to_report(detail=detail, only=only, free=free, units=output.units)
 
     emit(destination, lambda: answer.to_dict(free=free), report)
     if strict and answer.layers.unexpected:

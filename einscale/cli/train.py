@@ -74,7 +74,8 @@ def train(
 
 def _no(report: TrainReport, advice: tuple[Advice, ...], units: str, *, short: bool) -> str:
     """What does not fit and by how much; what is to blame, and what would fit, unless the screen says it."""
-    from einscale.report.train import blamed, verdict
+    from einscale.report.train import blamed
+    from einscale.report.train_parts import verdict
     from einscale.report.words import changes_words
     from einscale.units import format_bytes, format_seconds
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from einscale.compare import (
     About,
@@ -12,16 +12,14 @@ from einscale.compare import (
     Measure,
     MemoryTerm,
     Scope,
-    Side,
     Term,
-    grouped,
-    grouped_memory,
 )
 from einscale.cost import Totals
-from einscale.footprint import MemoryPart
 from einscale.models import parameter_counts
 from einscale.report.causes import cause_words
-from einscale.report.compare_words import doing_words, holding_words
+from einscale.report.compare_screen import compare_screen
+from einscale.report.compare_words import doing_words, holding_words, memory_name, term_name
+from einscale.report.screen import full_screen, part, verdict_block
 from einscale.report.table import Column, Report, Row, Table
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
@@ -30,12 +28,12 @@ STEP_COLUMNS = (
     Column("seconds", "time", "seconds"),
     Column("of_first", "x first", "ratio"),
     Column("tokens_per_second", "tokens/s", "si"),
-    Column("mfu_percent", "MFU %", "ratio"),
+    Column("mfu", "MFU", "share"),
     Column("compute_seconds", "local", "seconds"),
     Column("communication_seconds", "exposed", "seconds"),
     Column("waiting_seconds", "waiting", "seconds"),
     Column("needed_bytes", "memory", "bytes"),
-    Column("fits", "fits"),
+    Column("fits", "fits", "flag"),
 )
 
 LAYER_COLUMNS = (
@@ -68,40 +66,53 @@ MEMORY_COLUMNS = (
     Column("working_bytes", "working", "bytes"),
     Column("overhead_bytes", "runtime", "bytes"),
     Column("needed_bytes", "needed", "bytes"),
-    Column("fits", "fits"),
+    Column("fits", "fits", "flag"),
 )
 
 NOTHING = "nothing"
 
-FEW_NAMES = 2
-"""Names of tensors or results that a term gives where not all are asked for."""
 
-MOST_TERMS = 6
-"""Terms of a difference that are shown where all are not asked for."""
-
-
-def compare_tables(comparison: Comparison, *, detail: bool = False, units: str = "iec") -> Report:
-    """The comparison as tables.
+def compare_tables(
+    comparison: Comparison, *, detail: bool = False, only: str | None = None, units: str = "iec"
+) -> Report:
+    """The comparison: one screen, or tables.
 
     Args:
         comparison: what was compared.
         detail: every term by itself, layers and parts of the step; else the largest terms, those that say the same of
             several tensors taken together.
+        only: name of the one part that is wanted: `terms`, `memory`, or a table.
         units: `iec` or `si`, for the sentences; cells are written by the renderer.
+
+    Raises:
+        UsageError: there is no such part.
     """
-    tables = [_step_table(comparison)]
-    if detail or comparison.scope is Scope.LAYER:
-        tables.append(_layer_table(comparison))
+    sides = [_step_table(comparison), _layer_table(comparison)]
+    sides += [_time_table(comparison)] if comparison.scope is Scope.STEP else []
+    terms = [_terms_table(difference) for difference in comparison.differences]
+    held = [_memory_terms_table(difference) for difference in comparison.differences]
+    memory = _memory_table(comparison)
+    pairs = (table for pair in zip(terms, held, strict=True) for table in pair)
+    tables = tuple(table for table in (*sides, memory, *pairs) if table.rows)
+    title, *asked = _heading(comparison)
+    if only is not None:
+        groups = {"terms": tuple(terms), "memory": (memory, *(table for table in held if table.rows))}
+        return part(Report((title,), tables), only, groups)
+    verdicts = _verdict(comparison, units)
+    best = _summary(comparison, units) if detail or len(comparison.sides) > 2 else ()
+    conventions = _conventions(comparison)
     if detail:
-        tables.append(_time_table(comparison))
-    tables.append(_memory_table(comparison))
-    for difference in comparison.differences:
-        tables += [_terms_table(difference, detail), _memory_terms_table(difference, detail)]
+        answer = verdict_block((title, *asked, *comparison.notes), (*verdicts, *((text, "") for text in best)))
+        screen = full_screen(answer, tables, (), conventions)
+    else:
+        told = (*verdicts, *((text, "") for text in best))
+        screen = compare_screen(comparison, (title, "; ".join(asked)), told, units)
     return Report(
-        heading=(*_heading(comparison), *_verdict(comparison, units), *comparison.notes),
-        tables=tuple(table for table in tables if table.rows),
-        summary=_summary(comparison, units) if detail or len(comparison.sides) > 2 else (),
-        conventions=_conventions(comparison, detail),
+        heading=(title, *asked, *comparison.notes),
+        tables=tables,
+        summary=(*(text for text, _ in verdicts), *best),
+        conventions=conventions,
+        screen=screen,
     )
 
 
@@ -117,8 +128,8 @@ def _heading(comparison: Comparison) -> tuple[str, ...]:
     meshes = list(dict.fromkeys(str(side.report.setup.mesh) for side in comparison.sides))
     where = f"{setup.mesh.devices} x {system.name} ({meshes[0]})" if len(meshes) == 1 else system.name
     what = {
-        Scope.STEP: "a training step; every figure is per device, of the stage that works longest",
-        Scope.LAYER: "one layer of each kind for one microbatch; every figure is per device",
+        Scope.STEP: "a training step",
+        Scope.LAYER: "one layer of each kind for one microbatch",
     }[comparison.scope]
     return (
         f"{setup.model.name}: {format_count(parameter_counts(setup.model).total)} parameters on {where}: {labels}",
@@ -139,12 +150,12 @@ def _step_table(comparison: Comparison) -> Table:
                     totals.seconds,
                     totals.seconds / base if base else None,
                     report.tokens_per_second if step else None,
-                    100 * report.mfu if step else None,
+                    report.mfu if step else None,
                     totals.compute_seconds,
                     totals.communication_seconds,
                     totals.waiting_seconds,
                     report.fullest.memory.needed,
-                    "yes" if report.fits else "no",
+                    report.fits,
                 )
             )
         )
@@ -195,12 +206,11 @@ def _memory_table(comparison: Comparison) -> Table:
     for side in comparison.sides:
         memory = side.report.fullest.memory
         cells = (memory.parameters, memory.gradients, memory.optimizer, memory.saved, memory.gathered, memory.working)
-        fits = "yes" if side.report.fits else "no"
-        rows.append(Row((shown(side.label), *cells, memory.overhead, memory.needed, fits)))
+        rows.append(Row((shown(side.label), *cells, memory.overhead, memory.needed, side.report.fits)))
     return Table("memory", "memory per device", MEMORY_COLUMNS, tuple(rows))
 
 
-def _terms_table(difference: Difference, detail: bool) -> Table:
+def _terms_table(difference: Difference) -> Table:
     """What makes one strategy differ from the first, the largest term first, and the sum."""
     columns = (
         Column("term", "what", wrap=True),
@@ -211,60 +221,27 @@ def _terms_table(difference: Difference, detail: bool) -> Table:
         Column("seconds", "time", "+seconds"),
         Column("cause", "cause", detail=True),
     )
-    terms = difference.terms if detail else grouped(difference.terms)
-    terms = tuple(term for term in terms if detail or _matters(term))
-    few = terms if detail or len(terms) <= MOST_TERMS + 1 else terms[:MOST_TERMS]
-    rows = [_term_row(difference, term, detail=detail) for term in few]
-    if len(few) < len(terms):
-        rest = _sum(term.change for term in terms[len(few) :])
-        rows.append(_sum_row(f"{len(terms) - len(few)} smaller terms", rest, ""))
-    rows.append(_sum_row("sum", difference.change, "total"))
+    change = difference.change
+    rows = [_term_row(difference, term) for term in difference.terms]
+    rows.append(Row(("sum", "", "", change.flops, change.received, change.seconds, ""), role="total"))
     title = f"{difference.other} against {difference.first}: what makes the difference"
     return Table(f"difference_{difference.other}", title, columns, tuple(rows), "differences")
 
 
-def _sum(changes: Iterable[Totals]) -> Totals:
-    found = Totals(0, 0, 0, 0.0, 0.0)
-    for change in changes:
-        found = found.plus(change)
-    return found
-
-
-def _sum_row(name: str, change: Totals, role: str) -> Row:
-    return Row((name, "", "", change.flops, change.received, change.seconds, ""), role=role)
-
-
-def _matters(term: Term) -> bool:
-    """Whether anything but traffic hidden behind compute changes."""
-    return bool(term.change.flops or term.change.received or term.change.seconds)
-
-
-def _term_row(difference: Difference, term: Term, *, detail: bool) -> Row:
-    change, part = term.change, term.about is About.PART
+def _term_row(difference: Difference, term: Term) -> Row:
+    change, of_step = term.change, term.about is About.PART
     return Row(
         (
-            term_name(term, detail=detail),
-            doing_words(term.first) or ("" if part else NOTHING),
-            doing_words(term.other) or ("" if part else NOTHING),
+            term_name(term),
+            doing_words(term.first) or ("" if of_step else NOTHING),
+            doing_words(term.other) or ("" if of_step else NOTHING),
             change.flops,
             change.received,
             change.seconds,
-            _cause(difference, term) if detail else "",
+            _cause(difference, term),
         ),
         role="collective" if term.about is About.COLLECTIVE else "",
     )
-
-
-def term_name(term: Term, *, detail: bool = True) -> str:
-    """What a term is about; of many names the first two, where not all are asked for."""
-    names = ", ".join(term.names)
-    if not detail and len(term.names) > FEW_NAMES + 1:
-        names = f"{', '.join(term.names[:FEW_NAMES])} and {len(term.names) - FEW_NAMES} more"
-    where = f"{term.layer} {term.phase}".strip()
-    if term.about is About.PART:
-        return " ".join((term.what, *(["of"] if where else []), where)).strip()
-    what = f"{term.what}s" if term.about is About.COMPUTE and len(term.names) > 1 else term.what
-    return f"{where}: {what} {names}" if where else f"{what}: {names}"
 
 
 def _cause(difference: Difference, term: Term) -> str:
@@ -281,33 +258,19 @@ def _cause(difference: Difference, term: Term) -> str:
     return ""
 
 
-def _memory_terms_table(difference: Difference, detail: bool) -> Table:
+def _memory_terms_table(difference: Difference) -> Table:
+    """What makes one strategy hold other amounts than the first, the largest term first, and the sum."""
     columns = (
         Column("term", "what", wrap=True),
         Column("first", shown(difference.first), wrap=True),
         Column("other", shown(difference.other), wrap=True),
         Column("bytes", "held", "+bytes"),
     )
-    terms = difference.memory_terms if detail else grouped_memory(difference.memory_terms)
-    columns = columns if detail else (columns[0], columns[-1])
-    few = terms if detail or len(terms) <= MOST_TERMS + 1 else terms[:MOST_TERMS]
-    rows = [Row((_memory_name(term, detail=detail), *(_ways(term) if detail else ()), term.bytes)) for term in few]
-    blank = ("", "") if detail else ()
-    if len(few) < len(terms):
-        rest = sum(term.bytes for term in terms[len(few) :])
-        rows.append(Row((f"{len(terms) - len(few)} smaller terms", *blank, rest)))
+    rows = [Row((memory_name(term, detail=True), *_ways(term), term.bytes)) for term in difference.memory_terms]
     if rows:
-        rows.append(Row(("sum", *blank, difference.memory_change), role="total"))
-    title = f"{difference.other} against {difference.first}: memory per device"
+        rows.append(Row(("sum", "", "", difference.memory_change), role="total"))
+    title = f"{difference.other} against {difference.first}: memory of a device"
     return Table(f"memory_{difference.other}", title, columns, tuple(rows), "memory_differences")
-
-
-def _memory_name(term: MemoryTerm, *, detail: bool) -> str:
-    if term.part is None:
-        return "written out to the host"
-    if term.part is MemoryPart.OVERHEAD:
-        return "runtime"
-    return f"{term.part} of {term.layer}" + (f": {', '.join(term.names)}" if detail else "")
 
 
 def _ways(term: MemoryTerm) -> tuple[str, str]:
@@ -315,10 +278,10 @@ def _ways(term: MemoryTerm) -> tuple[str, str]:
     return (first or NOTHING, other or NOTHING) if term.names else (first, other)
 
 
-def _verdict(comparison: Comparison, units: str) -> tuple[str, ...]:
-    """Which is the fastest and whether it fits, then every other strategy against the first."""
-    differences = (_sentence(difference, comparison, units) for difference in comparison.differences)
-    return (_fitting(comparison, units), *differences)
+def _verdict(comparison: Comparison, units: str) -> tuple[tuple[str, str], ...]:
+    """Which is the fastest and whether it fits, then every other strategy against the first; each with its style."""
+    differences = ((_sentence(difference, comparison, units), "") for difference in comparison.differences)
+    return (_fitting(comparison, units), "good" if comparison.fitting else "bad"), *differences
 
 
 def _summary(comparison: Comparison, units: str) -> tuple[str, ...]:
@@ -329,12 +292,9 @@ def _sentence(difference: Difference, comparison: Comparison, units: str) -> str
     """One difference in one sentence."""
     base, change = comparison.totals[0], difference.change
     share = f" ({100 * change.seconds / base.seconds:+.3g} %)" if base.seconds and change.seconds else ""
-    waits = f", waiting {_signed(change.waiting_seconds, format_seconds)}" if change.waiting_seconds else ""
     return (
         f"{difference.other} against {difference.first}: time {_signed(change.seconds, format_seconds)}{share},"
-        f" local {_signed(change.compute_seconds, format_seconds)},"
-        f" exposed network {_signed(change.communication_seconds, format_seconds)}{waits};"
-        f" received {_signed(change.received, lambda value: format_bytes(value, units))};"
+        f" received {_signed(change.received, lambda value: format_bytes(value, units))},"
         f" memory {_signed(difference.memory_change, lambda value: format_bytes(value, units))}"
     )
 
@@ -382,7 +342,8 @@ def _fitting(comparison: Comparison, units: str) -> str:
     capacity = format_bytes(comparison.sides[0].report.capacity, units)
     fitting = [side for side in comparison.sides if side.report.fits]
     if not fitting:
-        return f"none fits in {capacity}"
+        quickest, least = comparison.best[0].labels[0], comparison.best[0].value
+        return f"none fits in {capacity}; {quickest} is the fastest: {format_seconds(least)}"
     fastest = comparison.fastest_fitting
     seconds = next(
         one.seconds for side, one in zip(comparison.sides, comparison.totals, strict=True) if side.label == fastest
@@ -396,12 +357,11 @@ def _fitting(comparison: Comparison, units: str) -> str:
     return f"only {names} fit in {capacity}; of these {fastest} is the fastest: {format_seconds(seconds)}"
 
 
-def _conventions(comparison: Comparison, detail: bool) -> tuple[str, ...]:
+def _conventions(comparison: Comparison) -> tuple[str, ...]:
     setup = comparison.sides[0].report.setup
-    more = "" if detail else "; --detail has every term, layers, and parts of the step"
     return (
         "1 FLOP is half a multiply-add (2mnk); padded elements count as work and as memory",
         f"times: modelled for {setup.network.system.name} as `einscale train` models them, overlap included",
-        "a term is the other strategy less the first; collectives are matched by the tensor they move, local work by the"
-        f" statement; the terms add up to the difference{more}",
+        "a term is the other strategy less the first; collectives are matched by the tensor they move, local work by"
+        " the statement; the terms add up to the difference",
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from einscale.compare.values import Divided, Doing, Moves, Rests, Runs, WorkDivision
+from einscale.compare.values import About, Divided, Doing, MemoryTerm, Moves, Rests, Runs, Term
+from einscale.footprint import MemoryPart
+
+FEW_NAMES = 2
+"""Names of tensors or results that a term gives where not all are asked for."""
 
 
 def doing_words(doing: Doing) -> str:
@@ -49,3 +53,24 @@ def holding_words(holding: Rests | None) -> str:
 def _slashed(divided: Divided) -> str:
     """Divided indices in slash notation."""
     return " ".join("/".join((index, *axes)) for index, axes in divided)
+
+
+def term_name(term: Term, *, detail: bool = True) -> str:
+    """What a term is about; of many names the first two, where not all are asked for."""
+    names = ", ".join(term.names)
+    if not detail and len(term.names) > FEW_NAMES + 1:
+        names = f"{', '.join(term.names[:FEW_NAMES])} and {len(term.names) - FEW_NAMES} more"
+    where = f"{term.layer} {term.phase}".strip()
+    if term.about is About.PART:
+        return " ".join((term.what, *(["of"] if where else []), where)).strip()
+    what = f"{term.what}s" if term.about is About.COMPUTE and len(term.names) > 1 else term.what
+    return f"{where}: {what} {names}" if where else f"{what}: {names}"
+
+
+def memory_name(term: MemoryTerm, *, detail: bool) -> str:
+    """What a term of memory is about; its tensors where all are asked for."""
+    if term.part is None:
+        return "written out to the host"
+    if term.part is MemoryPart.OVERHEAD:
+        return "runtime"
+    return f"{term.part} of {term.layer}" + (f": {', '.join(term.names)}" if detail else "")

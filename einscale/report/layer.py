@@ -1,4 +1,4 @@
-"""The layer report: one table for each kind of layer, one row for each statement, its collectives below it."""
+"""The layer report in full: for each kind of layer a table, a row for each statement, its collectives below it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from einscale.collectives import FREE
 from einscale.cost import PricedCollective, PricedStatement, Totals, bound_ratio
+from einscale.footprint import MemoryPart
 from einscale.gains import Gain
 from einscale.layers import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
@@ -13,7 +14,10 @@ from einscale.models import parameter_counts
 from einscale.plan import work_results
 from einscale.planner.planned import BACKWARD, UPDATE, PlannedProgram
 from einscale.report.causes import cause_words
+from einscale.report.layer_screen import layer_screen, layers_table, once_words, padding_words
+from einscale.report.screen import TableBlock, Words, full_screen, part, verdict_block
 from einscale.report.table import Column, Report, Row, Table, format_ratio
+from einscale.report.train_parts import verdict
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
 
@@ -29,50 +33,58 @@ COLUMNS = (
     Column("cause", "cause", detail=True),
 )
 
-WORST = 4
-"""How many padded tensors are named."""
-
 
 def layer_tables(
-    report: LayerReport, gains: tuple[Gain, ...] | None = None, *, detail: bool = False, units: str = "iec"
+    report: LayerReport,
+    gains: tuple[Gain, ...] | None = None,
+    *,
+    detail: bool = False,
+    only: str | None = None,
+    units: str = "iec",
 ) -> Report:
-    """The report as tables.
+    """The report: one screen, or tables.
 
     Args:
         report: what was priced.
         gains: where a free plan would beat the strategy; None to leave that out.
-        detail: also show every operand's layout, moves that are free, and what is held tensor by tensor.
+        detail: every statement, its operands' layouts, moves that are free, and what is held tensor by tensor.
+        only: name of the one part that is wanted: of a kind of layer, or of a table.
         units: `iec` or `si`, for the sentences; cells are written by the renderer.
+
+    Raises:
+        UsageError: there is no such part.
     """
-    tables = [_kind_table(report, kind, detail) for kind in report.kinds]
+    title, *asked = _heading(report)
+    free = (_gains_table(gains),) if gains else ()
+    tables = [layers_table(report), *(_kind_table(report, kind, detail) for kind in report.kinds)]
+    tables += [_held_table(kind) for kind in report.kinds] if detail or only is not None else []
+    if only is not None:
+        return part(Report((title,), (*tables, *free)), only)
+    verdicts = (*((text, "") for text in _summary(report, units)), _verdict(report, units))
+    told, conventions = _gains_summary(gains), _conventions(report)
     if detail:
-        tables += [_held_table(kind) for kind in report.kinds]
-    if gains:
-        tables.append(_gains_table(gains))
-    return Report(
-        heading=_heading(report),
-        tables=tuple(tables),
-        summary=(*_summary(report, units), *_gains_summary(gains)),
-        conventions=_conventions(report),
-    )
+        answer = verdict_block((title, *asked, *report.notes), verdicts)
+        extra = Words(tuple((text, "") for text in (*_memory_words(report, units), *_notes(report), *told)))
+        screen = full_screen(answer, (*tables, *free), (extra,), conventions)
+    else:
+        gained = (*map(TableBlock, free), *((Words(tuple((text, "") for text in told)),) if told else ()))
+        shown = layer_screen(report, (title, "; ".join(asked)), verdicts, units)
+        screen = (*shown[:-1], *gained, shown[-1])
+    summary = (*(text for text, _ in verdicts), *_memory_words(report, units), *_notes(report), *told)
+    heading = (title, *asked, *report.notes)
+    return Report(heading, (*tables, *free), summary, conventions, main="statements", screen=screen)
 
 
 def _heading(report: LayerReport) -> tuple[str, ...]:
     counts = parameter_counts(report.model)
-    system = report.network.system
+    system, setup = report.network.system, report.setup
+    replicas = f", {setup.microbatch} for each of {setup.replicas} replicas" if setup.replicas > 1 else ""
     return (
-        f"{report.model.name}: {format_count(counts.total)} parameters under {report.strategy.name}"
+        f"{report.model.name}: {format_count(counts.total)} parameters; {report.strategy.name}"
         f" on {report.mesh.devices} x {system.name} ({report.mesh})",
-        f"one microbatch of {report.batch} x {report.sequence} tokens, {report.setup.precision.name},"
-        f" {' and '.join(report.phases)};{_times(report)} every figure is per device and for one layer",
-        *report.notes,
+        f"one microbatch of {report.batch} x {report.sequence} tokens{replicas}; {setup.precision.name},"
+        f" {' and '.join(report.phases)}",
     )
-
-
-def _times(report: LayerReport) -> str:
-    """How often the microbatch is run in a step."""
-    count = report.setup.microbatches
-    return f" a step of {report.setup.batch} sequences runs {count} of them;" if report.step and count > 1 else ""
 
 
 def _kind_table(report: LayerReport, kind: KindReport, detail: bool) -> Table:
@@ -254,47 +266,52 @@ def _gains_summary(gains: tuple[Gain, ...] | None) -> tuple[str, ...]:
 
 
 def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
-    memory, totals = report.memory, report.totals
-
-    def size(value: float) -> str:
-        return format_bytes(value, units)
-
-    model = (
-        f"all layers, one microbatch: {format_flops(totals.flops)}, {size(totals.received)} received,"
-        f" local {format_seconds(totals.compute_seconds)} + exposed network"
-        f" {format_seconds(totals.communication_seconds)} = {format_seconds(totals.seconds)}"
+    """What a microbatch takes, and the step it is of."""
+    totals, setup = report.totals, report.setup
+    waits = f" + waiting {format_seconds(totals.waiting_seconds)}" if totals.waiting_seconds else ""
+    microbatch = (
+        f"a microbatch takes {format_seconds(totals.seconds)} through all layers: local"
+        f" {format_seconds(totals.compute_seconds)} + exposed network"
+        f" {format_seconds(totals.communication_seconds)}{waits};"
+        f" {format_flops(totals.flops)}, {format_bytes(totals.received, units)} received"
     )
-    step = (
-        [f"the step: {format_seconds(report.step.step_seconds)} (einscale train says where it goes)"]
-        if report.step
-        else []
-    )
-    parts = [f"parameters {size(memory.parameters)}"]
-    if memory.saved:
-        parts.append(f"saved activations {size(memory.saved)}")
-    if memory.gathered:
-        parts.append(f"gathered parameters {size(memory.gathered)}")
-    if memory.gradients:
-        parts.append(f"gradients {size(memory.gradients)}")
-    if memory.optimizer:
-        parts.append(f"optimizer {size(memory.optimizer)}")
-    parts.append(f"working {size(memory.working)}")
-    if memory.overhead:
-        parts.append(f"runtime {size(memory.overhead)}")
-    verdict = "fits" if report.fits else "does not fit"
-    shares = sorted(((share, kind.kind, name) for kind in report.kinds for name, share in kind.padding), reverse=True)
-    worst = ", ".join(f"{100 * share:.2g} % of {kind} {name}" for share, kind, name in shares[:WORST])
-    more = f", and {len(shares) - WORST} more" if len(shares) > WORST else ""
-    padding = [f"padding: {worst}{more}"] if shares else []
-    unexpected = [f"not expected by {report.strategy.name}: {unexpected_words(one)}" for one in report.unexpected]
+    if report.step is None:
+        return (microbatch,)
+    count = setup.microbatches
+    runs = f"{count} microbatches" if count > 1 else "1 microbatch"
+    stages = f", {setup.stages} stages" if setup.stages > 1 else ""
     return (
-        model,
-        *step,
-        f"memory per device{_fullest(report)}: {', '.join(parts)}",
-        f"{verdict}: {size(memory.needed)} of {size(memory.capacity)}",
-        *padding,
-        *unexpected,
+        microbatch,
+        f"a step of {setup.batch} sequences ({runs}{stages}) takes {format_seconds(report.step.step_seconds)}",
     )
+
+
+def _verdict(report: LayerReport, units: str) -> tuple[str, str]:
+    """Whether it fits, and how that is shown."""
+    if report.step is not None:
+        return verdict(report.step, units), "good" if report.fits else "bad"
+    needed, capacity = report.memory.needed, report.memory.capacity
+    words = f"a device needs {format_bytes(needed, units)} of {format_bytes(capacity, units)}"
+    return (f"fits: {words}", "good") if report.fits else (f"does not fit: {words}", "bad")
+
+
+def _memory_words(report: LayerReport, units: str) -> tuple[str, ...]:
+    """What the memory is made of, in a line."""
+    words = {
+        "saved": "saved activations",
+        "gathered": "gathered parameters",
+        "overhead": "runtime",
+    }
+    sizes = ((what.value, report.memory.part(what)) for what in MemoryPart)
+    parts = [f"{words.get(name, name)} {format_bytes(size, units)}" for name, size in sizes if size]
+    return (f"memory per device{_fullest(report)}: {', '.join(parts)}",)
+
+
+def _notes(report: LayerReport) -> tuple[str, ...]:
+    """What is done once a step, what is padded, and what is not expected."""
+    once = once_words(report)
+    unexpected = (f"not expected by {report.strategy.name}: {unexpected_words(one)}" for one in report.unexpected)
+    return (*((once,) if once else ()), *padding_words(report), *unexpected)
 
 
 def _fullest(report: LayerReport) -> str:

@@ -14,6 +14,7 @@ from einscale.models import parameter_counts
 from einscale.plan import work_results
 from einscale.planner.planned import UPDATE, PlannedProgram
 from einscale.report.causes import cause_document, cause_words
+from einscale.report.document import head
 from einscale.report.words import hider_words, reason_words, unexpected_words
 
 
@@ -23,6 +24,7 @@ def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -
     counts = parameter_counts(report.model)
     system = report.network.system
     return {
+        **head("layer"),
         "inputs": {
             "model": report.model.name,
             "mesh": str(report.mesh),
@@ -46,6 +48,7 @@ def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -
         "params": {"total": counts.total, "active": counts.active, "embedding": counts.embedding},
         "kinds": [_kind(kind, report.phases) for kind in report.kinds],
         "totals": totals_document(report.totals),
+        "step_seconds": None if report.step is None else report.step.step_seconds,
         "memory": memory_document(report.memory),
         "unexpected": [unexpected_words(one) for one in report.unexpected],
         **free,

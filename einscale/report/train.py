@@ -12,7 +12,7 @@ from einscale.overlap import EFFICIENCY
 from einscale.report.screen import TableBlock, Words, closing, full_screen, part, verdict_block
 from einscale.report.table import Cell, Column, Report, Row, Table
 from einscale.report.train_detail import detail_tables, is_short, statement_tables, timeline_block
-from einscale.report.train_parts import WORDS, moment_words, moved_words, part_name, part_words
+from einscale.report.train_parts import WORDS, moment_words, moved_words, part_name, part_words, verdict
 from einscale.report.train_screen import money_verdicts, time_verdict, train_screen
 from einscale.report.train_words import explain_table
 from einscale.report.words import changes_words, hiders_words
@@ -95,20 +95,6 @@ def _closing(report: TrainReport) -> Words:
     timeline = ["timeline"] if report.setup.stages > 1 else []
     notes = tuple(note for note in report.notes if note not in report.setup.model.notes)
     return closing(notes, ["time", "memory", kind, *timeline])
-
-
-def verdict(report: TrainReport, units: str) -> str:
-    """Whether the step fits, and by how much not.
-
-    Args:
-        report: the step.
-        units: `iec` or `si`.
-    """
-    stage, left = report.fullest, report.capacity - report.fullest.memory.needed
-    where = f"stage {stage.stage}" if len(report.stages) > 1 else "a device"
-    needs = f"{where} needs {format_bytes(stage.memory.needed, units)} of {format_bytes(report.capacity, units)}"
-    word = "fits" if report.fits else "does not fit"
-    return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"
 
 
 def blamed(report: TrainReport, units: str) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from einscale.report.words import hiders_words
 from einscale.spent import SpentPart, TimePart
 from einscale.train.moves import STAGES, Move
-from einscale.train.values import AtWork
+from einscale.train.values import AtWork, TrainReport
+from einscale.units import format_bytes
 
 WORDS = {
     "routed": "tokens to experts, and back",
@@ -86,3 +87,17 @@ def moved_words(move: Move) -> str:
     """A group of collectives in words: kind, and what is moved."""
     what = WORDS.get(move.what, move.what)
     return f"{move.priced.step.kind} {what}" if move.what == STAGES else f"{move.priced.step.kind} of {what}"
+
+
+def verdict(report: TrainReport, units: str) -> str:
+    """Whether the step fits, and by how much not.
+
+    Args:
+        report: the step.
+        units: `iec` or `si`.
+    """
+    stage, left = report.fullest, report.capacity - report.fullest.memory.needed
+    where = f"stage {stage.stage}" if len(report.stages) > 1 else "a device"
+    needs = f"{where} needs {format_bytes(stage.memory.needed, units)} of {format_bytes(report.capacity, units)}"
+    word = "fits" if report.fits else "does not fit"
+    return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"

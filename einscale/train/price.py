@@ -29,6 +29,18 @@ Cells = Mapping[str, LayerCell]
 """Kind of layer -> its numbers."""
 
 
+UPDATE_PARTS = (
+    TimePart.GRADIENTS_ONCE,
+    TimePart.PARAMETERS_ONCE,
+    TimePart.FIRST_AND_LAST,
+    TimePart.OPTIMIZER_ONCE,
+    TimePart.UPDATE,
+    TimePart.OFFLOADED_OPTIMIZER,
+    TimePart.SHARED_TABLE,
+)
+"""What `stage_tail` is made of: parts of a step that come once, whatever the microbatches."""
+
+
 class StagePrice(Struct, frozen=True):
     """One pipeline stage, or the same of many strategies.
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from msgspec import Struct
 
 from einscale.footprint import Memory
 from einscale.infer import DecodeReport, Instance, PrefillReport
@@ -19,10 +16,18 @@ from einscale.report.infer_parts import (
     time_table,
     weights_words,
 )
-from einscale.report.infer_screen import best_of_each, change_block, memory_bars_of, phase_blocks, request_verdicts
+from einscale.report.infer_screen import (
+    Parts,
+    assembled,
+    best_of_each,
+    change_block,
+    memory_bars_of,
+    phase_blocks,
+    request_verdicts,
+)
 from einscale.report.infer_ways import advice_table, apart_tables, speculation_table, sweep_table
 from einscale.report.infer_words import decode_lines, explain_table, infer_sections, prefill_lines
-from einscale.report.screen import TableBlock, Words, closing, full_screen, part, verdict_block
+from einscale.report.screen import TableBlock
 from einscale.report.table import Block, Cell, Column, Report, Row, Table
 from einscale.units import format_bytes, format_count, format_seconds, format_si
 
@@ -86,8 +91,8 @@ def infer_tables(
         _rates_words(result),
     )
     verdicts = request_verdicts(result, fit_words(result, units))
-    return _report(
-        _Parts(heading, verdicts, tuple(tables), conventions, result.notes, result.instance),
+    return assembled(
+        Parts(heading, verdicts, tuple(tables), conventions, result.notes, result.instance),
         lambda: _request_screen(result, advice, changes, units),
         detail=detail,
         only=only,
@@ -121,65 +126,6 @@ def _fullest_bars(result: InferResult) -> Bars:
     return _memory_bars(memory, instance, f"a device that {what}")
 
 
-class _Parts(Struct, frozen=True):
-    """What every report on requests has.
-
-    Args:
-        heading: title, and how it was asked.
-        verdicts: the answer in lines, each with its style.
-        tables: all that were asked for.
-        conventions: how to read the numbers.
-        notes: what was decided where nothing was given.
-        instance: what answers.
-    """
-
-    heading: tuple[str, ...]
-    verdicts: tuple[tuple[str, str], ...]
-    tables: tuple[Table, ...]
-    conventions: tuple[str, ...]
-    notes: tuple[str, ...]
-    instance: Instance
-
-
-def _report(parts: _Parts, screen: Callable[[], tuple[Block, ...]], *, detail: bool, only: str | None) -> Report:
-    """One screen, all tables, or one part of a report.
-
-    Args:
-        parts: of it.
-        screen: makes the blocks between the verdict and the last lines.
-        detail: all tables are wanted.
-        only: the one part that is wanted.
-    """
-    title, *asked = parts.heading
-    heading = (*parts.heading, *parts.notes)
-    if only is not None:
-        return part(Report(heading, parts.tables), only, _layers(parts.tables))
-    if detail:
-        shown = full_screen(verdict_block(heading, parts.verdicts), parts.tables, (), parts.conventions)
-    else:
-        explained = tuple(TableBlock(table) for table in parts.tables if table.name == "explained")
-        answer = verdict_block((title, "; ".join(asked)), parts.verdicts)
-        shown = (answer, *screen(), *explained, _closing(parts))
-    return Report(heading, parts.tables, tuple(text for text, _ in parts.verdicts), parts.conventions, screen=shown)
-
-
-def _closing(parts: _Parts) -> Words:
-    """The last lines of a screen."""
-    model = parts.instance.model
-    kind = max(model.layers, key=lambda layer: layer.repeat).kind
-    return closing(tuple(note for note in parts.notes if note not in model.notes), ["time", "memory", "phases", kind])
-
-
-def _layers(tables: tuple[Table, ...]) -> dict[str, tuple[Table, ...]]:
-    """Kind of layer -> the tables of its statements, of prefill and decode."""
-    found: dict[str, tuple[Table, ...]] = {}
-    for table in tables:
-        if table.kind == "statements":
-            kind = table.name.partition("_")[2]
-            found[kind] = (*found.get(kind, ()), table)
-    return found
-
-
 def prefill_tables(
     result: PrefillResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
 ) -> Report:
@@ -199,7 +145,7 @@ def prefill_tables(
     )
     rate = f"{format_si(report.tokens_per_second)} tokens/s of prompt"
     time = f"the prompts take {format_seconds(report.seconds)}: {rate}{_price(result.cost_per_million_tokens)}"
-    parts = _Parts(
+    parts = Parts(
         heading,
         ((time, ""), _fit_line(report.memory, units)),
         tuple(tables),
@@ -208,7 +154,7 @@ def prefill_tables(
         report.instance,
     )
     memory = _memory_bars(report.memory, report.instance, "a device")
-    return _report(parts, lambda: phase_blocks(report, None, None, memory, units), detail=detail, only=only)
+    return assembled(parts, lambda: phase_blocks(report, None, None, memory, units), detail=detail, only=only)
 
 
 def decode_tables(
@@ -229,7 +175,7 @@ def decode_tables(
     )
     rate = f"{format_si(report.tokens_per_second)} tokens/s"
     time = f"a token takes {format_seconds(report.seconds_per_token)}: {rate}{_price(result.cost_per_million_tokens)}"
-    parts = _Parts(
+    parts = Parts(
         heading,
         ((time, ""), _fit_line(report.memory, units)),
         tuple(tables),
@@ -238,7 +184,7 @@ def decode_tables(
         report.instance,
     )
     memory = _memory_bars(report.memory, report.instance, "a device")
-    return _report(parts, lambda: phase_blocks(None, report, None, memory, units), detail=detail, only=only)
+    return assembled(parts, lambda: phase_blocks(None, report, None, memory, units), detail=detail, only=only)
 
 
 def _price(cost: float | None) -> str:

@@ -75,7 +75,7 @@ def _why(part: TimePart, step: StepReport, memory: Memory, units: str) -> str:
         return f"{step.kernels:,} kernels are started in a pass"
     if part in (TimePart.TRAFFIC, TimePart.COMPUTE):
         bound = "compute" if part is TimePart.COMPUTE else "memory"
-        return f"most of it {_most(step, bound)}"
+        return f"most of a pass: {_most(step, bound)}"
     return "the residual stream goes from stage to stage" if part is TimePart.HOPS else "a pipeline fills and empties"
 
 

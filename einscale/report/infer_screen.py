@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from einscale.changes import Option
 from einscale.footprint import Memory
-from einscale.infer import DecodeReport, DisaggregatedReport, PrefillReport, SpeculativeReport
+from einscale.infer import DecodeReport, DisaggregatedReport, Instance, PrefillReport, SpeculativeReport
 from einscale.report.bars import Bar, Bars, Fill, bar
 from einscale.report.infer_costs import largest_costs
 from einscale.report.infer_parts import PIPELINE, WORK
-from einscale.report.screen import Beside, Items, Words
-from einscale.report.table import Block
+from einscale.report.screen import Beside, Items, TableBlock, Words, closing, full_screen, part, verdict_block
+from einscale.report.table import Block, Report, Table
 from einscale.report.train_costs import cost_items
 from einscale.report.train_screen import memory_bars, merged
 from einscale.report.words import changes_words
@@ -207,3 +210,62 @@ def best_of_each(advice: tuple[ServingAdvice, ...]) -> tuple[ServingAdvice, ...]
     for one in advice:
         best.setdefault(one.changes[0].option, one)
     return tuple(best.values())
+
+
+class Parts(Struct, frozen=True):
+    """What every report on requests has.
+
+    Args:
+        heading: title, and how it was asked.
+        verdicts: the answer in lines, each with its style.
+        tables: all that were asked for.
+        conventions: how to read the numbers.
+        notes: what was decided where nothing was given.
+        instance: what answers.
+    """
+
+    heading: tuple[str, ...]
+    verdicts: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    conventions: tuple[str, ...]
+    notes: tuple[str, ...]
+    instance: Instance
+
+
+def assembled(parts: Parts, screen: Callable[[], tuple[Block, ...]], *, detail: bool, only: str | None) -> Report:
+    """One screen, all tables, or one part of a report.
+
+    Args:
+        parts: of it.
+        screen: makes the blocks between the verdict and the last lines.
+        detail: all tables are wanted.
+        only: the one part that is wanted.
+    """
+    title, *asked = parts.heading
+    heading = (*parts.heading, *parts.notes)
+    if only is not None:
+        return part(Report(heading, parts.tables), only, _layers(parts.tables))
+    if detail:
+        shown = full_screen(verdict_block(heading, parts.verdicts), parts.tables, (), parts.conventions)
+    else:
+        explained = tuple(TableBlock(table) for table in parts.tables if table.name == "explained")
+        answer = verdict_block((title, "; ".join(asked)), parts.verdicts)
+        shown = (answer, *screen(), *explained, _closing(parts))
+    return Report(heading, parts.tables, tuple(text for text, _ in parts.verdicts), parts.conventions, screen=shown)
+
+
+def _closing(parts: Parts) -> Words:
+    """The last lines of a screen."""
+    model = parts.instance.model
+    kind = max(model.layers, key=lambda layer: layer.repeat).kind
+    return closing(tuple(note for note in parts.notes if note not in model.notes), ["time", "memory", "phases", kind])
+
+
+def _layers(tables: tuple[Table, ...]) -> dict[str, tuple[Table, ...]]:
+    """Kind of layer -> the tables of its statements, of prefill and decode."""
+    found: dict[str, tuple[Table, ...]] = {}
+    for table in tables:
+        if table.kind == "statements":
+            kind = table.name.partition("_")[2]
+            found[kind] = (*found.get(kind, ()), table)
+    return found

@@ -209,7 +209,7 @@ def _worked(side: View, kind: str, row: PricedStatement, planned: PlannedProgram
     return Piece(
         about=About.COMPUTE,
         layer=kind,
-        phase=UPDATE if row.planned.phase == UPDATE else statement.phase,
+        phase=row.planned.phase,
         section=statement.section,
         name=statement.output,
         what="einsum" if statement.op == "einsum" else "map",

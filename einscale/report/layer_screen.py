@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from einscale.collectives import FREE
 from einscale.cost import NOTHING, PricedCollective, Totals
 from einscale.layers import KindReport, LayerReport
@@ -42,7 +44,7 @@ def layer_screen(
     once = once_words(report)
     return (
         verdict_block(heading, verdicts),
-        TableBlock(layers_table(report)),
+        TableBlock(_narrow(layers_table(report))),
         *((Items("largest collectives of one microbatch, all layers", moved),) if moved else ()),
         *((Words(((once, ""),)),) if once else ()),
         _closing(report),
@@ -82,6 +84,13 @@ def layers_table(report: LayerReport) -> Table:
     every = row("all layers", sum(kind.repeat for kind in report.kinds), sums, params, saved, "total")
     rows.append(Row((*every.cells[:-1], None), role="total") if trains else every)  # some of it is hidden: `once_words`
     return Table("layers", "one microbatch through each kind of layer", columns, tuple(rows))
+
+
+def _narrow(table: Table) -> Table:
+    """The table as the screen has room for it: what is held besides, and the update, are told elsewhere."""
+    kept = [at for at, column in enumerate(table.columns) if column.key not in ("parameters_bytes", "update_seconds")]
+    rows = tuple(replace(row, cells=tuple(row.cells[at] for at in kept)) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[at] for at in kept), rows=rows)
 
 
 def _largest(report: LayerReport, units: str) -> Iterator[tuple[str, str]]:

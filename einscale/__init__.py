@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from einscale.api.notation import convert as convert
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
+    from einscale.api.serve_request import ServeRequest as ServeRequest
     from einscale.api.shard import ShardResult as ShardResult
     from einscale.api.shard import shard as shard
     from einscale.api.sweep import SweepResult as SweepResult
@@ -76,6 +77,7 @@ _HOMES = {
     "api.many": ("PriceColumns", "price_many"),
     "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
+    "api.serve_request": ("ServeRequest",),
     "api.shard": ("ShardResult", "shard"),
     "api.sweep": ("SweepResult", "sweep"),
     "api.train": ("TrainRequest", "TrainResult", "train_step"),
@@ -123,6 +125,7 @@ __all__ = [
     "PriceColumns",
     "ProgramError",
     "ScheduleError",
+    "ServeRequest",
     "ShardResult",
     "SizeError",
     "StrategyError",

@@ -9,10 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, wraps
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-Number: TypeAlias = Any
-"""A Python int or float, or a numpy array of one broadcast shape."""
+REAL_NUMBERS = False
+"""What a number is to mypy: `any` number in modules that take and give single ones, too, else (`mypy-numbers.ini`) an
+int, a float or an array, which the modules named there keep apart."""
+
+if TYPE_CHECKING and REAL_NUMBERS:
+    from numpy.typing import NDArray
+
+    Number: TypeAlias = int | float | NDArray[Any]
+else:
+    Number: TypeAlias = Any
+    """A Python int or float, or a numpy array of one broadcast shape."""
 
 
 def is_array(value: Number) -> bool:

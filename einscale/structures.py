@@ -36,6 +36,9 @@ class Planned(Protocol):
     def requires(self) -> tuple[Decision, ...]:
         """Decisions that sizes or degrees had a say in."""
 
+    def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
+        """Whether all of them come out alike for other sizes, and other degrees of the same axes."""
+
 
 Question = TypeVar("Question", bound=Asked)
 Found = TypeVar("Found", bound=Planned)
@@ -65,7 +68,7 @@ class Structures(Generic[Question, Found]):
         """
         kept = cast("list[Found]", self._kept(asked, *_place(asked, network)))
         for one in kept:
-            if all(decision.holds(sizes, network.mesh) for decision in one.requires):
+            if one.holds(sizes, network.mesh):
                 return one
         found = self._plan(asked, network, sizes)
         kept.append(found)

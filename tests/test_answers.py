@@ -56,6 +56,14 @@ def test_every_answer_has_the_same_names(asked: tuple[str, Any]) -> None:
     assert not hasattr(answer, "__dict__")
 
 
+@pytest.mark.parametrize("name", ["train", "prefill", "decode", "infer"])
+def test_one_part_of_an_answer_is_a_report_too(name: str) -> None:
+    answer = ASKED[name]()
+    assert answer.report(only="memory") == answer.to_text(only="memory") != answer.report()
+    with pytest.raises(einscale.UsageError, match="no"):
+        answer.report(only="nothing of the kind")
+
+
 def test_figures_are_one_flat_row(asked: tuple[str, Any]) -> None:
     name, answer = asked
     assert all(plain(value) for value in answer.figures.values())

@@ -27,7 +27,7 @@ from einscale.topology import Network, Networks, bind
 from einscale.train import many
 from einscale.train.cells import LayerCell, layer_cell
 from einscale.train.layers import layer_cost, overlapped, price_layer, trained
-from einscale.train.parts import TimePart
+from einscale.spent import TimePart
 from einscale.train.price import shared_tables, stage_tail
 from einscale.train.structure import (
     Trained,

@@ -273,12 +273,21 @@ TIMES = {  # (forward, backward, weight, overlap): F, B + W, W
 }
 
 
+def in_brief(stages: int, microbatches: int) -> bool:
+    """A third of the grid: forms change where a pipeline is just full, twice or thrice; beyond, every seventh."""
+    near = any(abs(microbatches - times * stages) <= 1 for times in (1, 2, 3))
+    return near or microbatches <= 4 or (microbatches + stages) % 7 == 0
+
+
+@pytest.mark.parametrize("brief", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["brief", "every one"])
 @pytest.mark.parametrize("name", NAMES)
-def test_closed_forms_equal_the_simulation(name: str) -> None:
+def test_closed_forms_equal_the_simulation(name: str, brief: bool) -> None:
     """All p <= 16, m <= 64 of the schedule's domain; interleaved with one of v = 2, 3, 5 and 8 for each p and m."""
     compared = 0
     for stages in GRID_STAGES:
         for microbatches in GRID_MICROBATCHES:
+            if in_brief(stages, microbatches) != brief:  # together they are the whole grid
+                continue
             chunks = chunks_of(name, (2, 3, 5, 8)[(stages + microbatches // stages) % 4])
             if not is_legal(name, stages, microbatches, chunks):
                 continue
@@ -298,7 +307,7 @@ def test_closed_forms_equal_the_simulation(name: str) -> None:
                 if in_closed_form(*numbers, forward, backward, weight, barrier=False):
                     span = makespan_seconds(*numbers, forward, backward, weight, overlap=overlap, barrier=False)
                     assert timeline.span == span
-    assert compared > 100
+    assert compared > (40 if brief else 80)
 
 
 @pytest.mark.parametrize("chunks", range(2, 9))

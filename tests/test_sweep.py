@@ -243,6 +243,8 @@ def test_names_are_alike_for_every_question_about_a_step() -> None:
         assert found["sequence"] == 128 and "seq" not in found
     with pytest.raises(UsageError, match="`layer` has no argument `forwards`"):
         einscale.sweep(einscale.layer, {"model": "gpt2", "forwards": True})
+    with pytest.raises(UsageError, match="did you mean `prompt`"):
+        einscale.sweep(einscale.infer, {"model": "gpt2", "promt": 16})
     assert einscale.train_step("gpt2", seq=128) == einscale.train_step("gpt2", sequence=128)
     with pytest.raises(UsageError, match="`seq` and `sequence` are the same argument"):
         einscale.train_step("gpt2", seq=128, sequence=128)

@@ -49,7 +49,7 @@ class Shown(Struct, frozen=True):
     """
 
     BARS: ClassVar[tuple[str, ...]] = ()
-    """Names of the tables that a notebook shows as bars: where time goes, what memory holds."""
+    """Names, or kinds, of the tables that a notebook shows as bars: where time goes, what memory holds."""
 
     def to_report(
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
@@ -202,6 +202,18 @@ class Parted(Answer, frozen=True):
 
         report = self.to_report(detail=detail, explain=explain, units=units, only=only)
         return render_text(report, width=width, units=units)
+
+    def report(
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        width: int | None = None,
+        units: str = "iec",
+        only: str | None = None,
+    ) -> str:
+        """The answer as text: the same as `to_text`."""
+        return self.to_text(detail=detail, explain=explain, width=width, units=units, only=only)
 
 
 def one_line(name: str, subject: str, figures: str) -> str:

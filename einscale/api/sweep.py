@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -212,11 +213,10 @@ def _names(fn: Callable[..., Any]) -> tuple[str, ...] | None:
     rest = next((one for one in parameters if one.kind is one.VAR_KEYWORD), None)
     if rest is None:
         return named
-    if rest.annotation == "Unpack[TrainOptions]":  # a question about a training step
-        from einscale.api.train import TrainRequest
-
-        return (*named, *TrainRequest.__struct_fields__)
-    return None
+    options = re.fullmatch(r"Unpack\[(\w+)\]", str(rest.annotation))
+    home = getattr(getattr(fn, "func", fn), "__globals__", {})
+    known = getattr(home.get(options[1]), "__annotations__", None) if options else None
+    return None if known is None else (*named, *known)
 
 
 def _renamed(point: Point, fn: Callable[..., Any]) -> Point:
@@ -226,7 +226,8 @@ def _renamed(point: Point, fn: Callable[..., Any]) -> Point:
         return point
     found: dict[str, Any] = {}
     for given, value in point.items():
-        name = given if given in names else SYNONYMS.get(given, given)
+        other = SYNONYMS.get(given, given)
+        name = other if other in names else given
         if name not in names:
             raise UsageError(
                 f"`{called(fn)}` has no argument `{given}`", hint=did_you_mean(str(given), names, "it has")

@@ -46,7 +46,7 @@ def render_html(report: Report, verdict: str, bars: Iterable[str] = (), *, units
     Args:
         report: what was answered.
         verdict: the answer in few words.
-        bars: names of the tables that are drawn as bars.
+        bars: names, or kinds, of the tables that are drawn as bars.
         units: `iec` or `si`.
     """
     blocks = [_line(report.heading[0], "font-weight:bold")] if report.heading else []
@@ -56,7 +56,7 @@ def render_html(report: Report, verdict: str, bars: Iterable[str] = (), *, units
     blocks += [_picture(picture) for picture in report.pictures]
     names = tuple(bars)
     for table in report.tables:
-        if table.name in names:
+        if table.name in names or table.kind in names:
             blocks += [_bars(title, group) for title, group in table_bars(table, units)]
     main = next(iter(csv_tables(report).values()), ())
     blocks += [_table(table, units) for table in main]
@@ -92,10 +92,11 @@ def _of_whole(table: Table, rows: list[Row], number: int, units: str) -> list[Ba
     summed = any(row.role == "total" for row in table.rows)
     whole = (sum(amounts) if summed else max(amounts, default=0.0)) or 1.0
     column = table.columns[number]
-    return [
+    bars = [
         Bar(_label(table, row), column.text(row.cells[number], units), amount / whole)
         for row, amount in zip(rows, amounts, strict=True)
     ]
+    return bars if len(bars) <= MOST_BARS else _largest(bars)
 
 
 def _largest(bars: list[Bar]) -> list[Bar]:

@@ -64,7 +64,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
         },
         "prefill": _prefill(prefill),
         "decode": _decode(result.request.decode) if result.request.decode else None,
-        "memory": [_memory(memory) for memory in result.memories],
+        "memory": [serving_memory_document(memory) for memory in result.memories],
         "cache": {
             "bytes_per_token": result.kv_bytes_per_token,
             "bytes_per_request": result.kv_bytes_per_sequence,
@@ -187,7 +187,8 @@ def _spent(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _memory(memory: Memory) -> dict[str, Any]:
+def serving_memory_document(memory: Memory) -> dict[str, Any]:
+    """What a device holds."""
     return {
         "weights_bytes": memory.parameters,
         "cache_bytes": memory.cache,
@@ -208,7 +209,7 @@ def _prefill(report: PrefillReport) -> dict[str, Any]:
         "spent": _spent(report.spent),
         "first": _step(report.first),
         "last": _step(report.last),
-        "memory": _memory(report.memory),
+        "memory": serving_memory_document(report.memory),
     }
 
 
@@ -225,7 +226,7 @@ def _decode(report: DecodeReport) -> dict[str, Any]:
         "microbatches": report.microbatches,
         "spent": _spent(report.spent),
         "step": _step(report.step),
-        "memory": _memory(report.memory),
+        "memory": serving_memory_document(report.memory),
     }
 
 
@@ -282,7 +283,7 @@ def _speculation(report: SpeculativeReport, reading: PrefillReport | None) -> di
         "seconds_per_token": report.seconds_per_token,
         "tokens_per_second": report.tokens_per_second,
         "speedup": report.speedup,
-        "memory": _memory(report.memory),
+        "memory": serving_memory_document(report.memory),
     }
 
 
@@ -311,7 +312,7 @@ def _point(row: SweepRow) -> dict[str, Any]:
         "seconds_per_token": row.seconds_per_token,
         "tokens_per_second": row.tokens_per_second,
         "tokens_per_second_per_device": row.tokens_per_second_per_device,
-        "memory": _memory(row.memory),
+        "memory": serving_memory_document(row.memory),
         "pareto": row.pareto,
     }
 

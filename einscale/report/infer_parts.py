@@ -20,6 +20,8 @@ WORK = (
 PIPELINE = ((TimePart.HOPS, "hops"), (TimePart.BUBBLE, "waiting"))
 """The same of a pipeline."""
 
+_TITLES = {**dict((*WORK, *PIPELINE)), TimePart.TRAFFIC: "activations in HBM"}
+
 IDLE = "pipeline stages that have nothing to do"
 """What a pipeline waits for beside its transfers, which are told apart here."""
 
@@ -58,6 +60,17 @@ def time_table(prefill: PrefillReport | None, decode: DecodeReport | None, alone
     path = ", on the path through the pipeline that takes longest" if stages > 1 else ""
     without = " without the draft" if alone else ""
     return Table("time", f"where the time of {title} goes{without}{path}", tuple(columns), tuple(found))
+
+
+def part_title(what: TimePart, axis: str) -> str:
+    """What a part of the time of a request is called.
+
+    >>> part_title(TimePart.TRAFFIC, ""), part_title(TimePart.ROUTED, "expert"), part_title(TimePart.BUBBLE, "")
+    ('activations in HBM', 'routed over expert', 'waiting')
+    """
+    if axis:
+        return f"{what.value} over {axis}"
+    return _TITLES[what]
 
 
 def _part_row(what: TimePart, name: str, spents: list[Spent]) -> Row:

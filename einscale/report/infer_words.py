@@ -137,7 +137,8 @@ def decode_lines(report: DecodeReport, units: str, *, alone: bool = False) -> li
         (
             "weights read once",
             format_seconds(report.weights_seconds),
-            f"{format_bytes(report.memory.parameters, units)} a device holds / {bandwidth / 1e9:g} GB/s by its datasheet",
+            f"{format_bytes(report.memory.parameters, units)} a device holds / {bandwidth / 1e9:g} GB/s by its"
+            " datasheet",
         ),
         ("output tokens/s", format_si(report.tokens_per_second), f"batch / a token = {report.batch} / {step}"),
         (

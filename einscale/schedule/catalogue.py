@@ -9,6 +9,8 @@ its arrays against the event simulation.
 
 from __future__ import annotations
 
+from functools import cache
+
 from einscale.errors import ScheduleError, did_you_mean
 from einscale.schedule.dualpipe import DUAL
 from einscale.schedule.plain import PLAIN
@@ -38,6 +40,11 @@ def _folded_name(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
+@cache
+def _by_name() -> dict[str, Schedule]:
+    return {_folded_name(known): schedule for schedule in SCHEDULES for known in (schedule.name, *schedule.aliases)}
+
+
 def find_schedule(name: str) -> Schedule:
     """The schedule of a name or an alias; case, hyphens and underscores do not matter.
 
@@ -49,10 +56,9 @@ def find_schedule(name: str) -> Schedule:
     """
     if not isinstance(name, str):
         raise ScheduleError(f"a schedule is named by text, not by {type(name).__name__}", expected="for example 1f1b")
-    wanted = _folded_name(name)
-    for schedule in SCHEDULES:
-        if wanted in {_folded_name(known) for known in (schedule.name, *schedule.aliases)}:
-            return schedule
+    found = _by_name().get(_folded_name(name))
+    if found is not None:
+        return found
     known = [*schedule_names(), *(alias for schedule in SCHEDULES for alias in schedule.aliases)]
     hint = did_you_mean(name, known)
     if not hint.startswith("did"):

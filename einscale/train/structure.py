@@ -6,12 +6,14 @@ A structure is kept and serves every microbatch, batch and mesh for which its de
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.layer import is_end, recomputed_here
+from einscale.mesh import Mesh
 from einscale.planner.planned import Decision, Structure
 from einscale.planner.program import plan_program
 from einscale.planner.sending import sent_as
@@ -69,6 +71,10 @@ class LayerStructure(Struct, frozen=True, dict=True):
     def requires(self) -> tuple[Decision, ...]:
         """Decisions that sizes or degrees had a say in, of both."""
         return tuple(dict.fromkeys((*self.passes.requires, *self.update.requires)))
+
+    def holds(self, sizes: Mapping[str, int], mesh: Mesh) -> bool:
+        """Whether planning for other sizes, and other degrees of the same axes, would give the same."""
+        return all(decision.holds(sizes, mesh) for decision in self.requires)
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -217,8 +217,11 @@ class LayerReport(Struct, frozen=True):
 
     @property
     def waiting_seconds(self) -> float:
-        """What one microbatch waits beside its layers: for activations that go to the host and back, and where the parts
-        of a backward pass are tasks of their own for the host to send the kernels of each."""
+        """What one microbatch waits beside its layers.
+
+        For activations on their way to the host and back; and where the parts of a backward pass are tasks of their
+        own, for the host to send the kernels of each.
+        """
         if self.step is None:
             return 0.0
         splits = self.setup.stages > 1 and find_schedule(self.setup.schedule).splits_backward

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from suited_meshes import MESHES
 
 from einscale.api.compare import CompareResult, compare
 from einscale.api.layer import layer
@@ -16,7 +17,6 @@ from einscale.errors import EinscaleError
 from einscale.layers import LayerReport
 from einscale.strategy import list_strategies
 from einscale.train.values import TrainReport
-from suited_meshes import MESHES
 
 STRATEGIES = tuple(strategy.name for strategy in list_strategies())
 

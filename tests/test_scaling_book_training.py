@@ -182,11 +182,7 @@ def four(strategy: str) -> LayerReport:
 def received(strategy: str, phase: str = "") -> float:
     """Bytes a chip receives in a step, in the book's form for many chips."""
     report = four(strategy)
-    rows = [
-        row
-        for row in (*report.kinds[0].rows, *report.kinds[0].update)
-        if not phase or row.planned.phase == phase
-    ]
+    rows = [row for row in (*report.kinds[0].rows, *report.kinds[0].update) if not phase or row.planned.phase == phase]
     return sum(p.bytes * at_scale(p, report.mesh.degrees) for row in rows for p in row.collectives)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from suited_meshes import MESHES
 
 from einscale.api.layer import layer
 from einscale.errors import StrategyError
@@ -12,7 +13,6 @@ from einscale.layers import KindReport, LayerReport
 from einscale.memory import Why
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
-from suited_meshes import MESHES
 
 D, N, G, K, F = 4096, 8, 4, 128, 14336
 """llama3-8b."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,11 +72,12 @@ def compare(
     from einscale.cli.output import emit
 
     destination = output.destination(only=only)
+    shared: dict[str, Any] = {} if compared.mesh is None else {"mesh": compared.mesh}
     answer = compare_strategies(
         compared.model,
         (*(compared.strategies or ()), *(compared.strategy or ())),
         for_=compared.purpose,
-        **({} if compared.mesh is None else {"mesh": compared.mesh}),
+        **shared,
         sizes=_sizes(compared.size),
         hardware=compared.hardware,
         **pipeline.arguments(),

@@ -219,8 +219,8 @@ class LayerReport(Struct, frozen=True):
     def waiting_seconds(self) -> float:
         """What one microbatch waits beside its layers.
 
-        For activations that go to the host and back, and where the parts of a backward pass are tasks of their own for
-        the host to send the kernels of each.
+        For activations on their way to the host and back; and where the parts of a backward pass are tasks of their
+        own, for the host to send the kernels of each.
         """
         if self.step is None:
             return 0.0

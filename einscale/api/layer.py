@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from einscale.api.answer import Figure, Parted
 from einscale.api.train import RUN, TrainOptions, train_request, train_setup
@@ -24,6 +24,8 @@ class LayerResult(Parted, frozen=True):
     Args:
         layers: every kind of layer with its statements, collectives, memory and sums.
     """
+
+    BARS: ClassVar[tuple[str, ...]] = ("layers",)
 
     layers: LayerReport
 

@@ -1,4 +1,4 @@
-"""Terms of what a device of the fullest stage holds, by tensor; they add up to the difference of what is needed."""
+"""Terms of what a device of the fullest stage holds, tensor by tensor; they add up to what one side needs more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Key = tuple[MemoryPart | None, str, str]
 
 
 def memory_terms(first: View, other: View) -> Iterator[MemoryTerm]:
-    """A term for each tensor of which the sides hold different amounts, for the runtime, for what is on the host."""
+    """One term for each tensor, one for what the runtime takes, and one for what rests on the host instead."""
     mine, theirs = _held(first), _held(other)
     for key in dict.fromkeys((*mine, *theirs)):
         before, after = mine.get(key, (None, 0)), theirs.get(key, (None, 0))

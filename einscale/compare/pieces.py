@@ -21,7 +21,7 @@ from einscale.mesh import Mesh, join_parts, part_order, split_name
 from einscale.numeric import ceil_div, product
 from einscale.overlap import what_moves
 from einscale.plan import LocalEinsum
-from einscale.planner.planned import UPDATE, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.schedule import find_schedule
 from einscale.spent import TimePart
 from einscale.train.moves import step_moves
@@ -209,7 +209,7 @@ def _worked(side: View, kind: str, row: PricedStatement, planned: PlannedProgram
     return Piece(
         about=About.COMPUTE,
         layer=kind,
-        phase=UPDATE if row.planned.phase == UPDATE else statement.phase,
+        phase=row.planned.phase,
         section=statement.section,
         name=statement.output,
         what="einsum" if statement.op == "einsum" else "map",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from einscale.compare import (
     About,
     Best,
@@ -17,7 +19,7 @@ from einscale.compare import (
 from einscale.cost import Totals
 from einscale.models import parameter_counts
 from einscale.report.causes import cause_words
-from einscale.report.compare_screen import compare_screen
+from einscale.report.compare_screen import compare_screen, sides_table
 from einscale.report.compare_words import doing_words, holding_words, memory_name, term_name
 from einscale.report.screen import full_screen, part, verdict_block
 from einscale.report.table import Column, Report, Row, Table
@@ -103,7 +105,7 @@ def compare_tables(
     conventions = _conventions(comparison)
     if detail:
         answer = verdict_block((title, *asked, *comparison.notes), (*verdicts, *((text, "") for text in best)))
-        screen = full_screen(answer, tables, (), conventions)
+        screen = full_screen(answer, [_narrow(table, comparison) for table in tables], (), conventions)
     else:
         told = (*verdicts, *((text, "") for text in best))
         screen = compare_screen(comparison, (title, "; ".join(asked)), told, units)
@@ -114,6 +116,27 @@ def compare_tables(
         conventions=conventions,
         screen=screen,
     )
+
+
+def _narrow(table: Table, comparison: Comparison) -> Table:
+    """A table as it is drawn: columns that are told elsewhere are left out, parts of memory are rows."""
+    if table.name == "strategies":
+        return sides_table(comparison)
+    if table.name == "layers":
+        kept = [number for number, column in enumerate(table.columns) if column.key not in ("flops", "of_first")]
+        rows = tuple(replace(row, cells=tuple(row.cells[number] for number in kept)) for row in table.rows)
+        return replace(table, columns=tuple(table.columns[number] for number in kept), rows=rows)
+    if table.name != "memory":
+        return table
+    columns = (Column("part", "held as"), Column("strategy", "strategy", wrap=True), Column("bytes", "bytes", "bytes"))
+    parts = [number for number, column in enumerate(table.columns) if column.kind == "bytes"]
+    rows = tuple(
+        Row((table.columns[number].title, row.cells[0], row.cells[number]))
+        for number in parts
+        if any(row.cells[number] for row in table.rows)
+        for row in table.rows
+    )
+    return replace(table, columns=columns, rows=rows)
 
 
 def shown(label: str) -> str:
@@ -197,7 +220,7 @@ def _time_table(comparison: Comparison) -> Table:
             part = next((one for one in side.report.spent if (one.what, one.axis) == (what, axis)), None)
             if part is not None:
                 rows.append(Row((what.value, axis, shown(side.label), part.seconds, part.hidden)))
-    return Table("time", "where the step goes", TIME_COLUMNS, tuple(rows), "parts")
+    return Table("time", "where the step goes", TIME_COLUMNS, tuple(rows))
 
 
 def _memory_table(comparison: Comparison) -> Table:
@@ -340,21 +363,23 @@ def _more(best: Best) -> str:
 def _fitting(comparison: Comparison, units: str) -> str:
     """The verdict: which fit, and of those which is fastest."""
     capacity = format_bytes(comparison.sides[0].report.capacity, units)
-    fitting = [side for side in comparison.sides if side.report.fits]
+    sides = [
+        (side, totals.seconds)
+        for side, totals in zip(comparison.sides, comparison.totals, strict=True)
+        if side.report.fits or not comparison.fitting
+    ]
+    least = min(seconds for _, seconds in sides)
+    first = [side.label for side, seconds in sides if seconds == least]
+    fastest = f"{first[0]} is the fastest" if len(first) == 1 else f"{' and '.join(first)} are equally fast"
+    fastest += f": {format_seconds(least)}"
+    fitting = comparison.fitting
     if not fitting:
-        quickest, least = comparison.best[0].labels[0], comparison.best[0].value
-        return f"none fits in {capacity}; {quickest} is the fastest: {format_seconds(least)}"
-    fastest = comparison.fastest_fitting
-    seconds = next(
-        one.seconds for side, one in zip(comparison.sides, comparison.totals, strict=True) if side.label == fastest
-    )
+        return f"none fits in {capacity}; {fastest}"
     if len(fitting) == len(comparison.sides):
-        everyone = "both" if len(fitting) == 2 else "all"
-        return f"{fastest} is the fastest: {format_seconds(seconds)}; {everyone} fit in {capacity}"
-    names = ", ".join(side.label for side in fitting)
+        return f"{fastest}; {'both' if len(fitting) == 2 else 'all'} fit in {capacity}"
     if len(fitting) == 1:
-        return f"only {names} fits in {capacity}: {format_seconds(seconds)}"
-    return f"only {names} fit in {capacity}; of these {fastest} is the fastest: {format_seconds(seconds)}"
+        return f"only {fitting[0]} fits in {capacity}: {format_seconds(least)}"
+    return f"only {', '.join(fitting)} fit in {capacity}; of these {fastest}"
 
 
 def _conventions(comparison: Comparison) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.compare import Comparison, Difference, Side
-from einscale.cost import Totals
+from einscale.cost import Totals, total
 from einscale.report.causes import cause_document, cause_words
 from einscale.report.compare_words import doing_words, holding_words
 from einscale.report.document import head
 from einscale.report.layer_document import memory_document, totals_document
+from einscale.train.values import LayerCost
 
 
 def compare_document(comparison: Comparison) -> dict[str, Any]:
@@ -66,10 +67,28 @@ def _side_document(side: Side, totals: Totals) -> dict[str, Any]:
             {
                 "kind": layer.kind,
                 "totals": {phase: totals_document(layer.totals(phase)) for phase in ("forward", "backward")},
+                "sections": {
+                    section: {phase: totals_document(totals) for phase, totals in found.items()}
+                    for section, found in _sections(layer).items()
+                },
             }
             for layer in report.layers
         ],
         "memory": memory_document(memory),
+    }
+
+
+def _sections(layer: LayerCost) -> dict[str, dict[str, Totals]]:
+    """Section of a layer -> pass -> its sums for one microbatch."""
+    names = dict.fromkeys(row.planned.statement.section for row in layer.rows if row.planned.statement.section)
+    return {
+        name: {
+            phase: total(
+                row for row in layer.rows if (row.planned.statement.section, row.planned.phase) == (name, phase)
+            )
+            for phase in ("forward", "backward")
+        }
+        for name in names
     }
 
 

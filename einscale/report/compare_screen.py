@@ -39,7 +39,7 @@ def compare_screen(
     return (
         verdict_block(heading, verdicts),
         _time_bars(comparison),
-        TableBlock(_sides_table(comparison)),
+        TableBlock(sides_table(comparison)),
         *differences,
         _closing(comparison),
     )
@@ -63,7 +63,7 @@ def _time_bars(comparison: Comparison) -> Bars:
     return Bars(f"{what} of each", bars, comparison.totals[0].seconds)
 
 
-def _sides_table(comparison: Comparison) -> Table:
+def sides_table(comparison: Comparison) -> Table:
     """One row a strategy; columns that say nothing are left out, so that 80 of a terminal are enough."""
     step = comparison.scope is Scope.STEP
     waits = any(totals.waiting_seconds for totals in comparison.totals)

@@ -280,9 +280,10 @@ def _summary(report: LayerReport, units: str) -> tuple[str, ...]:
     count = setup.microbatches
     runs = f"{count} microbatches" if count > 1 else "1 microbatch"
     stages = f", {setup.stages} stages" if setup.stages > 1 else ""
+    batch = f"{setup.batch} sequence{'s' if setup.batch > 1 else ''}"
     return (
         microbatch,
-        f"a step of {setup.batch} sequences ({runs}{stages}) takes {format_seconds(report.step.step_seconds)}",
+        f"a step of {batch} ({runs}{stages}) takes {format_seconds(report.step.step_seconds)}",
     )
 
 

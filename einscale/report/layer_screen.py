@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from einscale.collectives import FREE
 from einscale.cost import NOTHING, PricedCollective, Totals
 from einscale.layers import KindReport, LayerReport
 from einscale.overlap import what_moves
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE
+from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.report.causes import cause_words
 from einscale.report.screen import Items, TableBlock, Words, verdict_block
 from einscale.report.table import Block, Column, Row, Table
@@ -16,6 +18,9 @@ from einscale.report.train_parts import WORDS, part_name
 from einscale.report.words import unexpected_words
 from einscale.train.price import UPDATE_PARTS
 from einscale.units import format_bytes, format_seconds
+
+TOLD = ("seconds", "parameters_bytes")
+"""Columns that the screen has no room for; `--only layers` has it."""
 
 SHOWN = 3
 """Collectives that are named."""
@@ -42,7 +47,7 @@ def layer_screen(
     once = once_words(report)
     return (
         verdict_block(heading, verdicts),
-        TableBlock(layers_table(report)),
+        TableBlock(_narrow(layers_table(report))),
         *((Items("largest collectives of one microbatch, all layers", moved),) if moved else ()),
         *((Words(((once, ""),)),) if once else ()),
         _closing(report),
@@ -56,32 +61,40 @@ def layers_table(report: LayerReport) -> Table:
     columns = (
         Column("layer", "one layer"),
         Column("count", "layers", "integer"),
+        Column("seconds", "in all", "seconds"),
         *((Column("forward_seconds", "forward", "seconds"),) if forward else ()),
         *((Column("backward_seconds", "backward", "seconds"),) if backward else ()),
         Column("compute_seconds", "local", "seconds"),
         Column("communication_seconds", "exposed", "seconds"),
         Column("received_bytes", "received", "bytes"),
         Column("parameters_bytes", "params", "bytes"),
-        *((Column("saved_bytes", "saved", "bytes"), Column("update_seconds", "update", "seconds")) if trains else ()),
+        *((Column("saved_bytes", "saved", "bytes"),) if trains else ()),
     )
 
     def row(name: str, count: int, times: dict[str, Totals], params: int, saved: int, role: str = "") -> Row:
         phases = [times[phase].seconds for phase in (FORWARD, BACKWARD) if phase in report.phases]
         both = times[""]
         cells = (both.compute_seconds, both.communication_seconds, both.received, params)
-        return Row((name, count, *phases, *cells, *((saved, times[UPDATE].seconds) if trains else ())), role=role)
+        every = both.seconds if role else both.seconds * count
+        return Row((name, count, every, *phases, *cells, *((saved,) if trains else ())), role=role)
 
     rows: list[Row] = []
-    sums = dict.fromkeys(("", FORWARD, BACKWARD, UPDATE), NOTHING)
+    sums = dict.fromkeys(("", FORWARD, BACKWARD), NOTHING)
     for kind in report.kinds:
         times = {phase: kind.totals(phase) for phase in sums}
         rows.append(row(kind.kind, kind.repeat, times, kind.parameter_bytes, kind.saved_bytes))
         sums = {phase: found.plus(times[phase].times(kind.repeat)) for phase, found in sums.items()}
     params = sum(kind.parameter_bytes * kind.repeat for kind in report.kinds)
     saved = sum(kind.saved_bytes * kind.repeat for kind in report.kinds)
-    every = row("all layers", sum(kind.repeat for kind in report.kinds), sums, params, saved, "total")
-    rows.append(Row((*every.cells[:-1], None), role="total") if trains else every)  # some of it is hidden: `once_words`
+    rows.append(row("all layers", sum(kind.repeat for kind in report.kinds), sums, params, saved, "total"))
     return Table("layers", "one microbatch through each kind of layer", columns, tuple(rows))
+
+
+def _narrow(table: Table) -> Table:
+    """The table as the screen has room for it: what is held besides, and the update, are told elsewhere."""
+    kept = [at for at, column in enumerate(table.columns) if column.key not in TOLD]
+    rows = tuple(replace(row, cells=tuple(row.cells[at] for at in kept)) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[at] for at in kept), rows=rows)
 
 
 def _largest(report: LayerReport, units: str) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ def doing_words(doing: Doing) -> str:
 
     >>> doing_words((Moves("all-gather", ("model",), 2), Moves("all-reduce", ("data",))))
     '2 x all-gather over model, all-reduce over data'
+    >>> from einscale.compare.values import WorkDivision
     >>> doing_words(WorkDivision(8, (("b", ("data",)),), repeated=2, padding=0.25))
     '8 ways (b/data), repeated 2 times, 25 % padding'
     """

@@ -120,7 +120,7 @@ class LayerResult(Parted, frozen=True):
         free: bool = False,
     ) -> str:
         """The answer as text, as the command line prints it; arguments as for `to_report`, and `width` to wrap at."""
-        from einscale.report.text import render_text
+        from einscale.report.render.text import render_text
 
         report = self.to_report(detail=detail, explain=explain, units=units, only=only, free=free)
         return render_text(report, width=width, units=units)

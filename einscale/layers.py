@@ -25,6 +25,7 @@ from einscale.training.layers import forward_cost
 from einscale.training.stages import chunk_layers, merged
 from einscale.training.step import train_report, trained_layers
 from einscale.training.values import LayerCost, TrainReport, TrainSetup
+from einscale.vocabulary import CollectiveKind
 
 
 class KindReport(Struct, frozen=True):
@@ -148,7 +149,7 @@ class Unexpected(Struct, frozen=True):
     """
 
     layer: str
-    kind: str
+    kind: CollectiveKind
     axis: str
     tensor: str
     entry: str

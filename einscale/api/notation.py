@@ -22,6 +22,7 @@ from einscale.notation.syntax import Axis, Group, Spec, TensorSpec
 from einscale.notation.tokens import check_text
 from einscale.notation.writers import write_book, write_book_tensor, write_numpy, write_numpy_tensor
 from einscale.notation.xla_warning import has_warning
+from einscale.vocabulary import CollectiveKind
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -85,7 +86,7 @@ class ReshardMove(Struct, frozen=True):
         bytes_received: bytes a device receives.
     """
 
-    kind: str
+    kind: CollectiveKind
     axes: tuple[str, ...]
     text: str
     bytes_received: int

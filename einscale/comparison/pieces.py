@@ -26,6 +26,7 @@ from einscale.schedule import find_schedule
 from einscale.steps import LocalEinsum
 from einscale.training.moves import step_moves
 from einscale.training.values import LayerCost, TrainReport
+from einscale.vocabulary import CollectiveKind
 
 Key = tuple[str, ...]
 """What a piece is matched by: about, layer, phase, section, name."""
@@ -173,7 +174,7 @@ def _layer_collectives(side: View, layer: LayerCost) -> Iterator[Piece]:
 
 def _moved(
     side: View,
-    kind: str,
+    kind: CollectiveKind,
     axes: tuple[str, ...],
     cause: Cause | None,
     totals: Totals,

@@ -11,6 +11,7 @@ from einscale.price.footprint import MemoryPart
 from einscale.price.program import Totals
 from einscale.price.spent import TimePart
 from einscale.training.values import TrainReport
+from einscale.vocabulary import CollectiveKind
 
 
 class Scope(StrEnum):
@@ -57,7 +58,7 @@ class Moves(Struct, frozen=True):
         count: how many different ones.
     """
 
-    kind: str
+    kind: CollectiveKind
     axes: tuple[str, ...]
     count: int = 1
 

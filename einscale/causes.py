@@ -10,6 +10,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from einscale.layout import Layout
+from einscale.vocabulary import ValueKind
 
 
 class CauseRule(StrEnum):
@@ -132,7 +133,7 @@ class ProgramCause(Cause, frozen=True):
         summed_by: the row that divides the indices summed over.
     """
 
-    kind: str = ""
+    kind: ValueKind | None = None
     of: str = ""
     op: str = ""
     output: str = ""

@@ -33,6 +33,12 @@ class Phase(StrEnum):
     UPDATE = "update"
 
 
+FORWARD = Phase.FORWARD
+RECOMPUTE = Phase.RECOMPUTE
+BACKWARD = Phase.BACKWARD
+UPDATE = Phase.UPDATE
+
+
 class ValueKind(StrEnum):
     """What a value of a program is; `Value` says what each is."""
 
@@ -44,6 +50,16 @@ class ValueKind(StrEnum):
     CACHE = "cache"
     STATE = "state"
     UPDATED = "updated"
+
+
+INPUT = ValueKind.INPUT
+PARAMETER = ValueKind.PARAMETER
+ACTIVATION = ValueKind.ACTIVATION
+RESIDUAL = ValueKind.RESIDUAL
+GRADIENT = ValueKind.GRADIENT
+CACHE = ValueKind.CACHE
+STATE = ValueKind.STATE
+UPDATED = ValueKind.UPDATED
 
 
 class TensorClass(StrEnum):

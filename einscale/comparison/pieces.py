@@ -7,6 +7,7 @@ no statement. Pieces of two sides are matched by their key; their differences ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,7 +27,7 @@ from einscale.schedule import find_schedule
 from einscale.steps import LocalEinsum
 from einscale.training.moves import step_moves
 from einscale.training.values import LayerCost, TrainReport
-from einscale.vocabulary import CollectiveKind
+from einscale.vocabulary import CollectiveKind, Phase
 
 Key = tuple[str, ...]
 """What a piece is matched by: about, layer, phase, section, name."""
@@ -60,7 +61,7 @@ class Piece(Struct, frozen=True):
 
     about: About
     layer: str
-    phase: str
+    phase: Phase | Literal[""]
     section: str
     name: str
     what: str | TimePart
@@ -178,7 +179,7 @@ def _moved(
     axes: tuple[str, ...],
     cause: Cause | None,
     totals: Totals,
-    where: tuple[str, str, str],
+    where: tuple[str, Phase | Literal[""], str],
     what: str,
     name: str,
 ) -> Piece:

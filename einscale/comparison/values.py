@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from msgspec import Struct
 
@@ -11,7 +12,7 @@ from einscale.price.footprint import MemoryPart
 from einscale.price.program import Totals
 from einscale.price.spent import TimePart
 from einscale.training.values import TrainReport
-from einscale.vocabulary import CollectiveKind
+from einscale.vocabulary import CollectiveKind, Phase
 
 
 class Scope(StrEnum):
@@ -117,7 +118,7 @@ class Term(Struct, frozen=True):
 
     about: About
     layer: str
-    phase: str
+    phase: Phase | Literal[""]
     sections: tuple[str, ...]
     names: tuple[str, ...]
     what: str | TimePart

@@ -18,6 +18,7 @@ from einscale.program.maps import attended_pairs, flops_per_element
 from einscale.program.shapes import program_sizes
 from einscale.program.values import Program, Statement
 from einscale.units import check_size
+from einscale.vocabulary import PARAMETER
 
 CONVENTIONS = ("causal", "full")
 """How attention is counted: the pairs that its mask lets through, or all pairs of a sequence."""
@@ -107,7 +108,7 @@ def layer_flops(layer: LayerKind, sequence: int, convention: str) -> dict[str, i
 
 def _kind(statement: Statement, program: Program) -> str:
     """Which part an einsum belongs to; a router's is the one whose result, perhaps with a bias, `route` reads."""
-    if not any(program.table[name].kind == "parameter" for name in statement.inputs):
+    if not any(program.table[name].kind == PARAMETER for name in statement.inputs):
         return "attention"
     ways = {statement.output}
     for later in program.statements:

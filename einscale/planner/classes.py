@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from einscale.program.shapes import is_float
 from einscale.program.values import Program, Value
+from einscale.vocabulary import CACHE, PARAMETER
 
 CLASS_OF = {"gradient": "gradients", "state": "optimizer"}
 """Kind of what belongs to a parameter -> its class; the parameter itself, and what an update makes of it, are
@@ -34,9 +35,9 @@ def store_class(value: Value, root: Value, stream: tuple[str, ...]) -> str:
         root: what it is the gradient of, or itself.
         stream: axes of the residual stream.
     """
-    if root.kind == "parameter":
+    if root.kind == PARAMETER:
         return CLASS_OF.get(value.kind, "parameters")
-    if root.kind == "cache":
+    if root.kind == CACHE:
         return "kv_cache"
     if value.chosen:
         return "routed"
@@ -60,12 +61,12 @@ def _moved_class(program: Program, name: str) -> str:
     value = program.table.get(name)
     if value is None:
         return "statistics"
-    if value.kind == "parameter":
+    if value.kind == PARAMETER:
         return "parameters"
-    if value.kind == "cache":
+    if value.kind == CACHE:
         return "kv_cache"
     root = root_of(value, program)
-    if root.kind == "parameter":
+    if root.kind == PARAMETER:
         return CLASS_OF.get(value.kind, "parameters")
     return "shared" if _made_of_parameters(program, root) else "activations"
 
@@ -76,4 +77,4 @@ def _made_of_parameters(program: Program, value: Value) -> bool:
     if producer is None or "b" in value.axes:
         return False
     floats = [source for source in producer.inputs if is_float(program.table[source].dtype)]
-    return all(program.table[source].kind == "parameter" for source in floats)
+    return all(program.table[source].kind == PARAMETER for source in floats)

@@ -20,7 +20,7 @@ from einscale.planner.decisions import Divided, Fetched, Fixed, Rested, least_mo
 from einscale.planner.deferral import still_owing
 from einscale.planner.direct import direct
 from einscale.planner.free import plan_statement_freely
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, Decision, PlannedProgram, PlannedStatement, Structure
+from einscale.planner.planned import Decision, PlannedProgram, PlannedStatement, Structure
 from einscale.planner.statement import axis_names, local_map, sent_once
 from einscale.planner.strategy_causes import gather_cause, result_cause, statistic_cause
 from einscale.program.maps import (
@@ -34,6 +34,7 @@ from einscale.program.maps import (
 from einscale.program.values import Program, Statement, Value
 from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import Rule, Strategy, bind_strategy, place, stored_layout
+from einscale.vocabulary import BACKWARD, CACHE, FORWARD, PARAMETER, UPDATE
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -338,7 +339,7 @@ class _Planner:
                     used.update(placement[axis])
         for axis in whole_axes(statement):
             placement[axis] = ()
-        if output.kind == "cache":
+        if output.kind == CACHE:
             placement |= dict.fromkeys(set(placement) - set(output.axes), ())
         return placement
 
@@ -374,7 +375,7 @@ class _Planner:
 
     def fetch(self, statement: Statement, name: str, wanted: Layout, labels: tuple[str, ...]) -> tuple[Collective, ...]:
         """Moves that bring a value to a layout; once per value, layout and phase."""
-        kept = self.table[name].kind == "parameter" and not self.strategy.policy.reshard_after_forward
+        kept = self.table[name].kind == PARAMETER and not self.strategy.policy.reshard_after_forward
         phase = FORWARD if kept or statement.phase == FORWARD else BACKWARD
         at_hand = self.at_hand.setdefault((name, phase), [self.resting[name]])
         if wanted in at_hand:

@@ -21,9 +21,10 @@ from einscale.collectives import ALL_TO_ALL
 from einscale.layout import shards
 from einscale.numeric import Number, largest, maximum, minimum, never, ratio, where
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.program import PricedCollective, PricedStatement
+from einscale.vocabulary import BACKWARD, FORWARD, Phase
 
 PARAMETERS = "parameters"
 GRADIENTS = "gradients"
@@ -66,7 +67,7 @@ class Window(Struct, frozen=True):
         behind: what the work is.
     """
 
-    phase: str
+    phase: Phase
     kind: str
     seconds: Number
     moving: Number
@@ -158,7 +159,7 @@ def _behind_other_microbatch(moving: Mapping[tuple[str, str], Number], room: Num
     }
 
 
-def _behind(phase: str, kind: str) -> Hider:
+def _behind(phase: Phase, kind: str) -> Hider:
     """The work that hides a kind of collectives."""
     if kind == PARAMETERS:
         return Hider(HidingWork.LAYER_BEFORE, phase)

@@ -14,13 +14,14 @@ from einscale.hardware import Chip
 from einscale.layout import shards
 from einscale.numeric import Number, as_float, as_int, exact, largest, maximum, minimum, never, ratio, where
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import UPDATE, PlannedProgram, PlannedStatement
+from einscale.planner.planned import PlannedProgram, PlannedStatement
 from einscale.precision import Precision, uniform
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.kernels import KernelKind, kernels_of, local_work
 from einscale.roofline import LocalTime
 from einscale.steps import move_alone
 from einscale.topology import AnyNetwork, step_seconds
+from einscale.vocabulary import UPDATE
 
 COMPILED = Execution("compiled", "fused")
 """Kernels that wait for nothing but each other: where nobody says how local work is run."""

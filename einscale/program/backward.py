@@ -13,6 +13,7 @@ from einscale.program.recompute import redo, redo_named, redone_values
 from einscale.program.shapes import check_program
 from einscale.program.transposer import Transposer, unit_losses
 from einscale.program.values import Program
+from einscale.vocabulary import FORWARD
 
 WHOLE = "full"
 """Name, in `recompute`, of the whole program taken as one group: full recomputation."""
@@ -34,7 +35,7 @@ class Gradients(Struct, frozen=True):
 def _check_forward(program: Program) -> None:
     """Raise unless every statement is of the forward pass and has a gradient."""
     for statement in program.statements:
-        if statement.phase != "forward":
+        if statement.phase != FORWARD:
             raise ProgramError(
                 f"`{statement.output}` belongs to phase {statement.phase}: only a forward program has a gradient"
             )

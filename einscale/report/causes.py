@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import asdict
 
 from einscale.causes import Cause, CauseRule, EinsumCause, ProgramCause, TableRow
+from einscale.vocabulary import GRADIENT, PARAMETER
 
 
 def cause_words(cause: Cause | None) -> str:
@@ -221,7 +222,7 @@ def _row(row: TableRow | None) -> str:
 
 
 def _kind(cause: ProgramCause) -> str:
-    return cause.kind if cause.kind in ("parameter", "gradient") else "tensor"
+    return cause.kind if cause.kind in (PARAMETER, GRADIENT) else "tensor"
 
 
 def _slashed(cause: ProgramCause) -> list[str]:

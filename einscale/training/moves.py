@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from msgspec import Struct
 
@@ -16,8 +17,8 @@ from einscale.price.spent import TimePart
 from einscale.schedule import find_schedule, placement
 from einscale.stages import HEAD
 from einscale.training.values import TrainReport
+from einscale.vocabulary import UPDATE, Phase
 
-UPDATE = "update"
 STAGES = "between stages"
 OPTIMIZER = "optimizer"
 
@@ -42,7 +43,7 @@ class Move(Struct, frozen=True):
     """
 
     layer: str
-    phase: str
+    phase: Phase | Literal[""]
     what: str
     priced: PricedCollective
     times: int

@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from einscale.errors import HardwareError
 from einscale.numeric import Condition, Number, largest, maximum, never, ratio, where
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.footprint import Memory
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed
@@ -24,6 +23,7 @@ from einscale.training.cells import LayerCell
 from einscale.training.memory import Moment, stage_memory, stage_moments
 from einscale.training.stages import Content, chunk_layers, merged, sent_seconds
 from einscale.training.values import ChunkSeconds, TrainSetup, accumulating
+from einscale.vocabulary import BACKWARD, FORWARD
 
 Cells = Mapping[str, LayerCell]
 """Kind of layer -> its numbers."""

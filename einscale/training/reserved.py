@@ -15,7 +15,6 @@ from einscale.checks import is_end
 from einscale.dtypes import BITS
 from einscale.layout import Layout
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import FORWARD
 from einscale.price.memory import spans
 from einscale.price.overlap import GRADIENTS, PARAMETERS
 from einscale.program.shapes import is_float
@@ -23,6 +22,7 @@ from einscale.schedule import Task, placement
 from einscale.training.memory import stage_tasks
 from einscale.training.stages import Content, chunk_layers
 from einscale.training.values import LayerCost, TrainReport, TrainSetup
+from einscale.vocabulary import FORWARD, GRADIENT, INPUT
 
 STEPS = 2
 """Optimizer steps that are played: the first finds no optimizer state, the second finds it between its tensors."""
@@ -105,8 +105,8 @@ def _stream(layer: LayerCost) -> tuple[tuple[str, str], tuple[str, str]]:
     """Of each pass, what the layer takes over from the one before it and what it hands on; "" for nothing."""
     program, table = layer.planned.program, layer.planned.program.table
     fed = [table[name] for name in program.inputs]
-    stream = next((value.name for value in fed if value.kind == "input" and is_float(value.dtype)), "")
-    incoming = next((value for value in fed if value.kind == "gradient"), None)
+    stream = next((value.name for value in fed if value.kind == INPUT and is_float(value.dtype)), "")
+    incoming = next((value for value in fed if value.kind == GRADIENT), None)
     out = incoming.of or "" if incoming is not None else ""
     result = next((name for name in program.outputs if stream and table[name].of == stream), "")
     return (stream, incoming.name if incoming is not None else ""), (out, result)

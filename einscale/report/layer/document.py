@@ -8,7 +8,7 @@ from einscale.free_plans import Gain
 from einscale.layers import KindReport, LayerReport
 from einscale.layout import local_shape
 from einscale.models import parameter_counts
-from einscale.planner.planned import UPDATE, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.footprint import Memory
 from einscale.price.memory import Held
 from einscale.price.program import PricedCollective, PricedStatement, Totals, bound_bytes
@@ -16,6 +16,7 @@ from einscale.report.causes import cause_document, cause_words
 from einscale.report.document import head
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.steps import work_results
+from einscale.vocabulary import UPDATE, Phase
 
 
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _gain(gain: Gain) -> dict[str, Any]:
     }
 
 
-def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
+def _kind(kind: KindReport, phases: tuple[Phase, ...]) -> dict[str, Any]:
     return {
         "kind": kind.kind,
         "repeat": kind.repeat,

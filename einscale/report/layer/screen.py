@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from einscale.collectives import FREE
 from einscale.layers import KindReport, LayerReport
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.overlap import what_moves
 from einscale.price.program import NOTHING, PricedCollective, Totals
 from einscale.report.causes import cause_words
@@ -18,6 +17,7 @@ from einscale.report.training.parts import WORDS, part_name
 from einscale.report.words import unexpected_words
 from einscale.training.price import UPDATE_PARTS
 from einscale.units import format_bytes, format_seconds
+from einscale.vocabulary import BACKWARD, FORWARD
 
 TOLD = ("seconds", "parameters_bytes")
 """Columns that the screen has no room for; `--only layers` has it."""

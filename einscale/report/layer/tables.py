@@ -9,7 +9,7 @@ from einscale.free_plans import Gain
 from einscale.layers import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
-from einscale.planner.planned import BACKWARD, UPDATE, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.footprint import MemoryPart
 from einscale.price.program import PricedCollective, PricedStatement, Totals, bound_ratio
 from einscale.report.causes import cause_words
@@ -20,6 +20,7 @@ from einscale.report.training.parts import verdict
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.steps import work_results
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
+from einscale.vocabulary import BACKWARD, UPDATE
 
 COLUMNS = (
     Column("statement", "statement", wrap=True),

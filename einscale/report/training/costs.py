@@ -12,9 +12,10 @@ from einscale.report.causes import cause_words
 from einscale.report.training.parts import moved_words, part_name, part_words
 from einscale.schedule import find_schedule
 from einscale.training import TrainReport
-from einscale.training.moves import UPDATE, Move
+from einscale.training.moves import Move
 from einscale.training.pipeline import pipeline_figures
 from einscale.units import format_bytes, format_seconds
+from einscale.vocabulary import RECOMPUTE, UPDATE
 
 SHOWN = 3
 """Costs that are named."""
@@ -113,7 +114,7 @@ def _bubble_words(report: TrainReport) -> str:
 
 def _recompute_words(report: TrainReport) -> str:
     """What is computed again, and the statements that take most of it."""
-    rows = [one for one in _stage_rows(report) if one[2].planned.statement.phase == "recompute"]
+    rows = [one for one in _stage_rows(report) if one[2].planned.statement.phase == RECOMPUTE]
     return f"the backward pass runs forward statements again, most of it {_most(rows)}"
 
 
@@ -122,7 +123,7 @@ def _slow_kernels(report: TrainReport) -> Iterator[Cost]:
     groups: dict[str, list[tuple[str, float, PricedStatement]]] = {}
     for one in _stage_rows(report):
         row = one[2]
-        if row.planned.statement.phase != "recompute" and str(row.local.bound) != "compute":
+        if row.planned.statement.phase != RECOMPUTE and str(row.local.bound) != "compute":
             groups.setdefault(str(row.local.bound), []).append(one)
     for bound, rows in groups.items():
         seconds = sum(seconds for _, seconds, _ in rows)

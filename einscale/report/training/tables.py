@@ -18,8 +18,9 @@ from einscale.report.training.screen import money_verdicts, time_verdict, train_
 from einscale.report.training.words import explain_table
 from einscale.report.words import changes_words, hiders_words
 from einscale.training import Advice, StageReport, TrainReport
-from einscale.training.moves import UPDATE, Move, step_moves
+from einscale.training.moves import Move, step_moves
 from einscale.units import format_bytes, format_count
+from einscale.vocabulary import UPDATE
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult

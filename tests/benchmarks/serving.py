@@ -13,9 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import einscale
-from einscale.infer import Planner, decode_report, sweep
-from einscale.infer.places import bends
-from einscale.infer.requests import cycle
+from einscale.serving import Planner, decode_report, sweep
+from einscale.serving.places import bends
+from einscale.serving.requests import cycle
 
 MODEL, MESH, BATCH = "llama3-70b", "model=8", 32
 BATCHES, CONTEXTS = tuple(2**k for k in range(10)), tuple(1024 * k for k in range(1, 11))

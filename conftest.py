@@ -23,6 +23,7 @@ from hypothesis import settings
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out slow tests on a desk; CI runs them all, and so does whoever asks for a mark."""
     if os.environ.get("CI") or config.option.markexpr:

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from einscale.causes import Cause
 from einscale.digits import Digits, changed, digits_of, overlap
-from einscale.distinct import distinct_share
 from einscale.errors import LayoutError
+from einscale.expert_spread import distinct_share
 from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
-from einscale.mesh import Mesh, MeshAxis, degree
+from einscale.mesh import Mesh, MeshAxis
 from einscale.numeric import Number, ceil_div, divide_exact, is_array, product, tabulated
 
 SLICE = "slice"
@@ -148,7 +148,8 @@ def received_by_degrees(
         if not any(map(is_array, degrees.values())):
             return local * changed_blocks(step, _mesh(tuple(degrees.items())))
         blocks = tabulated(lambda *counts: changed_blocks(step, _mesh(tuple(zip(degrees, counts, strict=True)))))
-        return local * blocks(*degrees.values())
+        moved: Number = local * blocks(*degrees.values())
+        return moved
     group, amount = shards(step.axes, degrees), AMOUNTS[step.kind]
     total = (divide_exact(devices, group) if amount.shared else devices) * local * (group - 1)
     if step.distinct:

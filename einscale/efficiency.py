@@ -19,7 +19,9 @@ from msgspec import Struct
 from einscale.hardware import Chip, Kernels, peak
 from einscale.layout import shards
 from einscale.numeric import (
+    Condition,
     Number,
+    as_float,
     ceil_div,
     is_array,
     least,
@@ -32,8 +34,8 @@ from einscale.numeric import (
     truncate,
     where,
 )
-from einscale.plan import LocalEinsum, chosen_indices
 from einscale.roofline import LocalTime, local_seconds
+from einscale.steps import LocalEinsum, chosen_indices
 
 INSTRUCTION_WIDTHS = (8, 16, 32)
 """Narrow sides of tiles below those of a library's table: `mma.m16n8k16` takes 8 columns (PTX ISA, matrix multiply)."""
@@ -102,7 +104,7 @@ class Product(Struct, frozen=True):
         return 2 * self.batch * self.rows * self.columns * self.depth
 
 
-def local_product(work: LocalEinsum, sizes: Mapping[str, int], degrees: Mapping[str, int]) -> Product | None:
+def local_product(work: LocalEinsum, sizes: Mapping[str, Number], degrees: Mapping[str, Number]) -> Product | None:
     """The matrix product that a local einsum of two operands is; None for any other number of operands.
 
     Labels of both operands and the result make the batch; of one operand and the result, rows and columns; the rest is
@@ -171,8 +173,9 @@ def product_seconds(shape: Product, written: Number, traffic: Number, dtype: str
         HardwareError: the chip has no FLOP/s figure for the dtype.
     """
     numbers = (shape.batch, shape.rows, shape.columns, shape.depth, written, traffic)
-    timed = _product_seconds if any(map(is_array, numbers)) else _scalar_product_seconds
-    return timed(shape, written, traffic, dtype, chip)
+    if any(map(is_array, numbers)):
+        return _product_seconds(shape, written, traffic, dtype, chip)
+    return _scalar_product_seconds(shape, as_float(written), as_float(traffic), dtype, chip)
 
 
 def _product_seconds(shape: Product, written: Number, traffic: Number, dtype: str, chip: Chip) -> LocalTime:
@@ -210,8 +213,8 @@ EXECUTIONS = {
     "compiled": Execution("compiled", "fused"),
     ROOFLINE: Execution("compiled", "eager"),
 }
-"""How local work runs: kernel by kernel as the host sends them, the same with neighbouring maps fused, captured once and
-replayed with maps fused, or as fast as nothing can beat."""
+"""How local work runs: kernel by kernel as the host sends them, the same with neighbouring maps fused, captured once
+and replayed with maps fused, or as fast as nothing can beat."""
 
 
 class _Way(Struct, frozen=True):
@@ -229,7 +232,7 @@ class _Way(Struct, frozen=True):
     first: Number
     second: Number
     longer: Number
-    narrow: Number
+    narrow: Condition
     widest: Number
     split: Number
 

@@ -12,21 +12,55 @@ from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 REAL_NUMBERS = False
-"""What a number is to mypy: `any` number in modules that take and give single ones, too, else (`mypy-numbers.ini`) an
-int, a float or an array, which the modules named there keep apart."""
+"""What a number is to mypy: in its first run anything, in its second (`mypy-numbers.ini`), of the modules that price,
+an int, a float or an array."""
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import TypeIs
+
+    Array: TypeAlias = NDArray[Any]
+    """A numpy array."""
+else:
+    Array = Any  # numpy is not imported for a name
 
 if TYPE_CHECKING and REAL_NUMBERS:
-    from numpy.typing import NDArray
-
+    Condition: TypeAlias = bool | NDArray[Any]
     Number: TypeAlias = int | float | NDArray[Any]
 else:
+    Condition: TypeAlias = Any
     Number: TypeAlias = Any
     """A Python int or float, or a numpy array of one broadcast shape."""
 
 
-def is_array(value: Number) -> bool:
+def is_array(value: Number) -> TypeIs[Array]:
     """Whether `value` is an array rather than a Python scalar."""
     return not isinstance(value, (int, float))
+
+
+def as_int(value: Number) -> int:
+    """A number of one point as an exact int.
+
+    >>> as_int(4.0)
+    4
+
+    Raises:
+        TypeError: it is an array: what asks is for one point only.
+    """
+    if isinstance(value, (int, float)):
+        return int(value)
+    raise TypeError(f"numbers of {value.size} points where one was to be")
+
+
+def as_float(value: Number) -> float:
+    """A number of one point as it is.
+
+    Raises:
+        TypeError: it is an array: what asks is for one point only.
+    """
+    if isinstance(value, (int, float)):
+        return value
+    raise TypeError(f"numbers of {value.size} points where one was to be")
 
 
 def _any_array(*values: Number) -> bool:
@@ -96,15 +130,15 @@ def largest(numbers: Iterable[Number]) -> Number:
     >>> largest([2, 5, 3])
     5
     """
-    found: Number = None
+    found: Number | None = None
     for number in numbers:
         found = number if found is None else maximum(found, number)
     return 1 if found is None else found
 
 
-def not_(condition: Number) -> Number:
+def not_(condition: Condition) -> Condition:
     """Where a condition does not hold."""
-    return not condition if isinstance(condition, bool) else ~condition
+    return ~condition if is_array(condition) else not condition
 
 
 def least(cost: Callable[[Any], Number], ways: Sequence[Any], like: Number) -> Number:
@@ -120,7 +154,10 @@ def least(cost: Callable[[Any], Number], ways: Sequence[Any], like: Number) -> N
     """
     if not getattr(like, "shape", ()):
         return min(cost(way) for way in ways)
-    return cost(_columns(tuple(ways))).min(axis=0)
+    import numpy as np
+
+    fewest: Number = np.min(cost(_columns(tuple(ways))), axis=0)
+    return fewest
 
 
 @lru_cache(maxsize=256)
@@ -132,7 +169,7 @@ def _columns(ways: tuple[Any, ...]) -> Any:
     return type(ways[0])(*(np.array([getattr(way, name) for way in ways])[:, None] for name in fields))
 
 
-def where(condition: Number, yes: Number, no: Number) -> Number:
+def where(condition: Condition, yes: Number, no: Number) -> Number:
     """`yes` where the condition holds, else `no`."""
     if _any_array(condition, yes, no):
         import numpy as np
@@ -190,7 +227,7 @@ def ratio(part: Number, whole: Number, otherwise: Number) -> Number:
     return part / whole if whole else otherwise
 
 
-def never(condition: Number) -> bool:
+def never(condition: Condition) -> bool:
     """Whether a condition holds nowhere: what would be worked out for it need not be.
 
     >>> never(1 > 2), never(2 > 1)
@@ -208,7 +245,10 @@ def one_of(value: Number, place: int) -> Number:
     >>> one_of(numpy.array([1.5, 2.5]), 1), one_of(7, 1)
     (2.5, 7)
     """
-    return value[place].item() if getattr(value, "shape", ()) else value
+    if not is_array(value):
+        return value
+    one: Number = (value[place] if value.shape else value).item()
+    return one
 
 
 def scattered(values: Sequence[Number], places: Sequence[Any], count: int) -> Number:
@@ -273,7 +313,7 @@ def log2_ceil(value: Number) -> Number:
     >>> log2_ceil(1), log2_ceil(5), log2_ceil(8)
     (0, 3, 3)
     """
-    if _any_array(value):
+    if is_array(value):
         import numpy as np
 
         return np.ceil(np.log2(value))
@@ -298,7 +338,7 @@ def gcd(first: Number, second: Number) -> Number:
         import numpy as np
 
         return np.gcd(np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64))
-    return math.gcd(first, second)
+    return math.gcd(as_int(first), as_int(second))
 
 
 def nearest_divisors(whole: int, number: int) -> tuple[int, ...]:

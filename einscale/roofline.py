@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -9,7 +11,10 @@ from einscale.dtypes import bytes_of
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import HardwareError, did_you_mean
 from einscale.hardware import Chip, System, flop_rate, peak
-from einscale.numeric import Number, is_array, maximum, where
+from einscale.numeric import Array, Condition, Number, is_array, maximum
+
+Words: TypeAlias = "str | Array"
+"""A word, or an array of them where there are many points."""
 
 
 class LocalTime(Struct, frozen=True):
@@ -36,7 +41,7 @@ class LocalTime(Struct, frozen=True):
     launched: Number = 1.0
 
     @property
-    def bound(self) -> Number:
+    def bound(self) -> Words:
         """What limits it: `compute`, `memory` or `launch`; an array of these words where the numbers are arrays."""
         compute = (self.compute_seconds >= self.memory_seconds) & (self.compute_seconds > 0)
         words = _either(compute, "compute", "memory")
@@ -53,11 +58,13 @@ class LocalTime(Struct, frozen=True):
         )
 
 
-def _either(condition: Number, yes: Number, no: Number) -> Number:
+def _either(condition: Condition, yes: Words, no: Words) -> Words:
     """One of two words, or an array of them."""
-    if isinstance(condition, bool):
-        return yes if condition else no
-    return where(condition, yes, no) if getattr(condition, "shape", ()) else yes if condition else no
+    if is_array(condition) and condition.shape:
+        import numpy as np
+
+        return np.where(condition, yes, no)
+    return yes if condition else no
 
 
 def local_seconds(flops: Number, hbm_bytes: Number, dtype: str, chip: Chip) -> LocalTime:

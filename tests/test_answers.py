@@ -11,8 +11,8 @@ import pytest
 
 import einscale
 from einscale.api.answer import LONGEST, Answer, Shown, one_line
-from einscale.report.export import csv_tables, render_csv
-from einscale.report.html import render_html, table_bars
+from einscale.report.render.export import csv_tables, render_csv
+from einscale.report.render.html import render_html, table_bars
 from einscale.report.table import Column, Picture, Report, Row, Table
 
 SIZES = {"B": 64, "D": 128, "F": 256}

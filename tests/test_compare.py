@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 import einscale
 from einscale.api.compare import CompareResult, compare
-from einscale.compare import Difference, Side, compare_reports, grouped, grouped_memory
-from einscale.cost import NOTHING
+from einscale.comparison import Difference, Side, compare_reports, grouped, grouped_memory
 from einscale.errors import (
     EinscaleError,
     HardwareError,
@@ -25,10 +24,11 @@ from einscale.errors import (
     StrategyError,
     UsageError,
 )
-from einscale.footprint import MemoryPart
 from einscale.mesh import parse_mesh
+from einscale.price.footprint import MemoryPart
+from einscale.price.program import NOTHING
 from einscale.report.causes import cause_words
-from einscale.report.compare_words import doing_words, holding_words, term_name
+from einscale.report.comparison.words import doing_words, holding_words, term_name
 from einscale.strategy import load_strategy, parse_strategy
 
 STREAM = 4096 * 8192 * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from einscale.api.train import train_step
 from einscale.errors import EinscaleError
 from einscale.layers import LayerReport
 from einscale.strategy import list_strategies
-from einscale.train.values import TrainReport
+from einscale.training.values import TrainReport
 
 STRATEGIES = tuple(strategy.name for strategy in list_strategies())
 
@@ -49,10 +49,10 @@ def chosen_settings(strategy: str) -> list[str]:
     return list(dict.fromkeys((names[0], names[1 + place % 4], names[5 + place % 4])))
 
 
-def priced(model: str, strategy: str) -> Iterator[tuple[TrainReport, LayerReport]]:
-    for name in chosen_settings(strategy):
-        asked = request_of(strategy, SETTINGS[name])
-        yield train_step(model, **asked).step, layer(model, **asked).layers
+@cache
+def priced(model: str, strategy: str) -> tuple[tuple[TrainReport, LayerReport], ...]:
+    asked = [request_of(strategy, SETTINGS[name]) for name in chosen_settings(strategy)]
+    return tuple((train_step(model, **each).step, layer(model, **each).layers) for each in asked)
 
 
 def test_every_setting_is_met_by_several_strategies() -> None:
@@ -158,7 +158,7 @@ def test_terms_add_up_whatever_the_pipeline_and_whatever_rests_on_the_host() -> 
             except EinscaleError:
                 continue
     assert len(sides) > 60
-    from einscale.compare import Side, compare_reports
+    from einscale.comparison import Side, compare_reports
 
     for place in range(0, len(sides), 3):
         others = (sides[place], sides[(7 * place + 11) % len(sides)], sides[(5 * place + 3) % len(sides)])

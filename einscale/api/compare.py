@@ -13,15 +13,15 @@ from msgspec.structs import replace
 from einscale.api.answer import Figure, Parted
 from einscale.api.request import check_batch, chosen_model
 from einscale.api.train import RUN, TrainOptions, TrainRequest, train_request, train_setup
-from einscale.compare import Comparison, Scope, Side, compare_reports
+from einscale.checks import batch_ways, check_divides
+from einscale.comparison import Comparison, Scope, Side, compare_reports
 from einscale.errors import EinscaleError, StrategyError, UsageError, did_you_mean
-from einscale.footprint import Memory
-from einscale.layer import batch_ways, check_divides
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
+from einscale.price.footprint import Memory
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, bind_strategy, load_strategy
-from einscale.train import TrainReport, TrainSetup, train_report
+from einscale.training import TrainReport, TrainSetup, train_report
 from einscale.units import check_size
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class CompareResult(Parted, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
-        from einscale.report.compare_document import compare_document
+        from einscale.report.comparison.document import compare_document
 
         return compare_document(self.comparison)
 
@@ -140,7 +140,7 @@ class CompareResult(Parted, frozen=True):
             units: `iec` or `si`.
             only: `terms`, `memory`, or the name of a table.
         """
-        from einscale.report.compare import compare_tables
+        from einscale.report.comparison.tables import compare_tables
 
         return compare_tables(self.comparison, detail=detail or explain, only=only, units=units)
 

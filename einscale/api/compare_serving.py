@@ -14,7 +14,7 @@ from einscale.api.infer import answer, asked_requests
 from einscale.api.infer_result import InferResult
 from einscale.api.request import chosen_model
 from einscale.api.serve_request import CompareServingOptions, serve_request
-from einscale.compare.serving import ServedSide, ServingComparison, ServingMeasure, compare_requests
+from einscale.comparison.serving import ServedSide, ServingComparison, ServingMeasure, compare_requests
 from einscale.errors import EinscaleError, UsageError
 from einscale.models import Model
 
@@ -49,13 +49,13 @@ class CompareServingResult(Shown, frozen=True):
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
     ) -> Report:
         """The comparison as tables; arguments as for `Answer.to_report`. `detail` adds every term."""
-        from einscale.report.requests_compare import requests_compare_tables
+        from einscale.report.comparison.requests import requests_compare_tables
 
         return requests_compare_tables(self, detail=detail, units=units)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
-        from einscale.report.requests_compare_document import requests_compare_document
+        from einscale.report.comparison.requests_document import requests_compare_document
 
         return requests_compare_document(self)
 
@@ -85,8 +85,8 @@ def compare_serving(
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
         strategies: two or more: names, paths of TOML files, or `Strategy` values; `"megatron@model=8"`, or a pair of a
             strategy and a mesh, is on a mesh of its own.
-        options: of every request, as `ServeRequest` documents them; `mesh` is that of strategies that have none of their
-            own, and `batch` by default the fewest requests that divide over the replicas of each.
+        options: of every request, as `ServeRequest` documents them; `mesh` is that of strategies that have none of
+            their own, and `batch` by default the fewest requests that divide over the replicas of each.
 
     Raises:
         EinscaleError: fewer than two strategies, one of them twice, or one without a mesh; or a request that one of

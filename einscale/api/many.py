@@ -12,10 +12,10 @@ from einscale.api.train import TrainOptions, TrainResult, train_request, train_s
 from einscale.errors import EinscaleError, UsageError
 from einscale.hardware import peak as peak_rate
 from einscale.models import Model, model_flops
-from einscale.numeric import Number
+from einscale.numeric import Array, Number
 from einscale.strategy import Strategy
-from einscale.train.many import price_setups
-from einscale.train.values import TrainSetup
+from einscale.training.many import price_setups
+from einscale.training.values import TrainSetup
 
 if TYPE_CHECKING:
     from einscale.report.table import Cell, Report
@@ -62,7 +62,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
         requests: per row, the arguments of `train_step`.
     """
 
-    columns: Mapping[str, Number]
+    columns: Mapping[str, Array]
     errors: tuple[EinscaleError | None, ...]
     model: Model
     requests: tuple[Mapping[str, Any], ...]
@@ -70,7 +70,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
     def __len__(self) -> int:
         return len(self.requests)
 
-    def __getitem__(self, name: str) -> Number:
+    def __getitem__(self, name: str) -> Array:
         if name not in self.columns:
             raise UsageError(f"there is no column `{name}`", hint=f"the columns are: {', '.join(self.columns)}")
         return self.columns[name]
@@ -103,7 +103,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
     ) -> Report:
         """The rows with what differs between their requests, the fastest first; `detail` has all of them."""
-        from einscale.report.rows import rows_report
+        from einscale.report.render.rows import rows_report
 
         subject, figures = self.headline
         return rows_report(f"{subject}: {figures}", self.requests, self._rows(), detail=detail)
@@ -116,7 +116,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
 
     def _rows(self) -> list[dict[str, Cell]]:
         """The requests and the main columns; None where there is no number."""
-        from einscale.report.rows import answer_rows
+        from einscale.report.render.rows import answer_rows
 
         rows = zip(self.table, self.errors, strict=True)
         figures = ({key: row[name] for key, name in MAIN.items()} if error is None else {} for row, error in rows)
@@ -168,7 +168,7 @@ def _request(given: Given, common: Mapping[str, Any]) -> Mapping[str, Any]:
     return request
 
 
-def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None]) -> dict[str, Number]:
+def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None]) -> dict[str, Array]:
     """Columns of every row; those that cannot be priced are told to `errors`."""
     import numpy as np
 
@@ -178,12 +178,12 @@ def _columns(setups: Mapping[int, TrainSetup], errors: list[EinscaleError | None
     good = np.array([error is None for error in errors], dtype=bool)
     at = np.array(list(setups), dtype=np.int64)
 
-    def spread(values: Number) -> Number:
+    def spread(values: Number) -> Array:
         column = np.full(len(errors), np.nan)
         column[at] = values
         return np.where(good, column, np.nan)
 
-    def of(what: Callable[[TrainSetup], float]) -> Number:
+    def of(what: Callable[[TrainSetup], float]) -> Array:
         """A number of each request that is priced; of the others it may not even be known."""
         known = (what(setup) if good[number] else np.nan for number, setup in setups.items())
         return spread(np.fromiter(known, np.float64, len(setups)))

@@ -156,7 +156,7 @@ def _rates(line: Roofline) -> Table:
         cells: list[Cell] = [rate.dtype, rate.flops_per_second, rate.datasheet]
         cells += [round(rate.ridge), round(rate.datasheet_ridge)]
         for _, time in rate.cubes:
-            cells += [time.seconds, time.bound]
+            cells += [time.seconds, str(time.bound)]
         rows.append(Row(tuple(cells)))
     return Table("roofline", "roofline of one device", tuple(columns), tuple(rows))
 

@@ -12,7 +12,7 @@ from einscale.errors import HardwareError, MeshError, did_you_mean
 from einscale.hardware import Level, System
 from einscale.hardware.load import domain_size
 from einscale.mesh import Mesh, split_name
-from einscale.numeric import Number, maximum, product, where
+from einscale.numeric import Array, Number, as_int, maximum, product, where
 from einscale.topology.formulas import Segment
 
 UNBOUNDED = 2**62
@@ -67,7 +67,7 @@ class Networks(Struct, frozen=True, dict=True, eq=False):
     """
 
     members: tuple[Network, ...]
-    which: Number
+    which: Array
 
     @property
     def system(self) -> System:
@@ -84,7 +84,7 @@ class Networks(Struct, frozen=True, dict=True, eq=False):
         """Mesh axis -> devices along it, per point."""
         return {name: self.gather(tuple(one.mesh.size(name) for one in self.members)) for name in self.mesh.names}
 
-    def gather(self, values: Sequence[float]) -> Number:
+    def gather(self, values: Sequence[float]) -> Array:
         """Per point the value of its network, as a float."""
         import numpy as np
 
@@ -223,8 +223,8 @@ def _spread(name: str, network: Network) -> tuple[tuple[int, int], ...]:
     for level, count in enumerate(counts):
         named = product(p.size for p in network.places if p.level == level)
         start = stride // below if stride >= below else 1
-        spread.append((start * named, count))
-        stride *= count
+        spread.append((as_int(start * named), as_int(count)))
+        stride *= as_int(count)
         below = network.domains[level]
     return tuple(spread)
 

@@ -8,10 +8,10 @@ from functools import lru_cache
 from msgspec import Struct
 
 from einscale.collectives import FREE, Collective, divided_most
-from einscale.distinct import distinct_share
+from einscale.expert_spread import distinct_share
 from einscale.hardware import Level, System
 from einscale.layout import local_bytes, shards
-from einscale.numeric import Number, maximum, product, tabulated
+from einscale.numeric import Number, as_float, maximum, product, tabulated
 from einscale.topology.formulas import Segment, check_kind, entering
 from einscale.topology.network import AnyNetwork, Network, level_counts, segments, wraps
 from einscale.topology.patterns import PATTERNS, TORUS, Group, Operands, level_cost, level_text
@@ -249,7 +249,7 @@ def explain_step(step: Collective, sizes: Mapping[str, Number], network: Network
     """
     held = local_bytes(step.tensor, step.before, sizes, network.mesh.degrees)
     shares = level_shares(step, sizes, network) if step.distinct else ()
-    return explain(step.kind, step.axes, held, network, shares)
+    return explain(step.kind, step.axes, as_float(held), network, shares)
 
 
 def explain(kind: str, axes: tuple[str, ...], held: float, network: Network, shares: Sequence[float] = ()) -> Formula:

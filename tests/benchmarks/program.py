@@ -62,8 +62,8 @@ def measure(model_name: str, name: str, auto: bool, repeats: int) -> dict[str, f
     from msgspec.structs import replace
 
     from einscale.api.train import TrainRequest, train_setup
+    from einscale.checks import batch_ways, program_sizes
     from einscale.hardware import load_system
-    from einscale.layer import batch_ways, program_sizes
     from einscale.layers import layer_report
     from einscale.mesh import make_mesh
     from einscale.models import load_model

@@ -71,7 +71,7 @@ def test_neighbours_join_within_a_segment_and_across_them_only_where_segments_gr
 
 
 @KINDS
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 200 * MIB), st.sampled_from(["", "x"])), max_size=60))
 def test_blocks_never_overlap_and_nothing_is_lost(expandable: bool, steps: list[tuple[int, int, str]]) -> None:
     allocator = CachingAllocator(expandable=expandable)

@@ -9,6 +9,7 @@ import inspect
 import json
 import math
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,13 @@ def test_reports_read_as_they_did(name: str) -> None:
 
 
 def document(*arguments: str) -> Any:
-    return json.loads(run_command(*arguments, "--json").out)
+    return json.loads(written(*arguments))
+
+
+@cache
+def written(*arguments: str) -> str:
+    """What a command writes as JSON; several tests read the same answer."""
+    return run_command(*arguments, "--json").out
 
 
 PIPELINES = {

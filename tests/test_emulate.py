@@ -233,14 +233,14 @@ def questions(draw: st.DrawFn, *, uneven: bool) -> tuple[Plan, dict[str, int], M
 
 
 @given(questions(uneven=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_plans_made_by_hand_verify(question: tuple[Plan, dict[str, int], Mesh]) -> None:
     answer = verify_plan(*question)
     assert len(answer.bytes_received) == len(question[0].steps)
 
 
 @given(questions(uneven=True))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_plans_made_by_hand_verify_at_uneven_sizes(question: tuple[Plan, dict[str, int], Mesh]) -> None:
     plan, lengths, mesh = question
     answer = verify_plan(plan, lengths, mesh)
@@ -270,7 +270,7 @@ def open_questions(draw: st.DrawFn) -> tuple[Einsum, tuple[Layout, ...], Wanted,
 
 
 @given(open_questions())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_planned_einsums_verify(
     question: tuple[Einsum, tuple[Layout, ...], Wanted, dict[str, int], Mesh],
 ) -> None:

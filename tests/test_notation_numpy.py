@@ -64,13 +64,13 @@ def einsum_strings(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(einsum_strings())
 def test_agrees_with_numpy_on_einsum_strings(text: str) -> None:
     check_against_numpy(text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text("abB,.-> ", max_size=9))
 def test_agrees_with_numpy_on_any_text(text: str) -> None:
     check_against_numpy(text)

@@ -82,7 +82,7 @@ def specs(draw: st.DrawFn) -> Spec:
     return Spec(tuple(operands), output)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(specs())
 def test_str_of_a_spec_parses_back(spec: Spec) -> None:
     again = parse_spec(str(spec))
@@ -91,7 +91,7 @@ def test_str_of_a_spec_parses_back(spec: Spec) -> None:
     assert lower(again) == lower(spec)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(specs())
 def test_every_span_of_an_axis_is_its_text(spec: Spec) -> None:
     again = parse_spec(str(spec))
@@ -102,7 +102,7 @@ def test_every_span_of_an_axis_is_its_text(spec: Spec) -> None:
         assert again.text[slice(*tensor.span)] == str(tensor)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(specs(), st.data())
 def test_a_filled_in_output_is_what_it_lowers_to(spec: Spec, data: st.DataObject) -> None:
     free = list(data.draw(st.permutations(SHARDS)))
@@ -116,14 +116,14 @@ def test_a_filled_in_output_is_what_it_lowers_to(spec: Spec, data: st.DataObject
     assert (question.output_unreduced, question.output_unreduced_open) == (unreduced, False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(tensors(("B", "...", "d_model", "128"), "w", output=True, owed=("x",), reduction="max"))
 def test_str_of_a_tensor_parses_back(tensor: TensorSpec) -> None:
     again = Spec((parse_tensor(str(tensor)),)).canonical.operands[0]
     assert again == tensor
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text("Bdx/?{}U:,->()[]=.*12 \n→é", max_size=14), st.sampled_from([None, "slash", "numpy", "book"]))
 def test_any_text_is_read_or_refused_with_a_clear_error(text: str, syntax: str | None) -> None:
     try:

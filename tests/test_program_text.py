@@ -196,7 +196,7 @@ def test_a_text_without_a_program_is_refused(text, words):
     assert words in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet='abxyw =(),:[]"->\n#.49_', max_size=60), st.integers(0, len(HEADER) + 20))
 def test_any_text_is_read_or_refused(noise, place):
     text = HEADER + "y = gelu(x)\nreturn y\n"

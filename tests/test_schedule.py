@@ -320,7 +320,7 @@ def test_interleaved_closed_form_for_every_number_of_chunks(chunks: int) -> None
         )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(pipelines(most_stages=8), st.fractions(0, 20), st.fractions(0, 20), st.fractions(0, 20), st.fractions(0, 1))
 def test_closed_forms_hold_for_any_times(
     numbers: tuple[str, int, int, int], forward: Fraction, inputs: Fraction, weight: Fraction, overlap: Fraction
@@ -481,7 +481,7 @@ def summary(timeline: Any) -> tuple[Any, ...]:
     return (timeline.makespan, timeline.span, timeline.busy, timeline.in_flight)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(timed_pipelines(most_rounds=12))
 def test_a_steady_state_extended_is_the_whole_simulation(case: Any) -> None:
     numbers, times, options = case

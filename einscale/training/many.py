@@ -23,7 +23,7 @@ from einscale.training.step import trained_layers
 from einscale.training.structure import LayerStructure, Trained, layer_structure, training_sizes
 from einscale.training.values import LayerCost, TrainSetup
 
-FEW = 6
+FEW = 4
 """Points of a structure from which on arrays are faster than one by one (`tests/benchmarks/price.py`)."""
 
 

@@ -14,6 +14,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from einscale.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from einscale.api.answer import Answer as Answer
     from einscale.api.collective import CollectiveResult as CollectiveResult
@@ -65,7 +67,6 @@ if TYPE_CHECKING:
     from einscale.strategy import list_strategies as list_strategies
     from einscale.strategy import load_strategy as load_strategy
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "api.answer": ("Answer",),

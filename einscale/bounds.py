@@ -17,7 +17,7 @@ from einscale.errors import PlanError, UncountableError
 from einscale.layout import Layout, Tensor, chosen_share, local_bytes, shards
 from einscale.mesh import Mesh
 from einscale.numeric import ceil_div, product
-from einscale.plan import Plan, plan_received
+from einscale.steps import Plan, plan_received
 
 Share = tuple[int, int]
 """An exact fraction: numerator, denominator."""

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from einscale.causes import Cause
 from einscale.digits import Digits, changed, digits_of, overlap
-from einscale.distinct import distinct_share
 from einscale.errors import LayoutError
+from einscale.expert_spread import distinct_share
 from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
 from einscale.mesh import Mesh, MeshAxis
 from einscale.numeric import Number, ceil_div, divide_exact, is_array, product, tabulated

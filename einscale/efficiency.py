@@ -34,8 +34,8 @@ from einscale.numeric import (
     truncate,
     where,
 )
-from einscale.plan import LocalEinsum, chosen_indices
 from einscale.roofline import LocalTime, local_seconds
+from einscale.steps import LocalEinsum, chosen_indices
 
 INSTRUCTION_WIDTHS = (8, 16, 32)
 """Narrow sides of tiles below those of a library's table: `mma.m16n8k16` takes 8 columns (PTX ISA, matrix multiply)."""

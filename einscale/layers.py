@@ -9,22 +9,22 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.cost import NOTHING, PricedStatement, Totals, total
-from einscale.footprint import Memory, fullest
-from einscale.layer import role_names
+from einscale.checks import role_names
 from einscale.layout import padding_fraction
-from einscale.memory import Held, Peak
 from einscale.mesh import Mesh, split_name
 from einscale.models import Model
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
+from einscale.price.footprint import Memory, fullest
+from einscale.price.memory import Held, Peak
+from einscale.price.program import NOTHING, PricedStatement, Totals, total
 from einscale.schedule import find_schedule, placement
 from einscale.strategy import Strategy
 from einscale.topology import Network
-from einscale.train.layers import forward_cost
-from einscale.train.stages import chunk_layers, merged
-from einscale.train.step import train_report, trained_layers
-from einscale.train.values import LayerCost, TrainReport, TrainSetup
+from einscale.training.layers import forward_cost
+from einscale.training.stages import chunk_layers, merged
+from einscale.training.step import train_report, trained_layers
+from einscale.training.values import LayerCost, TrainReport, TrainSetup
 
 
 class KindReport(Struct, frozen=True):
@@ -219,8 +219,8 @@ class LayerReport(Struct, frozen=True):
     def waiting_seconds(self) -> float:
         """What one microbatch waits beside its layers.
 
-        For activations that go to the host and back, and where the parts of a backward pass are tasks of their own for
-        the host to send the kernels of each.
+        For activations on their way to the host and back; and where the parts of a backward pass are tasks of their
+        own, for the host to send the kernels of each.
         """
         if self.step is None:
             return 0.0

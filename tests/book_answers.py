@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from einscale.cost import PricedCollective, PricedStatement
 from einscale.hardware import System, load_system
 from einscale.models import LayerKind, Model, load_model
+from einscale.price.program import PricedCollective, PricedStatement
 from einscale.program import parse_program
 
 DATA = Path(__file__).parent / "data"

@@ -109,8 +109,12 @@ FILES = {
     ),
 }
 
-EMPTY = {"/warnings[]/before/lost[]", "/warnings[]/after/lost[]"}
-"""Lists that hold nothing in any answer: reading XLA's notation loses nothing."""
+EMPTY = {
+    *("/warnings[]/before/lost[]", "/warnings[]/after/lost[]"),
+    *(f"/prefill/{at}/kinds[]/statements[]/collectives[]/hidden_by" for at in ("first", "last")),
+    "/decode/step/kinds[]/statements[]/collectives[]/hidden_by",
+}
+"""What holds nothing in any answer: reading XLA's notation loses nothing, and serving hides no collective."""
 
 MAPS = (
     r"plan/inputs/(sizes|dtypes)",

@@ -17,8 +17,8 @@ from einscale.digits import Digits, digits_of
 from einscale.errors import LayoutError
 from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum, compute_dtype, step_flops, work_traffic
 from einscale.roofline import local_seconds
+from einscale.steps import LocalEinsum, compute_dtype, step_flops, work_traffic
 from einscale.topology import Network, step_seconds
 
 Dims = tuple[tuple[int, ...], ...]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import einscale
 from einscale.allocator import MIB, CachingAllocator
-from einscale.train import reserved_memory
+from einscale.training import reserved_memory
 
 KINDS = pytest.mark.parametrize("expandable", [False, True])
 

@@ -11,8 +11,8 @@ import pytest
 
 import einscale
 from einscale.api.answer import LONGEST, Answer, Shown, one_line
-from einscale.report.export import csv_tables, render_csv
-from einscale.report.html import render_html, table_bars
+from einscale.report.render.export import csv_tables, render_csv
+from einscale.report.render.html import render_html, table_bars
 from einscale.report.table import Column, Picture, Report, Row, Table
 
 SIZES = {"B": 64, "D": 128, "F": 256}
@@ -22,6 +22,8 @@ ASKED: dict[str, Callable[[], Any]] = {
     "collective": lambda: einscale.collective("all-reduce", "1GiB", mesh="data=8,model=8", axes="model"),
     "train": lambda: einscale.train_step("gpt2", mesh="pipe=2,data=2", batch=16, price_per_hour=2.0),
     "refused": lambda: einscale.train_step("llama3-70b", mesh="data=2", strategy="fsdp", batch=2),
+    "layer": lambda: einscale.layer("gpt2", mesh="data=2,model=2", strategy="megatron-sp", sequence=256),
+    "compare": lambda: einscale.compare("gpt2", ["dp", "fsdp"], mesh="data=2", sequence=256),
     "prefill": lambda: einscale.prefill("gpt2", mesh="model=2", prompt=256),
     "decode": lambda: einscale.decode("gpt2", mesh="model=2", context=256, output=4),
     "infer": lambda: einscale.infer("gpt2", mesh="model=2", prompt=256, output=16),
@@ -30,6 +32,8 @@ ASKED: dict[str, Callable[[], Any]] = {
 OTHER: dict[str, Callable[[], Any]] = {
     "plan": lambda: einscale.plan("B/x D, D/x F -> B/x F", mesh="x=4", sizes=SIZES | {"B": 128}),
     "train": lambda: einscale.train_step("gpt2", mesh="pipe=2,data=2", batch=32, price_per_hour=2.0),
+    "layer": lambda: einscale.layer("gpt2", mesh="data=2,model=2", strategy="megatron", sequence=256),
+    "compare": lambda: einscale.compare("gpt2", ["fsdp", "dp"], mesh="data=2", sequence=256),
     "infer": lambda: einscale.infer("gpt2", mesh="model=2", prompt=256, output=17),
     "shard": lambda: einscale.shard("B/x F/y", mesh="x=2,y=2", sizes={"B": 5, "F": 8}),
 }

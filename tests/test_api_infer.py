@@ -19,11 +19,11 @@ from einscale.api.train import train_step
 from einscale.dtypes import bits_of
 from einscale.efficiency import EXECUTIONS
 from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
-from einscale.infer import requests_fit
-from einscale.infer.step import Planner
 from einscale.precision import PRESETS, parse_precision
 from einscale.program.text import print_program
 from einscale.report.words import changes_words
+from einscale.serving import requests_fit
+from einscale.serving.step import Planner
 
 
 def test_a_request_is_its_prefill_and_its_steps() -> None:

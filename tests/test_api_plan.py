@@ -24,8 +24,8 @@ from einscale.errors import (
 )
 from einscale.hardware import load_system
 from einscale.layout import Tensor, make_layout
-from einscale.plan import Plan
-from einscale.priced import price_plan
+from einscale.price.plan import price_plan
+from einscale.steps import Plan
 
 SIZES = {"B": 4096, "D": 1024, "F": 1024}
 
@@ -256,7 +256,8 @@ def test_what_is_refused(arguments: dict[str, object], error: type[EinscaleError
 
 def test_every_public_name_is_there_and_the_functions_hide_no_module() -> None:
     import einscale.layer
-    from einscale.plan import Plan
+
+    from einscale.steps import Plan
 
     for name in einscale.__all__:
         assert getattr(einscale, name) is not None

@@ -23,7 +23,7 @@ from einscale.einsum import Einsum
 from einscale.errors import PlanError
 from einscale.layout import Layout, Tensor, local_bytes, make_layout
 from einscale.mesh import Mesh, make_mesh, split_name
-from einscale.plan import LocalEinsum, Plan, plan_received
+from einscale.steps import LocalEinsum, Plan, plan_received
 
 MATMUL = Einsum((("m", "k"), ("k", "n")), ("m", "n"))
 BYTES = ("int8", "int8", "int8")

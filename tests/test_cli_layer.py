@@ -12,10 +12,20 @@ GOLDEN = Path(__file__).parent / "golden"
 SMALL = ["layer", "gpt2", "--mesh", "data=2,model=4", "--strategy", "megatron-sp", "--seq", "256", "--batch", "4"]
 
 
-@pytest.mark.parametrize("width", [100, 160, None])
-def test_the_report_reads_as_it_did(width: int | None) -> None:
-    name = f"layer-{width or 'pipe'}.txt"
-    outcome = run_command(*SMALL, terminal=width, env={"NO_COLOR": "1"})
+READS = {
+    "100": (100, []),
+    "160": (160, []),
+    "pipe": (None, []),
+    "80": (80, []),
+    "detail-100": (100, ["--detail"]),
+    "block-100": (100, ["--only", "block"]),
+}
+
+
+@pytest.mark.parametrize(("width", "more"), READS.values(), ids=READS)
+def test_the_report_reads_as_it_did(width: int | None, more: list[str], request: pytest.FixtureRequest) -> None:
+    name = f"layer-{request.node.callspec.id}.txt"
+    outcome = run_command(*SMALL, *more, terminal=width, env={"NO_COLOR": "1"})
     assert outcome.status == 0
     assert outcome.err == ""
     expected = (GOLDEN / name).read_text("utf-8")
@@ -23,16 +33,46 @@ def test_the_report_reads_as_it_did(width: int | None) -> None:
 
 
 def test_no_line_is_wider_than_the_terminal() -> None:
-    for width in (100, 160):
-        out = run_command(*SMALL, terminal=width, env={"NO_COLOR": "1"}).out
-        assert max(map(len, out.splitlines())) <= width
+    for width in (80, 100, 160):
+        tables = ([], ["--detail"], ["--only", "block"], ["--only", "layers"]) if width > 80 else ([],)
+        for more in (*tables, ["--forward"], ["--free"]):
+            out = run_command(*SMALL, *more, terminal=width, env={"NO_COLOR": "1"}).out
+            assert max(map(len, out.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        SMALL[1:],
+        "llama3-70b --mesh data=8,model=8 --strategy megatron-sp",
+        "deepseek-v3 --mesh pipe=4,data=8,expert=8 --strategy fsdp",
+        "mixtral-8x7b --mesh data=4,model=2,expert=2 --strategy fsdp+tp --recompute full --offload-activations 0.5",
+        "gpt2 --mesh data=2,model=8 --strategy megatron --forward",
+    ],
+)
+def test_the_answer_fits_one_screen(question: str | list[str]) -> None:
+    words = question.split() if isinstance(question, str) else question
+    lines = run_command("layer", *words, terminal=100, env={"NO_COLOR": "1"}).out.splitlines()
+    assert len(lines) <= 40
+    assert "a microbatch takes " in lines[1]
+    assert any(line.startswith(("fits: ", "does not fit: ")) for line in lines[:5])
+
+
+def test_one_kind_of_layer_is_shown_by_itself() -> None:
+    out = run_command(*SMALL, "--only", "block").out
+    assert "scores  einsum (fused)" in out
+    assert "logits" not in out
+    assert "wq: bf16[d n/model k]" in run_command(*SMALL, "--only", "block_held").out
+    message = refused(run_command(*SMALL, "--only", "blok"))
+    assert message == "the answer has no part `blok`\n  did you mean `block`?\n"
+    assert "its parts are: layers, embedding, block, head, " in refused(run_command(*SMALL, "--only", "xyz"))
 
 
 def test_nothing_is_cut_or_coloured_in_a_pipe() -> None:
-    out = run_command(*SMALL, env={"COLUMNS": "40"}).out
+    out = run_command(*SMALL, "--detail", env={"COLUMNS": "40"}).out
     assert "…" not in out
     assert "\x1b" not in out
-    assert "reduce-scatter model  attn_projected" in out or "reduce-scatter model" in out
+    assert "reduce-scatter model  attn_out_linear" in out
 
 
 def test_json_is_complete_and_alone_on_stdout() -> None:
@@ -46,12 +86,13 @@ def test_json_is_complete_and_alone_on_stdout() -> None:
 
 def test_csv_has_one_row_a_statement_and_a_collective() -> None:
     rows = [row for row in read_csv(run_command(*SMALL, "--format", "csv").out) if row["table"] == "block"]
-    assert {row["section"] for row in rows} == {"forward", "backward", ""}
+    assert {row["section"] for row in rows} == {"forward", "backward", "update, once a step", ""}
     document = json.loads(run_command(*SMALL, "--json").out)
     block = next(kind for kind in document["kinds"] if kind["kind"] == "block")
     moving = [c for s in block["statements"] for c in s["collectives"] if c["kind"] not in ("slice", "mask")]
     assert sum(row["role"] == "collective" for row in rows) == len(moving)
-    assert sum(row["role"] == "" for row in rows) == len(block["statements"])
+    own = [row for row in rows if row["role"] == "" and row["statement"] != "gradients added up"]
+    assert len(own) == len(block["statements"])
     assert sum(int(row["received_bytes"]) for row in rows if row["role"] == "collective") == sum(
         c["received_bytes"] for c in moving
     )
@@ -102,8 +143,9 @@ REFUSED = {
     "unknown model": (["layer", "llama3-70"], "unknown model `llama3-70`"),
     "unknown strategy": (["layer", "gpt2", "--strategy", "fsdb"], "did you mean `fsdp`?"),
     "unknown hardware": (["layer", "gpt2", "--hardware", "h10"], "h100"),
-    "unknown dtype": (["layer", "gpt2", "--dtype", "bf17"], "unknown dtype `bf17`"),
-    "dtype the chip lacks": (["layer", "gpt2", "--dtype", "int4"], "in `int4` throughout"),
+    "dtype of old": (["layer", "gpt2", "--dtype", "bf16"], "`--precision` says it: bf16, fp8, fp32"),
+    "unknown precision": (["layer", "gpt2", "--precision", "bf17"], "did you mean `bf16`?"),
+    "schedule without stages": (["layer", "gpt2", "--schedule", "1f1b"], "a schedule is given, but the mesh"),
     "mesh axis without a role": (["layer", "gpt2", "--mesh", "data=2,modle=2", "--strategy", "megatron"], "modle"),
     "mesh twice": (["layer", "gpt2", "--mesh", "data=2,data=2"], "mesh axis `data` is given twice"),
     "absurd mesh": (["layer", "gpt2", "--mesh", "data=1000000000000000000000000000000"], "absurd number of devices"),

@@ -18,7 +18,7 @@ from command import csv_tables, refused, run_command, steady
 
 import einscale
 from einscale.api.train import TrainOptions, TrainRequest
-from einscale.report.train import train_tables
+from einscale.report.training.tables import train_tables
 from einscale.schedule import bubble_seconds, find_schedule, in_flight, schedule_names
 from einscale.units import format_si
 

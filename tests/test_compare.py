@@ -13,12 +13,22 @@ from hypothesis import strategies as st
 
 import einscale
 from einscale.api.compare import CompareResult, compare
-from einscale.compare import MEMORY_PARTS, Difference, difference, grouped, grouped_memory
-from einscale.cost import NOTHING
-from einscale.errors import EinscaleError, MeshError, NotationError, SizeError, StrategyError, UsageError
+from einscale.comparison import Difference, Side, compare_reports, grouped, grouped_memory
+from einscale.errors import (
+    EinscaleError,
+    HardwareError,
+    MeshError,
+    NotationError,
+    ScheduleError,
+    SizeError,
+    StrategyError,
+    UsageError,
+)
 from einscale.mesh import parse_mesh
+from einscale.price.footprint import MemoryPart
+from einscale.price.program import NOTHING
 from einscale.report.causes import cause_words
-from einscale.report.compare_words import doing_words, holding_words
+from einscale.report.comparison.words import doing_words, holding_words, term_name
 from einscale.strategy import load_strategy, parse_strategy
 
 STREAM = 4096 * 8192 * 2
@@ -32,9 +42,15 @@ UNFUSED = parse_strategy(
 )
 
 
+def between(first: Side, other: Side) -> Difference:
+    """The other side against the first."""
+    (found,) = compare_reports([first, other]).differences
+    return found
+
+
 @pytest.fixture(scope="module")
 def answer() -> CompareResult:
-    return compare("llama3-70b", ["megatron", "megatron-sp"], mesh="data=8,model=8", sequence=4096, batch=8)
+    return compare("llama3-70b", ["megatron", "megatron-sp"], mesh="data=8,model=8", sequence=4096)
 
 
 def only(answer: CompareResult) -> Difference:
@@ -56,7 +72,7 @@ def check_sums(found: Difference) -> None:
         assert times == sorted(times, reverse=True)
     for held in (found.memory_terms, grouped_memory(found.memory_terms)):
         assert sum(term.bytes for term in held) == found.memory_change
-        assert {term.part for term in held} <= set(MEMORY_PARTS)
+        assert {term.part for term in held} <= {*MemoryPart, None}
 
 
 KEEPING = parse_strategy(
@@ -93,14 +109,14 @@ def test_terms_add_up_to_the_difference_whatever_is_compared(chosen: list) -> No
         check_sums(found)
     if len(chosen) == 3:  # from the first to the third, straight or by the second
         first, second, third = result.comparison.sides
-        hops = [difference(first, second), difference(second, third)]
-        assert sum(hop.change.received for hop in hops) == difference(first, third).change.received
-        assert sum(hop.memory_change for hop in hops) == difference(first, third).memory_change
+        hops = [between(first, second), between(second, third)]
+        assert sum(hop.change.received for hop in hops) == between(first, third).change.received
+        assert sum(hop.memory_change for hop in hops) == between(first, third).memory_change
 
 
 def test_the_other_way_round_is_the_same_with_the_other_sign(answer: CompareResult) -> None:
     first, other = answer.comparison.sides
-    forth, back = difference(first, other), difference(other, first)
+    forth, back = between(first, other), between(other, first)
     assert back.change == NOTHING.plus(forth.change.times(-1))
     assert len(back.terms) == len(forth.terms) > 0
     words = {(term.names, term.first, term.other) for term in forth.terms}
@@ -144,9 +160,9 @@ def test_saved_activations_are_named_with_their_layouts(answer: CompareResult) -
     assert set(held) == {("x",), ("attn_in",), ("mid",), ("mlp_in",)}
     for term in held.values():
         assert (term.part, holding_words(term.first), holding_words(term.other)) == (
-            "saved activations",
-            "b/data",
-            "b/data s/model",
+            "saved",
+            "b/data, 80 times",
+            "b/data s/model, 80 times",
         )
         assert term.bytes == -80 * STREAM * 7 // 8
 
@@ -163,10 +179,10 @@ def test_work_done_by_one_side_only_is_a_term_of_its_own() -> None:
     megatron = load_strategy("megatron")
     found = only(compare("llama3-8b", [megatron, RECOMPUTING], mesh="data=2,model=4", sequence=512))
     check_sums(found)
-    again = [term for term in found.terms if term.first == () and term.about == "compute"]
+    again = [term for term in found.terms if term.first is None and term.about == "compute"]
     assert {"hidden_again", "mlp_in_again"} <= {term.names[0] for term in again}
     assert all(term.phase == "backward" for term in again)
-    saved = [term for term in found.memory_terms if term.part == "saved activations" and term.other is None]
+    saved = [term for term in found.memory_terms if term.part == "saved" and term.other is None]
     assert ("attn_in",) in {term.names for term in saved}
 
 
@@ -177,7 +193,9 @@ def test_only_the_kernel_differs_where_attention_is_not_fused() -> None:
     assert {term.about for term in found.terms} == {"compute"}
     scores = next(term for term in found.terms if term.names == ("scores",))
     assert doing_words(scores.first) == doing_words(scores.other) == "8 ways (b/data n/model)"
-    assert scores.change.flops == 0 < scores.change.traffic
+    hidden = 512 * 512 - 512 * 513 // 2  # pairs that the mask hides, which a fused kernel skips
+    assert scores.change.flops == 32 * 2 * hidden * 32 * 128 // 4
+    assert scores.change.traffic > 0
 
 
 def test_kv_heads_that_tensor_parallelism_exceeds_are_found_repeated() -> None:
@@ -202,7 +220,8 @@ def test_equal_strategies_have_no_terms() -> None:
     assert found.memory_terms == ()
     assert found.change == NOTHING
     assert all(best.labels == ("megatron", "twin") for best in result.comparison.best)
-    assert "least time: megatron and twin alike" in str(result)
+    assert "megatron and twin are equally fast" in str(result)
+    assert "least time: megatron and twin alike" in result.to_text(detail=True)
 
 
 def test_roles_match_axes_of_other_names() -> None:
@@ -211,7 +230,8 @@ def test_roles_match_axes_of_other_names() -> None:
 
 
 def test_the_best_by_each_measure(answer: CompareResult) -> None:
-    totals = {side.label: side.report.totals for side in answer.comparison.sides}
+    sides = (side.label for side in answer.comparison.sides)
+    totals = dict(zip(sides, answer.comparison.totals, strict=True))
     best = {one.measure: one for one in answer.comparison.best}
     assert set(best) == {"time", "FLOPs", "bytes received", "memory"}
     assert best["time"].labels == (min(totals, key=lambda label: totals[label].seconds),)
@@ -223,18 +243,18 @@ def test_the_best_by_each_measure(answer: CompareResult) -> None:
 def test_meshes_of_different_size_are_a_note_and_compare_by_device_time() -> None:
     result = compare("llama3-8b", ["megatron-sp@model=4", "megatron-sp@model=8"], sequence=1024)
     assert result.comparison.notes == (
-        "batch: 1 sequence, the fewest that divide over the data-parallel devices of each strategy (none was given)",
+        "batch: 1 sequence, one microbatch of 1 for each data-parallel replica (none was given)",
         "the meshes are of different size (megatron-sp@model=4 on 4, megatron-sp@model=8 on 8 devices):"
         " every figure is per device, and device time is what compares",
     )
     best = {one.measure: one for one in result.comparison.best}
-    spent = {side.label: side.report.totals.seconds * side.report.mesh.devices for side in result.comparison.sides}
-    assert best["device time"].value == min(spent.values())
+    spent = {side.label: side.report.step_seconds * side.report.setup.mesh.devices for side in result.comparison.sides}
+    assert best["device time"].value == pytest.approx(min(spent.values()), rel=1e-12)
 
 
 def test_the_batch_is_the_fewest_that_suit_every_strategy() -> None:
     result = compare("gpt2", ["dp@data=6", "fsdp@data=4"], sequence=64)
-    assert [side.report.batch for side in result.comparison.sides] == [12, 12]
+    assert [side.report.setup.batch for side in result.comparison.sides] == [12, 12]
 
 
 def test_labels_are_what_one_would_type() -> None:
@@ -248,7 +268,7 @@ def test_labels_are_what_one_would_type() -> None:
     assert labels == ["dp@data=2@nvlink", "dp@data=4"]
     again = compare("gpt2", labels, sequence=64, batch=4)
     assert again.comparison == result.comparison
-    assert result.side("dp@data=4").mesh == parse_mesh("data=4")
+    assert result.side("dp@data=4").setup.mesh == parse_mesh("data=4")
 
 
 def test_a_program_of_ones_own_is_compared(tmp_path: Path) -> None:
@@ -260,7 +280,7 @@ def test_a_program_of_ones_own_is_compared(tmp_path: Path) -> None:
     result = compare(str(own), ["megatron", "megatron-sp"], mesh="model=4", sizes={"d": 64}, sequence=32)
     found = only(result)
     check_sums(found)
-    out = next(term for term in found.terms if term.names == ("out",))
+    out = next(term for term in found.terms if term.names == ("out",) and term.about == "collective")
     assert (doing_words(out.first), doing_words(out.other)) == ("all-reduce over model", "reduce-scatter over model")
     assert out.change.received == -(32 * 64 * 2) * 3 // 4
     with pytest.raises(SizeError):
@@ -291,14 +311,29 @@ def test_the_document_holds_every_term(answer: CompareResult) -> None:
 
 def test_the_report_lists_the_largest_terms_first_and_their_sum(answer: CompareResult) -> None:
     lines = str(answer).splitlines()
-    start = lines.index("megatron-sp against megatron: the terms of the difference, all layers")
+    start = lines.index("what makes megatron-sp differ from megatron")
     rows = [line for line in lines[start:] if line.startswith(("block ", "head ", "embedding "))]
-    assert rows[0].startswith("block backward: activations d_out, mlp_in, d_mid, attn_in")
+    largest = [term_name(term, detail=False) for term in grouped(only(answer).terms)]
+    assert [row.split("  ")[0] for row in rows] == largest[: len(rows)] and len(rows) == 4
     assert any(line.startswith("sum ") for line in lines[start:])
     detailed = answer.to_text(detail=True).splitlines()
-    assert sum(line.startswith("block backward: activations") for line in detailed) == 6
+    moved = [term for term in only(answer).terms if (term.layer, term.phase) == ("block", "backward")]
+    assert sum(line.startswith("block backward: activations") for line in detailed) == sum(
+        term.what == "activations" for term in moved
+    )
     for earlier, later in pairwise(grouped(only(answer).terms)):
         assert abs(earlier.change.seconds) >= abs(later.change.seconds)
+
+
+def test_one_layer_of_each_kind_is_compared_for_one_microbatch() -> None:
+    asked = {"mesh": "data=2,model=4", "sequence": 512, "batch": 8}
+    result = compare("llama3-8b", ["megatron", "megatron-sp"], for_="layer", **asked)
+    check_sums(only(result))
+    for side, totals in zip(result.comparison.sides, result.comparison.totals, strict=True):
+        kinds = einscale.layer("llama3-8b", strategy=side.label, **asked).layers.kinds
+        assert totals.seconds == pytest.approx(sum(kind.totals().seconds for kind in kinds), rel=1e-12)
+        assert totals.received == sum(kind.totals().received for kind in kinds)
+        assert totals.flops == sum(kind.totals().flops for kind in kinds)
 
 
 BAD = {
@@ -365,7 +400,7 @@ BAD = {
     "batch": (
         {"strategies": ["dp@data=8", "dp@data=12"], "batch": 24 + 8},
         SizeError,
-        "a batch of 32 sequences does not divide over the data-parallel devices of every strategy\n"
+        "a batch of 32 sequences does not divide over the data-parallel replicas of every strategy\n"
         "  the nearest that does is 24 or 48",
     ),
     "no batch": (
@@ -384,10 +419,27 @@ BAD = {
         "a network level is missing after `@`\n  data=8@\n        ^\n"
         "  expected NAME=INT[@LEVEL], for example `data=16,model=8`",
     ),
-    "nothing asked": (
-        {"strategies": ["dp", "fsdp"], "mesh": "data=8", "forward": False, "backward": False},
+    "purpose": (
+        {"strategies": ["dp", "fsdp"], "mesh": "data=8", "for_": "trian"},
         UsageError,
-        "neither the forward nor the backward pass is asked for\n  expected one of them, or both",
+        "nothing is compared for `trian`\n  did you mean `train`?",
+    ),
+    "dtype": (
+        {"strategies": ["dp", "fsdp"], "mesh": "data=8", "dtype": "bf16"},
+        UsageError,
+        "a training step has no argument `dtype`\n  precision says it: bf16-pure, fp32, ...",
+    ),
+    "the same for all": (
+        {"strategies": ["dp", "fsdp"], "mesh": "data=8", "hardware": "h10"},
+        HardwareError,
+        "unknown hardware `h10`\n  h10\n  ^^^\n"
+        "  expected the name of a system, or the path of a .toml file that describes one\n  did you mean `h100`?",
+    ),
+    "a schedule that one has no stages for": (
+        {"strategies": ["dp@data=8", "dp@pipe=2,data=4"], "schedule": "gpipe"},
+        ScheduleError,
+        "dp@data=8: a schedule is given, but the mesh data=8 has no pipeline\n"
+        "  expected a mesh axis for its stages, such as pipe=4",
     ),
 }
 
@@ -409,8 +461,8 @@ def test_gathered_parameters_that_are_kept_are_a_term_of_the_memory() -> None:
     answer = einscale.compare("gpt2", ["fsdp", KEEPING], mesh="data=8", sequence=128)
     found = answer.to_dict()["differences"][0]
     assert sum(term["bytes"] for term in found["memory_terms"]) == found["memory_change_bytes"]
-    gathered = sum(term["bytes"] for term in found["memory_terms"] if term["part"] == "gathered parameters")
-    assert gathered == answer.to_dict()["strategies"][1]["memory"]["gathered_parameters_bytes"] > 0
-    assert "gathered" in next(
-        line for line in answer.to_text().splitlines() if line.startswith("part") and "params" in line
-    )
+    gathered = sum(term["bytes"] for term in found["memory_terms"] if term["part"] == "gathered")
+    ahead, kept = (one["memory"]["gathered_parameters_bytes"] for one in answer.to_dict()["strategies"])
+    assert gathered == kept - ahead > 0
+    assert "gathered" in next(line for line in answer.to_text(only="memory").splitlines() if "params" in line)
+    assert "gathered of block +" in answer.to_text()

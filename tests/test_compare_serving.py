@@ -8,7 +8,7 @@ import pytest
 
 import einscale
 from einscale.api.compare_serving import CompareServingResult, compare_serving
-from einscale.compare.serving import ServingMeasure, ServingPhase
+from einscale.comparison.serving import ServingMeasure, ServingPhase
 from einscale.errors import EinscaleError, StrategyError, UsageError
 
 SIDES = ["megatron@model=8", "megatron@data=2,model=4", "megatron@pipe=2,model=4", "split-kv@model=4,context=2"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einscale.distinct import distinct_share, expected_blocks
+from einscale.expert_spread import distinct_share, expected_blocks
 
 
 def enumerated(elements: int, blocks: int, top: int, groups: int = 1, top_groups: int = 1) -> Fraction:

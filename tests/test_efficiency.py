@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from einscale.api.infer import prefill
-from einscale.cost import PricedStatement, price_program
 from einscale.efficiency import (
     CALLS,
     Execution,
@@ -29,12 +28,13 @@ from einscale.hardware import Chip, load_chip, load_system, rooflines, sustained
 from einscale.layout import Tensor, make_layout
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
-from einscale.plan import LocalEinsum, LocalMap
 from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
+from einscale.price.program import PricedStatement, price_program
 from einscale.program.backward import backward
 from einscale.program.shapes import program_sizes
 from einscale.roofline import local_seconds, matmul_seconds
+from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import load_strategy
 from einscale.topology import Network, bind
 

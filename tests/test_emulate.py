@@ -30,9 +30,9 @@ from einscale.emulate.shrink import smallest_size
 from einscale.errors import LayoutError, PlanError, VerificationError
 from einscale.layout import Layout, Tensor, check_layout, make_layout, replicated
 from einscale.mesh import Mesh, parse_mesh
-from einscale.plan import LocalEinsum, Plan, Step
 from einscale.planner.einsum import plan_einsum
 from einscale.planner.question import Wanted
+from einscale.steps import LocalEinsum, Plan, Step
 
 
 def route(tensor: Tensor, before: Layout, after: Layout) -> list[Collective]:

@@ -15,7 +15,15 @@ from tiny_configs import CONFIGS
 from einscale.efficiency import Execution, launch_seconds
 from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
 from einscale.hardware import System, load_system, rooflines
-from einscale.infer import (
+from einscale.mesh import parse_mesh
+from einscale.models import Model, load_model
+from einscale.models.values import LayerKind
+from einscale.numeric import one_of
+from einscale.planner.program import plan_program
+from einscale.price.spent import SpentPart
+from einscale.program.shapes import program_sizes
+from einscale.program.text import parse_program
+from einscale.serving import (
     Instance,
     Planner,
     ahead_instance,
@@ -35,17 +43,9 @@ from einscale.infer import (
     speculative_report,
     sweep,
 )
-from einscale.infer.instance import COMPILED, default_microbatches, default_serving_strategy, stage_layers
-from einscale.infer.places import bends, places
-from einscale.infer.requests import cycle
-from einscale.mesh import parse_mesh
-from einscale.models import Model, load_model
-from einscale.models.values import LayerKind
-from einscale.numeric import one_of
-from einscale.planner.program import plan_program
-from einscale.program.shapes import program_sizes
-from einscale.program.text import parse_program
-from einscale.spent import SpentPart
+from einscale.serving.instance import COMPILED, default_microbatches, default_serving_strategy, stage_layers
+from einscale.serving.places import bends, places
+from einscale.serving.requests import cycle
 
 DATA = Path(__file__).parent / "data"
 H100 = 3.35e12

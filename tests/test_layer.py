@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from einscale.api.layer import LayerResult, layer
-from einscale.cost import PricedCollective, bound_ratio
 from einscale.errors import SizeError, StrategyError, UsageError
 from einscale.planner.planned import BACKWARD, FORWARD
+from einscale.price.program import PricedCollective, bound_ratio
 from einscale.report.words import unexpected_words
 from einscale.strategy import parse_strategy
 

@@ -8,11 +8,11 @@ from interpreter import check_gradients, random_arrays, run
 
 import einscale
 from einscale.errors import ProgramError, UsageError
-from einscale.memory import Reason, peak, saved_activations, spans
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
 from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
+from einscale.price.memory import Reason, peak, saved_activations, spans
 from einscale.program import Program, backward, parse_program, print_program
 from einscale.program.backward import differentiate
 from einscale.program.loss import LOSSES, find_loss, with_loss

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einscale.memory import (
+from einscale.mesh import parse_mesh
+from einscale.models import load_model, read_config
+from einscale.models.layers import block_program
+from einscale.planner.planned import PlannedProgram
+from einscale.planner.program import plan_program
+from einscale.price.memory import (
     gradient_bytes,
     optimizer_bytes,
     parameters_held,
     peak,
     saved_activations,
 )
-from einscale.mesh import parse_mesh
-from einscale.models import load_model, read_config
-from einscale.models.layers import block_program
-from einscale.planner.planned import PlannedProgram
-from einscale.planner.program import plan_program
 from einscale.program import WHOLE, Program, backward
 from einscale.strategy import parse_strategy
 

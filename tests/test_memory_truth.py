@@ -16,14 +16,14 @@ from msgspec.structs import replace
 
 import einscale
 from einscale.api.train import TrainResult
-from einscale.memory import saved_activations
 from einscale.mesh import parse_mesh
 from einscale.models import read_config
 from einscale.models.layers import block_program
 from einscale.planner.program import plan_program
+from einscale.price.memory import saved_activations
 from einscale.program import WHOLE, backward
 from einscale.strategy import Rule, load_strategy, parse_strategy
-from einscale.train import reserved_memory
+from einscale.training import reserved_memory
 
 TRUTH = json.loads((Path(__file__).parent / "data" / "memory_truth.json").read_text())
 TITAN, SIMUMAX, KORTHIKANTI = (TRUTH[name]["rows"] for name in ("torchtitan", "simumax", "korthikanti"))

@@ -16,7 +16,7 @@ from einscale.api.train import train_step
 from einscale.errors import EinscaleError
 from einscale.layers import LayerReport
 from einscale.strategy import list_strategies
-from einscale.train.values import TrainReport
+from einscale.training.values import TrainReport
 
 STRATEGIES = tuple(strategy.name for strategy in list_strategies())
 
@@ -158,7 +158,7 @@ def test_terms_add_up_whatever_the_pipeline_and_whatever_rests_on_the_host() -> 
             except EinscaleError:
                 continue
     assert len(sides) > 60
-    from einscale.compare import Side, compare_reports
+    from einscale.comparison import Side, compare_reports
 
     for place in range(0, len(sides), 3):
         others = (sides[place], sides[(7 * place + 11) % len(sides)], sides[(5 * place + 3) % len(sides)])

@@ -8,18 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einscale.cost import price_program
 from einscale.dtypes import bytes_of
 from einscale.errors import ProgramError
 from einscale.hardware import load_system
-from einscale.memory import gathered_copies, gradients_held, optimizer_bytes, optimizer_held, parameters_held
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
-from einscale.plan import work_flops, work_traffic
 from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
 from einscale.planner.update import plan_update
 from einscale.precision import parse_precision
+from einscale.price.memory import gathered_copies, gradients_held, optimizer_bytes, optimizer_held, parameters_held
+from einscale.price.program import price_program
 from einscale.program import Program, backward
 from einscale.program.optimizers import (
     FLOPS,
@@ -33,6 +32,7 @@ from einscale.program.optimizers import (
 )
 from einscale.program.typed import typed
 from einscale.program.update import update_program
+from einscale.steps import work_flops, work_traffic
 from einscale.strategy import load_strategy, with_zero
 from einscale.topology import bind
 

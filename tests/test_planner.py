@@ -14,11 +14,11 @@ from einscale.errors import LayoutError, PlanError, SizeError, UsageError
 from einscale.hardware import load_system
 from einscale.layout import Layout, Tensor, make_layout, replicated
 from einscale.mesh import Mesh, make_mesh
-from einscale.plan import LocalEinsum, step_flops, work_traffic
 from einscale.planner.einsum import PlannedEinsum, Wanted, alternatives, forget, plan_einsum
 from einscale.report.causes import cause_words
 from einscale.reshard import reshard
 from einscale.roofline import local_seconds
+from einscale.steps import LocalEinsum, step_flops, work_traffic
 from einscale.topology import Network, bind, step_seconds
 
 SIZES = {"b": 64, "s": 128, "d": 64, "f": 256, "h": 32, "k": 16}

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from einscale.cost import price_program
 from einscale.dtypes import BITS, SCALES, bits_of, bytes_of, convention
 from einscale.errors import HardwareError, NotationError
 from einscale.hardware import flop_rate, load_system
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
+from einscale.planner.communication import sent_as
 from einscale.planner.program import plan_program
-from einscale.planner.sending import sent_as
 from einscale.precision import FIELDS, PRESETS, Precision, parse_precision, uniform
+from einscale.price.program import price_program
 from einscale.program import Program, backward, parse_program
 from einscale.program.typed import computed, made_of_parameters, quantizable, typed
 from einscale.strategy import load_strategy, parse_strategy

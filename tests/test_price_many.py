@@ -22,21 +22,21 @@ from einscale.layout import Layout
 from einscale.mesh import parse_mesh, split_name
 from einscale.models import LayerKind
 from einscale.planner.planned import Structure
-from einscale.spent import TimePart
+from einscale.price.spent import TimePart
 from einscale.strategy import parse_strategy
 from einscale.topology import Network, Networks, bind
-from einscale.train import many
-from einscale.train.cells import LayerCell, layer_cell
-from einscale.train.layers import layer_cost, overlapped, price_layer, trained
-from einscale.train.price import shared_tables, stage_tail
-from einscale.train.structure import (
+from einscale.training import many
+from einscale.training.cells import LayerCell, layer_cell
+from einscale.training.layers import layer_cost, overlapped, price_layer, trained
+from einscale.training.price import shared_tables, stage_tail
+from einscale.training.structure import (
     Trained,
     _planned,
     layer_structure,
     trained_program,
     training_sizes,
 )
-from einscale.train.values import TrainSetup
+from einscale.training.values import TrainSetup
 
 
 def setup_of(model: str, **given: Any) -> TrainSetup:

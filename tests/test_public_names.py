@@ -24,7 +24,7 @@ def run(code: str) -> str:
 def test_dir_is_the_public_names() -> None:
     assert dir(einscale) == sorted(einscale.__all__)
     assert not any(name.startswith("_") for name in dir(einscale) if name != "__version__")
-    code = "import einscale, einscale.api.train, einscale.train; print(dir(einscale) == sorted(einscale.__all__))"
+    code = "import einscale, einscale.api.train, einscale.training; print(dir(einscale) == sorted(einscale.__all__))"
     assert run(code) == "True"
 
 

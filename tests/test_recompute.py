@@ -8,14 +8,14 @@ import pytest
 from interpreter import check_gradients
 
 import einscale
+from einscale.checks import recomputed_here
 from einscale.errors import StrategyError
-from einscale.layer import recomputed_here
-from einscale.memory import saved_activations, spans
 from einscale.mesh import parse_mesh
 from einscale.models import read_config
 from einscale.models.layers import block_program, head_program
 from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
+from einscale.price.memory import saved_activations, spans
 from einscale.program import WHOLE, Program, backward
 from einscale.program.backward import differentiate
 from einscale.program.recompute import ALTERNATE, ALTERNATE_EAGER, kept_anyway

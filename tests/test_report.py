@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from einscale.cli.output import Destination, show_report
-from einscale.report.export import render_csv, render_json, render_markdown
+from einscale.report.render.export import render_csv, render_json, render_markdown
+from einscale.report.render.text import render_text, wrap
 from einscale.report.table import KINDS, Column, Report, Row, Table, format_cell
-from einscale.report.text import render_text, wrap
 
 COLUMNS = (
     Column("statement", "statement", wrap=True),

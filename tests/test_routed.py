@@ -17,24 +17,24 @@ from routed_programs import moe_block
 from test_program_soundness import check_statement
 
 import einscale
+from einscale.checks import default_strategy
 from einscale.collectives import ALL_TO_ALL, FREE, Collective, received, received_by_degrees
-from einscale.cost import bound_bytes, bound_ratio, price_collectives
-from einscale.distinct import expected_blocks
 from einscale.einsum import einsum_flops
 from einscale.errors import NotationError, ProgramError
+from einscale.expert_spread import expected_blocks
 from einscale.hardware import load_system
-from einscale.layer import default_strategy
 from einscale.layout import Tensor, local_bytes, local_elements, make_layout
-from einscale.memory import peak, saved_activations
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
-from einscale.plan import LocalEinsum, LocalMap, step_flops, untouched, work_flops, work_traffic
 from einscale.planner.planned import FORWARD, PlannedProgram
 from einscale.planner.program import plan_program
+from einscale.price.memory import peak, saved_activations
+from einscale.price.program import bound_bytes, bound_ratio, price_collectives
 from einscale.program import Program, backward, differentiate, parse_program, print_program, program_sizes
 from einscale.program.routed import routing_of
 from einscale.program.trace import arrange, combine, dispatch, einsum, mul, route, trace
 from einscale.report.causes import cause_words
+from einscale.steps import LocalEinsum, LocalMap, step_flops, untouched, work_flops, work_traffic
 from einscale.strategy import load_strategy, parse_strategy
 from einscale.topology import bind, explain_step, level_counts, step_seconds
 

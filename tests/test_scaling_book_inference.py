@@ -23,8 +23,8 @@ from book_answers import (
 from test_scaling_book_training import mlp
 
 import einscale
-from einscale.infer import DecodeReport, kv_bytes
 from einscale.models import load_model, parameter_counts
+from einscale.serving import DecodeReport, kv_bytes
 from einscale.strategy import parse_strategy
 
 ASKED = asked("inference.md", "profiling.md")

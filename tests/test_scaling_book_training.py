@@ -23,7 +23,7 @@ from book_answers import (
 )
 
 import einscale
-from einscale.layer import batch_ways
+from einscale.checks import batch_ways
 from einscale.layers import LayerReport
 from einscale.models import load_model, model_flops, parameter_counts, program_parameters
 from einscale.roofline import local_seconds, roofline

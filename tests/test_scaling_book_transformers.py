@@ -17,9 +17,9 @@ from book_answers import (
 
 import einscale
 from einscale.hardware import flop_rate
-from einscale.infer import kv_bytes_per_token
 from einscale.models import Model, load_model, model_flops, parameter_counts, program_parameters, resized
 from einscale.roofline import local_seconds
+from einscale.serving import kv_bytes_per_token
 from einscale.strategy import parse_strategy
 
 ASKED = asked("transformers.md")

@@ -14,11 +14,11 @@ from command import Outcome, refused, run_command
 
 import einscale
 from einscale.report.bars import Bar, Bars, Fill, bar, drawn
-from einscale.report.export import render_csv
+from einscale.report.render.export import render_csv
+from einscale.report.render.text import render_text
 from einscale.report.screen import Beside, Items, Words
 from einscale.report.table import Report
-from einscale.report.text import render_text
-from einscale.report.train_screen import merged
+from einscale.report.training.screen import merged
 
 FITS = "train llama3-70b --mesh data=8,model=8 --strategy fsdp+tp --batch 64"
 PIPELINE = "train llama3-70b --mesh pipe=4,data=4,model=8 --strategy megatron-sp --zero 1 --batch 128"

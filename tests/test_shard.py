@@ -18,7 +18,7 @@ from einscale.errors import EinscaleError
 from einscale.layout import Layout, make_layout
 from einscale.mesh import Mesh, MeshAxis
 from einscale.placement import place_parts
-from einscale.report.grid import MOST_ROWS, WIDEST, Cell, draw_grid
+from einscale.report.render.grid import MOST_ROWS, WIDEST, Cell, draw_grid
 
 AXES = ("x", "y", "z")
 

@@ -79,4 +79,4 @@ def test_version_does_not_load_typer() -> None:
 def test_importing_the_package_loads_nothing() -> None:
     code = "import sys, einscale; print(sorted(name for name in sys.modules if 'einscale' in name))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['einscale']"
+    assert done.stdout.strip() == "['einscale', 'einscale.version']"

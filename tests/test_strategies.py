@@ -10,8 +10,8 @@ from suited_meshes import MESHES
 from einscale.api.layer import layer
 from einscale.errors import StrategyError
 from einscale.layers import KindReport, LayerReport
-from einscale.memory import Why
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE
+from einscale.price.memory import Why
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
 
 D, N, G, K, F = 4096, 8, 4, 128, 14336

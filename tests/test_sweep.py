@@ -13,7 +13,7 @@ import pytest
 
 import einscale
 from einscale.errors import EinscaleError, SizeError, UsageError
-from einscale.report.rows import more_is_better, plain
+from einscale.report.render.rows import more_is_better, plain
 from einscale.strategy import load_strategy
 
 GRID: dict[str, Any] = {
@@ -68,7 +68,7 @@ def test_training_steps_are_priced_together_and_answered_when_taken(monkeypatch:
 
     whole = einscale.train_step
     found = einscale.sweep(einscale.train_step, GRID | {"mesh": ["data=4"]})
-    monkeypatch.setattr("einscale.train.step.train_report", lambda *_: pytest.fail("a report was made"))
+    monkeypatch.setattr("einscale.training.step.train_report", lambda *_: pytest.fail("a report was made"))
     again = einscale.sweep(einscale.train_step, GRID | {"mesh": ["data=4"]})
     assert again.table == found.table
     lazy = einscale.SweepResult(counted, again.points, again.found, again.figures, again.errors)

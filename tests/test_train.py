@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 import einscale
 from einscale.errors import ScheduleError, SizeError, StrategyError, UsageError
-from einscale.hiders import Hider, HidingWork
 from einscale.models import load_model, parameter_counts
 from einscale.planner.planned import FORWARD
+from einscale.price.hiders import Hider, HidingWork
+from einscale.price.spent import TimePart
 from einscale.schedule import bubble_seconds, schedule_names
-from einscale.spent import TimePart
-from einscale.train import TrainReport
+from einscale.training import TrainReport
 
 MIXED = 2 + 4 + 12
 """Bytes a parameter: 16-bit weight, fp32 gradient, fp32 master copy and two moments."""

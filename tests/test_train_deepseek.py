@@ -12,10 +12,10 @@ from __future__ import annotations
 import pytest
 
 import einscale
-from einscale.hiders import HidingWork
 from einscale.models import parameter_counts
+from einscale.price.hiders import HidingWork
 from einscale.schedule import bubble_seconds
-from einscale.train import TrainReport
+from einscale.training import TrainReport
 
 BATCH, SEQUENCE = 15360, 4096
 RECOMPUTED = "attn_in,mlp_in,q_latent,kv_latent,q,q_rotated,k,v,hidden,hidden_weighed,shared_hidden"

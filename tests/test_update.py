@@ -12,7 +12,6 @@ from routed_programs import moe_block
 from einscale.collectives import FREE, Collective, check_move, received
 from einscale.errors import LayoutError, StrategyError
 from einscale.layout import make_layout, shards
-from einscale.memory import undivided_states
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
 from einscale.planner.classes import moved_class
@@ -21,6 +20,7 @@ from einscale.planner.planned import BACKWARD, PlannedProgram, accumulator_layou
 from einscale.planner.program import plan_program
 from einscale.planner.update import plan_update
 from einscale.precision import parse_precision
+from einscale.price.memory import undivided_states
 from einscale.program import Program, backward
 from einscale.program.optimizers import OPTIMIZERS
 from einscale.program.typed import typed

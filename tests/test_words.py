@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from einscale.changes import Change, Option
-from einscale.hiders import Hider, HidingWork
-from einscale.memory import Reason, Why
 from einscale.mesh import parse_mesh
 from einscale.precision import parse_precision
-from einscale.report.train_parts import moment_words, part_name, part_note
+from einscale.price.hiders import Hider, HidingWork
+from einscale.price.memory import Reason, Why
+from einscale.price.spent import SpentPart, TimeGroup, TimePart
+from einscale.report.training.parts import moment_words, part_name, part_note
 from einscale.report.words import changes_words, hider_words, hiders_words, reason_words
-from einscale.spent import SpentPart, TimeGroup, TimePart
-from einscale.train.values import AtWork
+from einscale.training.values import AtWork
 
 HIDERS = {
     Hider(HidingWork.LAYER_BEFORE, "forward"): "the forward work of the layer before it",

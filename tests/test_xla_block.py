@@ -12,10 +12,10 @@ import pytest
 from einscale.collectives import received_total
 from einscale.layout import Layout, Tensor, local_bytes, make_layout
 from einscale.mesh import make_mesh
-from einscale.plan import LocalEinsum, work_flops
 from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
 from einscale.program import backward, parse_program
+from einscale.steps import LocalEinsum, work_flops
 from einscale.strategy import parse_strategy
 
 RUNS = json.loads((Path(__file__).parent / "data" / "xla_block.json").read_text())["runs"]

@@ -97,7 +97,7 @@ class Shown(Struct, frozen=True):
             width: columns to wrap at; None does not wrap.
             units: `iec` or `si`.
         """
-        from einscale.report.text import render_text
+        from einscale.report.render.text import render_text
 
         return render_text(self.to_report(detail=detail, explain=explain, units=units), width=width, units=units)
 
@@ -108,7 +108,7 @@ class Shown(Struct, frozen=True):
         return one_line(type(self).__name__, *self.headline)
 
     def _repr_html_(self) -> str:
-        from einscale.report.html import render_html
+        from einscale.report.render.html import render_html
 
         return render_html(self.to_report(detail=True, advice=False), self.headline[1], self.BARS)
 
@@ -145,14 +145,14 @@ class Answer(Shown, frozen=True):
 
         `table`, `section`, `role` and `level` say where a row stands; `role` is "" for all but sums and collectives.
         """
-        from einscale.report.export import table_rows
+        from einscale.report.render.export import table_rows
 
         return table_rows(self.to_report(detail=True, advice=False))
 
     @property
     def tables(self) -> dict[str, list[dict[str, Cell]]]:
         """The rows of every table, by the names that CSV has for them; what would fit, if this does not, among them."""
-        from einscale.report.export import csv_tables, table_rows
+        from einscale.report.render.export import csv_tables, table_rows
 
         report = self.to_report(detail=True)
         return {name: table_rows(report, name) for name in csv_tables(report)}
@@ -198,7 +198,7 @@ class Parted(Answer, frozen=True):
         only: str | None = None,
     ) -> str:
         """The answer as text, as the command line prints it; arguments as for `to_report`, and `width` to wrap at."""
-        from einscale.report.text import render_text
+        from einscale.report.render.text import render_text
 
         report = self.to_report(detail=detail, explain=explain, units=units, only=only)
         return render_text(report, width=width, units=units)

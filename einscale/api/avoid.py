@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from einscale.alternatives import Avoidance
 from einscale.api.plan import PlanResult, answer
 from einscale.api.resolve import Asked
 from einscale.collectives import FREE, Collective
 from einscale.errors import PlanError
 from einscale.layout import Layout, Tensor
 from einscale.notation import Spec, TensorSpec
-from einscale.plan import LocalEinsum
+from einscale.price.alternatives import Avoidance
+from einscale.steps import LocalEinsum
 
 
 def avoidances(result: PlanResult) -> tuple[Avoidance, ...]:

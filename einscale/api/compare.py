@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Unpack
 from msgspec.structs import replace
 
 from einscale.api.answer import Figure, Parted
-from einscale.api.request import chosen_model
+from einscale.api.request import check_batch, chosen_model
 from einscale.api.train import RUN, TrainOptions, TrainRequest, train_request, train_setup
-from einscale.compare import Comparison, Scope, Side, compare_reports
+from einscale.checks import batch_ways, check_divides
+from einscale.comparison import Comparison, Scope, Side, compare_reports
 from einscale.errors import EinscaleError, StrategyError, UsageError, did_you_mean
-from einscale.footprint import Memory
-from einscale.layer import batch_ways
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
+from einscale.price.footprint import Memory
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, bind_strategy, load_strategy
-from einscale.train import TrainReport, TrainSetup, train_report
+from einscale.training import TrainReport, TrainSetup, train_report
+from einscale.units import check_size
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -117,7 +118,7 @@ class CompareResult(Parted, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
-        from einscale.report.compare_document import compare_document
+        from einscale.report.comparison.document import compare_document
 
         return compare_document(self.comparison)
 
@@ -139,7 +140,7 @@ class CompareResult(Parted, frozen=True):
             units: `iec` or `si`.
             only: `terms`, `memory`, or the name of a table.
         """
-        from einscale.report.compare import compare_tables
+        from einscale.report.comparison.tables import compare_tables
 
         return compare_tables(self.comparison, detail=detail or explain, only=only, units=units)
 
@@ -175,17 +176,18 @@ def compare(
         raise UsageError("the strategies are the second argument of compare", expected='["megatron", "fsdp@data=8"]')
     chosen = [_resolve(one, asked.mesh if "mesh" in options else None) for one in _listed(strategies)]
     labels = _labels(chosen)
-    for label, one in zip(labels, chosen, strict=True):
-        _ways(label, *one)
+    ways = [_ways(label, *one) for label, one in zip(labels, chosen, strict=True)]
+    if asked.batch is not None:
+        each = 1 if asked.microbatch is None else check_size(asked.microbatch, "microbatch")
+        check_divides(check_batch(asked.batch), lcm(*ways) * each, "the data-parallel replicas of every strategy")
     loaded = chosen_model(model, asked.sizes)
     given = replace(asked, sizes=None)
-    setups = [_setup(loaded, label, *one, given) for label, one in zip(labels, chosen, strict=True)]
+    setups = _setups(loaded, labels, chosen, given)
     notes: list[str] = []
     if len({setup.batch for setup, _ in setups}) > 1:
         common = lcm(*(setup.batch for setup, _ in setups))
         notes.append(f"batch: {common} sequences, the fewest that every strategy can divide (none was given)")
-        given = replace(given, batch=common)
-        setups = [_setup(loaded, label, *one, given) for label, one in zip(labels, chosen, strict=True)]
+        setups = _setups(loaded, labels, chosen, replace(given, batch=common))
     sides = []
     for label, (setup, said) in zip(labels, setups, strict=True):
         try:
@@ -207,14 +209,26 @@ def _purpose(given: str) -> Purpose:
     return Purpose(given)
 
 
-def _setup(
-    model: Model, label: str, strategy: Strategy, mesh: Mesh, asked: TrainRequest
-) -> tuple[TrainSetup, tuple[str, ...]]:
-    """The request of one strategy, resolved, and what was chosen in it."""
-    try:
-        return train_setup(model, replace(asked, strategy=strategy, mesh=mesh))
-    except EinscaleError as error:
-        raise _said_of(error, label) from None
+def _setups(
+    model: Model, labels: Sequence[str], chosen: Sequence[tuple[Strategy, Mesh]], asked: TrainRequest
+) -> list[tuple[TrainSetup, tuple[str, ...]]]:
+    """The request of each strategy, resolved, and what was chosen in it.
+
+    Raises:
+        EinscaleError: one cannot be met; the message names the strategy, unless it is the same for all of them.
+    """
+    found: list[tuple[TrainSetup, tuple[str, ...]]] = []
+    refused: list[tuple[str, EinscaleError]] = []
+    for label, (strategy, mesh) in zip(labels, chosen, strict=True):
+        try:
+            found.append(train_setup(model, replace(asked, strategy=strategy, mesh=mesh)))
+        except EinscaleError as error:
+            refused.append((label, error))
+    if refused:
+        label, first = refused[0]
+        shared = len(refused) == len(chosen) and len({str(error) for _, error in refused}) == 1
+        raise first if shared else _said_of(first, label)
+    return found
 
 
 def _listed(strategies: Sequence[Chosen]) -> Sequence[Chosen]:

@@ -14,7 +14,7 @@ from einscale.api.infer import answer, asked_requests
 from einscale.api.infer_result import InferResult
 from einscale.api.request import chosen_model
 from einscale.api.serve_request import CompareServingOptions, serve_request
-from einscale.compare.serving import ServedSide, ServingComparison, ServingMeasure, compare_requests
+from einscale.comparison.serving import ServedSide, ServingComparison, ServingMeasure, compare_requests
 from einscale.errors import EinscaleError, UsageError
 from einscale.models import Model
 
@@ -49,13 +49,13 @@ class CompareServingResult(Shown, frozen=True):
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
     ) -> Report:
         """The comparison as tables; arguments as for `Answer.to_report`. `detail` adds every term."""
-        from einscale.report.requests_compare import requests_compare_tables
+        from einscale.report.comparison.requests import requests_compare_tables
 
         return requests_compare_tables(self, detail=detail, units=units)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
-        from einscale.report.requests_compare_document import requests_compare_document
+        from einscale.report.comparison.requests_document import requests_compare_document
 
         return requests_compare_document(self)
 

@@ -25,7 +25,8 @@ from einscale.api.serving import (
     strategy_note,
 )
 from einscale.errors import UsageError
-from einscale.infer import (
+from einscale.models import Model
+from einscale.serving import (
     DisaggregatedReport,
     Instance,
     decode_report,
@@ -34,8 +35,7 @@ from einscale.infer import (
     request_report,
     speculative_report,
 )
-from einscale.infer import sweep as sweep_rows
-from einscale.models import Model
+from einscale.serving import sweep as sweep_rows
 from einscale.units import check_size
 
 

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from einscale.api.answer import Figure, Parted
 from einscale.api.serving import Asked, repeated_cache_notes
-from einscale.footprint import Memory
-from einscale.infer import (
+from einscale.price.footprint import Memory
+from einscale.serving import (
     DecodeReport,
     DisaggregatedReport,
     Instance,
@@ -76,7 +76,7 @@ class PrefillResult(Parted, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
-        from einscale.report.infer_document import prefill_document
+        from einscale.report.serving.document import prefill_document
 
         return prefill_document(self)
 
@@ -93,7 +93,7 @@ class PrefillResult(Parted, frozen=True):
 
         `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
-        from einscale.report.infer import prefill_tables
+        from einscale.report.serving.tables import prefill_tables
 
         return prefill_tables(self, detail=detail, explain=explain, only=only, units=units)
 
@@ -158,7 +158,7 @@ class DecodeResult(Parted, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
-        from einscale.report.infer_document import decode_document
+        from einscale.report.serving.document import decode_document
 
         return decode_document(self)
 
@@ -175,7 +175,7 @@ class DecodeResult(Parted, frozen=True):
 
         `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
-        from einscale.report.infer import decode_tables
+        from einscale.report.serving.tables import decode_tables
 
         return decode_tables(self, detail=detail, explain=explain, only=only, units=units)
 
@@ -361,7 +361,7 @@ class InferResult(Parted, frozen=True):
         Args:
             advice: what `advice` gave, if it is worked out already.
         """
-        from einscale.report.infer_document import infer_document
+        from einscale.report.serving.document import infer_document
 
         return infer_document(self, advice)
 
@@ -378,7 +378,7 @@ class InferResult(Parted, frozen=True):
 
         `detail` adds every kind of layer, every statement of a step and every collective with its cause.
         """
-        from einscale.report.infer import infer_tables
+        from einscale.report.serving.tables import infer_tables
 
         return infer_tables(self, detail=detail, explain=explain, only=only, units=units, changes=advice)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from einscale.api.answer import Figure, Parted
 from einscale.api.train import RUN, TrainOptions, train_request, train_setup
 from einscale.errors import UsageError
-from einscale.footprint import Memory
-from einscale.gains import Gain, free_gains
+from einscale.free_plans import Gain, free_gains
 from einscale.layers import LayerReport, layer_report
 from einscale.models import Model
 from einscale.planner.planned import BACKWARD, FORWARD
+from einscale.price.footprint import Memory
 from einscale.units import format_seconds
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class LayerResult(Parted, frozen=True):
     Args:
         layers: every kind of layer with its statements, collectives, memory and sums.
     """
+
+    BARS: ClassVar[tuple[str, ...]] = ("layers",)
 
     layers: LayerReport
 
@@ -78,7 +80,7 @@ class LayerResult(Parted, frozen=True):
         Args:
             free: also where a free plan would beat the strategy, and by how much.
         """
-        from einscale.report.layer_document import layer_document
+        from einscale.report.layer.document import layer_document
 
         return layer_document(self.layers, self.gains if free else None)
 
@@ -102,7 +104,7 @@ class LayerResult(Parted, frozen=True):
             only: name of a kind of layer, or of a table.
             free: also where a free plan would beat the strategy, and by how much.
         """
-        from einscale.report.layer import layer_tables
+        from einscale.report.layer.tables import layer_tables
 
         gains = self.gains if free else None
         return layer_tables(self.layers, gains, detail=detail or explain, only=only, units=units)

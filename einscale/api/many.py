@@ -14,8 +14,8 @@ from einscale.hardware import peak as peak_rate
 from einscale.models import Model, model_flops
 from einscale.numeric import Array, Number
 from einscale.strategy import Strategy
-from einscale.train.many import price_setups
-from einscale.train.values import TrainSetup
+from einscale.training.many import price_setups
+from einscale.training.values import TrainSetup
 
 if TYPE_CHECKING:
     from einscale.report.table import Cell, Report
@@ -103,7 +103,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
     ) -> Report:
         """The rows with what differs between their requests, the fastest first; `detail` has all of them."""
-        from einscale.report.rows import rows_report
+        from einscale.report.render.rows import rows_report
 
         subject, figures = self.headline
         return rows_report(f"{subject}: {figures}", self.requests, self._rows(), detail=detail)
@@ -116,7 +116,7 @@ class PriceColumns(Shown, frozen=True, eq=False):
 
     def _rows(self) -> list[dict[str, Cell]]:
         """The requests and the main columns; None where there is no number."""
-        from einscale.report.rows import answer_rows
+        from einscale.report.render.rows import answer_rows
 
         rows = zip(self.table, self.errors, strict=True)
         figures = ({key: row[name] for key, name in MAIN.items()} if error is None else {} for row, error in rows)

@@ -16,16 +16,16 @@ from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.layout import Layout
 from einscale.mesh import Mesh, make_mesh
 from einscale.notation import parse_spec
-from einscale.plan import Plan
 from einscale.planner.budget import Budget
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
-from einscale.priced import LowerBounds, PlanPeak, PricedPlan, PricedStep, lower_bounds, price_plan
+from einscale.price.plan import LowerBounds, PlanPeak, PricedPlan, PricedStep, lower_bounds, price_plan
+from einscale.steps import Plan
 from einscale.topology import Network, bind
 
 if TYPE_CHECKING:
-    from einscale.alternatives import Alternative, Avoidance
     from einscale.emulate import Verification
-    from einscale.report.plan import PlanView
+    from einscale.price.alternatives import Alternative, Avoidance
+    from einscale.report.einsum.tables import PlanView
     from einscale.report.table import Report
 
 OBJECTIVES = ("time", "bytes")
@@ -123,7 +123,7 @@ class PlanResult(Answer, frozen=True):
     @property
     def alternatives(self) -> tuple[Alternative, ...]:
         """The best plans whose work is divided otherwise, priced; worked out when asked for."""
-        from einscale.alternatives import alternatives
+        from einscale.price.alternatives import alternatives
 
         return alternatives(self.priced, self.objective)
 
@@ -152,7 +152,7 @@ class PlanResult(Answer, frozen=True):
 
     def view(self) -> PlanView:
         """What a report shows beside the prices."""
-        from einscale.report.plan import PlanView
+        from einscale.report.einsum.tables import PlanView
 
         notes = [f"note: {self.note}"] if self.note else []
         notes += [str(self.proof)] if self.proof is not None else []
@@ -165,7 +165,7 @@ class PlanResult(Answer, frozen=True):
 
         `detail` adds what memory holds; `explain` adds formulas, alternatives, and how to avoid what moves.
         """
-        from einscale.report.plan import explain_report, plan_report
+        from einscale.report.einsum.tables import explain_report, plan_report
 
         if explain:
             avoidances = self.avoidances if advice else ()
@@ -187,7 +187,7 @@ class PlanResult(Answer, frozen=True):
         Args:
             explain: with formulas in words, alternatives and how to avoid what moves.
         """
-        from einscale.report.plan_document import explanation, plan_document, verification
+        from einscale.report.einsum.document import explanation, plan_document, verification
 
         document = plan_document(self.priced, self.view())
         if explain:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from einscale.checks import batch_ways, check_divides, default_strategy
 from einscale.errors import SizeError, StrategyError, UsageError, did_you_mean
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
-from einscale.layer import batch_ways, check_divides, default_strategy
 from einscale.mesh import Mesh
 from einscale.models import Model, load_model, resized
 from einscale.program.shapes import axis_names

@@ -10,11 +10,11 @@ from msgspec import Struct
 
 from einscale.errors import UsageError, did_you_mean
 from einscale.hardware import System
-from einscale.infer.values import PAGE
-from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh
 from einscale.models import Model
 from einscale.precision import Precision
+from einscale.price.memory import FRAMEWORK
+from einscale.serving.values import PAGE
 from einscale.strategy import Strategy
 
 

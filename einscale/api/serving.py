@@ -22,12 +22,12 @@ from einscale.api.serve_request import ServeRequest
 from einscale.efficiency import EXECUTIONS, ROOFLINE
 from einscale.errors import UsageError, did_you_mean
 from einscale.hardware import System, rooflines
-from einscale.infer import Instance, StepReport, ahead_instance, default_serving_strategy, fed_caches, make_instance
 from einscale.layout import shards
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
 from einscale.numeric import product
 from einscale.precision import Precision, parse_precision
+from einscale.serving import Instance, StepReport, ahead_instance, default_serving_strategy, fed_caches, make_instance
 from einscale.strategy import Strategy
 from einscale.units import check_size, parse_size
 

@@ -13,9 +13,9 @@ from einscale.api.serving import Apart, Asked, Serving
 from einscale.changes import Change, Option, arguments_of, options_of
 from einscale.dtypes import bits_of
 from einscale.errors import EinscaleError
-from einscale.infer import Planner, requests_fit
 from einscale.mesh import Mesh, MeshAxis
 from einscale.precision import PRESETS, Precision, parse_precision
+from einscale.serving import Planner, requests_fit
 
 MOST = 6
 """Most changes that are reported."""

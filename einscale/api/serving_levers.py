@@ -12,7 +12,7 @@ from einscale.api.serving import Asked
 from einscale.api.serving_advice import Changed, ServingAdvice
 from einscale.changes import Change, Option
 from einscale.errors import EinscaleError
-from einscale.train.advice import same_devices
+from einscale.training.advice import same_devices
 
 DOUBLINGS = 2
 """How often the batch is doubled."""

@@ -69,7 +69,7 @@ class SweepResult(Shown, frozen=True, eq=False):
     @property
     def table(self) -> list[dict[str, Cell]]:
         """A flat dict for each point: its arguments, the main figures, and `error`; ready for pandas or polars."""
-        from einscale.report.rows import answer_rows
+        from einscale.report.render.rows import answer_rows
 
         return answer_rows(self.points, self.figures, self.errors)
 
@@ -82,7 +82,7 @@ class SweepResult(Shown, frozen=True, eq=False):
         Raises:
             UsageError: no answer has such a figure.
         """
-        from einscale.report.rows import more_is_better
+        from einscale.report.render.rows import more_is_better
 
         known = dict.fromkeys(name for figures in self.figures for name in figures)
         if key not in known:
@@ -112,7 +112,7 @@ class SweepResult(Shown, frozen=True, eq=False):
         self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
     ) -> Report:
         """The rows as a table, the fastest first; `detail` has all of them."""
-        from einscale.report.rows import rows_report
+        from einscale.report.render.rows import rows_report
 
         subject, figures = self.headline
         return rows_report(f"{subject}: {figures}", self.points, self.table, detail=detail)
@@ -126,7 +126,7 @@ class SweepResult(Shown, frozen=True, eq=False):
     @property
     def headline(self) -> tuple[str, str]:
         """What was asked, and how often it was answered."""
-        from einscale.report.rows import varied
+        from einscale.report.render.rows import varied
 
         over = ", ".join(name for name, several in varied(self.points).items() if several)
         fits = [figures["fits"] for figures in self.figures if "fits" in figures]

@@ -22,19 +22,19 @@ from einscale.api.request import (
     fixed_size,
     suited_strategy,
 )
+from einscale.checks import batch_ways
 from einscale.efficiency import EXECUTIONS, ROOFLINE, Execution
 from einscale.errors import SizeError, UsageError, did_you_mean
-from einscale.footprint import Memory
 from einscale.hardware import System, rooflines
-from einscale.layer import batch_ways
-from einscale.memory import FRAMEWORK
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
 from einscale.precision import Precision, parse_precision
+from einscale.price.footprint import Memory
+from einscale.price.memory import FRAMEWORK
 from einscale.program.loss import FUSED
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, replicas
-from einscale.train import (
+from einscale.training import (
     Advice,
     Offload,
     TrainReport,
@@ -45,7 +45,7 @@ from einscale.train import (
     reserves,
     train_report,
 )
-from einscale.train.request import make_setup
+from einscale.training.request import make_setup
 from einscale.units import check_size, format_seconds
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class TrainResult(Parted, frozen=True):
         Args:
             advice: what `advice` gave, if it is worked out already.
         """
-        from einscale.report.train_document import train_document
+        from einscale.report.training.document import train_document
 
         return train_document(self, advice)
 
@@ -165,7 +165,7 @@ class TrainResult(Parted, frozen=True):
 
         `detail` adds every tensor at the peak and every collective.
         """
-        from einscale.report.train import train_tables
+        from einscale.report.training.tables import train_tables
 
         return train_tables(self, detail=detail, explain=explain, only=only, units=units, changes=advice)
 

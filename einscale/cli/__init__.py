@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
 def _dispatch(arguments: list[str]) -> int:
     """Hand the arguments to typer, with no more commands loaded than are asked for."""
     if _asks_for_version(arguments):
-        from einscale import __version__
+        from einscale.version import __version__
 
         print(f"einscale {__version__}")
         return ANSWERED

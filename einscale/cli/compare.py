@@ -72,12 +72,12 @@ def compare(
     from einscale.cli.output import emit
 
     destination = output.destination(only=only)
-    mesh: dict[str, Any] = {} if compared.mesh is None else {"mesh": compared.mesh}
+    shared: dict[str, Any] = {} if compared.mesh is None else {"mesh": compared.mesh}
     answer = compare_strategies(
         compared.model,
         (*(compared.strategies or ()), *(compared.strategy or ())),
         for_=compared.purpose,
-        **mesh,
+        **shared,
         sizes=_sizes(compared.size),
         hardware=compared.hardware,
         **pipeline.arguments(),

@@ -80,7 +80,7 @@ def losses(incomplete: str) -> list[str]:
 
 def overlaps(incomplete: str) -> list[str]:
     """Kinds of collectives that may be hidden, the last of a list."""
-    from einscale.overlap import OVERLAPS
+    from einscale.price.overlap import OVERLAPS
 
     return _listed(incomplete, OVERLAPS)
 

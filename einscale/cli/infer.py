@@ -83,7 +83,7 @@ class Running(Options, frozen=True, kw_only=True):
 
     def arguments(self) -> dict[str, Any]:
         """What `einscale.infer` calls these."""
-        from einscale.memory import FRAMEWORK
+        from einscale.price.memory import FRAMEWORK
 
         overhead = count(self.overhead, "overhead")
         return {
@@ -212,7 +212,7 @@ def infer(
     advice = None if answer.fits else answer.advice
 
     def report() -> Report:
-        from einscale.report.infer import infer_tables
+        from einscale.report.serving.tables import infer_tables
 
         return infer_tables(answer, detail=detail, explain=explain, only=only, units=output.units, advice=advice)
 
@@ -258,7 +258,7 @@ def _tokens(text: str) -> int:
 
 def _no(answer: InferResult, advice: tuple[ServingAdvice, ...], units: str, *, short: bool) -> str:
     """What does not fit and by how much; what is to blame, and what would fit, unless the screen says it."""
-    from einscale.report.infer import blamed, fit_words
+    from einscale.report.serving.tables import blamed, fit_words
     from einscale.report.words import changes_words
     from einscale.units import format_bytes, format_seconds
 

@@ -170,19 +170,19 @@ def emit(destination: Destination, document: Callable[[], Mapping[str, Any]], re
 def render(destination: Destination, document: Callable[[], Mapping[str, Any]], report: Callable[[], Report]) -> str:
     """The text of a result in the format of a destination, at full width."""
     if destination.format == "json":
-        from einscale.report.export import render_json
+        from einscale.report.render.export import render_json
 
         return render_json(document())
     if destination.format == "csv":
-        from einscale.report.export import render_csv
+        from einscale.report.render.export import render_csv
 
         return render_csv(report(), destination.table)
     wanted = _wanted(destination, report())
     if destination.format == "md":
-        from einscale.report.export import render_markdown
+        from einscale.report.render.export import render_markdown
 
         return render_markdown(wanted, units=destination.units)
-    from einscale.report.text import render_text
+    from einscale.report.render.text import render_text
 
     return render_text(wanted, units=destination.units)
 
@@ -192,11 +192,11 @@ def show_report(destination: Destination, report: Report) -> None:
     terminal = sys.stdout.isatty()
     width = max(NARROWEST, get_terminal_size().columns) if terminal else None
     if wants_color(sys.stdout, destination.color):
-        from einscale.report.console import render_console
+        from einscale.report.render.console import render_console
 
         text = render_console(report, width=width, units=destination.units)
     else:
-        from einscale.report.text import render_text
+        from einscale.report.render.text import render_text
 
         text = render_text(report, width=width, units=destination.units)
     show(destination, text)
@@ -231,7 +231,7 @@ def _wanted(destination: Destination, report: Report) -> Report:
     """The report, or only the one of its tables that is wanted."""
     if destination.table is None:
         return report
-    from einscale.report.export import only
+    from einscale.report.render.export import only
 
     return only(report, destination.table)
 
@@ -242,7 +242,7 @@ def _write_folder(folder: Path, report: Report, *, quiet: bool) -> None:
     Raises:
         UsageError: one cannot be written.
     """
-    from einscale.report.export import csv_tables, render_csv
+    from einscale.report.render.export import csv_tables, render_csv
 
     try:
         folder.mkdir(exist_ok=True)

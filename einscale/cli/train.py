@@ -13,7 +13,7 @@ from einscale.cli.training import Pipeline, State
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
-    from einscale.train import Advice, TrainReport
+    from einscale.training import Advice, TrainReport
 
 
 class Run(Options, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ def train(
     advice = None if answer.fits else answer.advice
 
     def report() -> Report:
-        from einscale.report.train import train_tables
+        from einscale.report.training.tables import train_tables
 
         return train_tables(answer, detail=detail, explain=explain, only=only, units=output.units, advice=advice)
 
@@ -74,8 +74,8 @@ def train(
 
 def _no(report: TrainReport, advice: tuple[Advice, ...], units: str, *, short: bool) -> str:
     """What does not fit and by how much; what is to blame, and what would fit, unless the screen says it."""
-    from einscale.report.train import blamed
-    from einscale.report.train_parts import verdict
+    from einscale.report.training.parts import verdict
+    from einscale.report.training.tables import blamed
     from einscale.report.words import changes_words
     from einscale.units import format_bytes, format_seconds
 

@@ -138,7 +138,7 @@ class State(Options, frozen=True, kw_only=True):
 
     def arguments(self) -> dict[str, Any]:
         """What `einscale.train_step` calls these."""
-        from einscale.memory import FRAMEWORK
+        from einscale.price.memory import FRAMEWORK
 
         overhead = count(self.overhead, "overhead")
         return {

@@ -15,7 +15,7 @@ from einscale.emulate.cuts import CutMesh, count, cut_mesh, local_length
 from einscale.errors import PlanError
 from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum, Plan
+from einscale.steps import LocalEinsum, Plan
 
 BYTES_LIMIT = 256 * 2**20
 """Emulation never holds more than this."""

@@ -18,7 +18,7 @@ from einscale.emulate.shrink import Small, shrink
 from einscale.errors import EinscaleError, PlanError, VerificationError
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum, Plan, Step
+from einscale.steps import LocalEinsum, Plan, Step
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from einscale.models.attention import AttentionForm, Weights, attention
 from einscale.models.delta import delta_net, delta_parameters
-from einscale.models.latent import latent_attention, latent_parameters
+from einscale.models.mla import latent_attention, latent_parameters
 from einscale.models.mlp import gated_mlp, mlp
 from einscale.models.moe import moe, moe_parameters
 from einscale.models.values import Delta, Experts, LayerKind, Model, ModelConfig

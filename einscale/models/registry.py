@@ -12,7 +12,7 @@ from einscale.errors import ModelError, SizeError, did_you_mean
 from einscale.models.config import parse_json, read_text
 from einscale.models.families import read_config
 from einscale.models.layers import ahead_kinds, layer_kinds
-from einscale.models.own import read_programs
+from einscale.models.programs import read_programs
 from einscale.models.values import LayerKind, Model, ModelConfig
 from einscale.program.shapes import axis_names
 from einscale.program.values import Program

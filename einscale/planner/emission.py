@@ -7,12 +7,12 @@ from msgspec.structs import replace
 from einscale.collectives import FREE, SLICE, Collective
 from einscale.digits import Digits
 from einscale.layout import Layout, Tensor
-from einscale.plan import LocalEinsum, Plan, Step
 from einscale.planner.causes import operand_cause, result_cause
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question
 from einscale.reshard import emit
 from einscale.reshard.moves import Dims, State, digits_in
+from einscale.steps import LocalEinsum, Plan, Step
 
 
 def named(dims: Dims, owed: int, digits: Digits, reduction: str = "sum") -> Layout:

@@ -20,12 +20,12 @@ from einscale.errors import PlanError
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.mesh import Mesh
 from einscale.numeric import product
-from einscale.plan import LocalEinsum, Plan, Step, plan_flops, plan_received
 from einscale.planner.budget import Budget
 from einscale.planner.canonical import canonical_order
 from einscale.planner.counts import most_shards
 from einscale.planner.pair import PlannedEinsum, Terms, plan_pair
 from einscale.planner.question import Question, Wanted
+from einscale.steps import LocalEinsum, Plan, Step, plan_flops, plan_received
 
 LAYOUTS = 3
 """Most layouts of an intermediate result that are kept."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from einscale.collectives import FREE
 from einscale.hardware import flop_rate as chip_rate
 from einscale.layout import Layout, Tensor
-from einscale.plan import LocalEinsum, compute_dtype, step_flops, work_traffic
 from einscale.planner.question import Measured, Question
 from einscale.reshard import MERGED, links_of, solve
 from einscale.reshard.moves import State, digits_in, size_of
 from einscale.reshard.search import NEVER, UNIT, Path, least_units, shards_of
 from einscale.reshard.timed import FEMTO, least_crossing, solve_timed
+from einscale.steps import LocalEinsum, compute_dtype, step_flops, work_traffic
 
 if TYPE_CHECKING:
     from einscale.topology import Network

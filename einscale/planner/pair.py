@@ -14,7 +14,6 @@ from einscale.digits import Digits, digits_of
 from einscale.errors import InfeasibleError, PlanError
 from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh
-from einscale.plan import Plan, Step, compute_dtype, plan_flops, plan_received, step_flops, work_traffic
 from einscale.planner.canonical import canonical_order
 from einscale.planner.counts import classes_of, count_vectors, most_shards, single_digits
 from einscale.planner.emission import Prepared, assemble
@@ -26,6 +25,7 @@ from einscale.planner.question import Placement, Question, Wanted
 from einscale.reshard.search import UNIT
 from einscale.reshard.timed import FEMTO
 from einscale.roofline import local_seconds
+from einscale.steps import Plan, Step, compute_dtype, plan_flops, plan_received, step_flops, work_traffic
 
 if TYPE_CHECKING:
     from einscale.topology import Network

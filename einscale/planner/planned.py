@@ -12,9 +12,9 @@ from einscale.collectives import FREE, Collective
 from einscale.layout import Layout, Tensor, local_bytes
 from einscale.mesh import Mesh
 from einscale.numeric import Number, truncate
-from einscale.plan import LocalEinsum, LocalMap
 from einscale.program.update import gradient_names
 from einscale.program.values import Program, Statement
+from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import Strategy
 
 FORWARD = "forward"

@@ -12,10 +12,10 @@ from einscale.einsum import Einsum
 from einscale.errors import LayoutError, PlanError, SizeError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh
-from einscale.plan import LocalEinsum, Step
 from einscale.planner.emission import Prepared
 from einscale.planner.question import Wanted
 from einscale.reshard import reshard
+from einscale.steps import LocalEinsum, Step
 
 if TYPE_CHECKING:
     from einscale.topology import Network

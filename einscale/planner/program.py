@@ -15,7 +15,6 @@ from einscale.collectives import ALL_GATHER, ALL_TO_ALL, REDUCE_SCATTER, Collect
 from einscale.errors import LayoutError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh, join_parts, part_order, split_name, without_covered
-from einscale.plan import LocalEinsum, LocalMap
 from einscale.planner.classes import root_of, store_class, stream_axes
 from einscale.planner.decisions import Divided, Fetched, Fixed, Rested, least_moved
 from einscale.planner.deferral import still_owing
@@ -33,6 +32,7 @@ from einscale.program.maps import (
     whole_axes,
 )
 from einscale.program.values import Program, Statement, Value
+from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import Rule, Strategy, bind_strategy, place, stored_layout
 
 if TYPE_CHECKING:

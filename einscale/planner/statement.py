@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from einscale.collectives import Collective
 from einscale.layout import Layout
-from einscale.plan import LocalMap
 from einscale.program.maps import flops_per_element, rule
 from einscale.program.routed import routing_of
 from einscale.program.values import Program, Statement, Value
+from einscale.steps import LocalMap
 
 
 def axis_names(statement: Statement, labels: tuple[tuple[str, ...], ...], table: Mapping[str, Value]) -> dict[str, str]:

@@ -15,7 +15,6 @@ from einscale.causes import CauseRule, ProgramCause
 from einscale.collectives import Collective
 from einscale.layout import Layout, Tensor
 from einscale.numeric import as_int, product
-from einscale.plan import LocalMap
 from einscale.planner.classes import moved_class
 from einscale.planner.decisions import Fixed
 from einscale.planner.direct import direct
@@ -23,6 +22,7 @@ from einscale.planner.planned import Decision, PlannedProgram, PlannedStatement,
 from einscale.program.maps import option_axes
 from einscale.program.optimizers import FLOPS, NEWTON_SCHULZ, orthogonal_flops
 from einscale.program.values import Program, Statement, Value
+from einscale.steps import LocalMap
 
 
 def plan_update(planned: PlannedProgram, update: Program) -> PlannedProgram:

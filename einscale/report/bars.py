@@ -12,8 +12,8 @@ from math import floor
 
 from msgspec import Struct
 
+from einscale.report.render.text import GAP, paragraph
 from einscale.report.table import Column, Line, Row, Table, format_cell
-from einscale.report.text import GAP, paragraph
 
 WIDEST = 50
 """Columns of a bar at most."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from einscale.report.document import head
 from einscale.report.table import Column, Report, Row, Table
-from einscale.topology.alone import SHARDED, Alone, over_sizes
+from einscale.topology.collective import SHARDED, Alone, over_sizes
 from einscale.units import format_bytes, format_seconds
 
 ALGORITHMS = (

@@ -17,7 +17,7 @@ def head(command: str) -> dict[str, Any]:
     >>> sorted(head("plan"))
     ['command', 'einscale_version', 'schema_version']
     """
-    from einscale import __version__
+    from einscale.version import __version__
 
     return {"schema_version": SCHEMA_VERSION, "einscale_version": __version__, "command": command}
 

@@ -8,8 +8,8 @@ from itertools import zip_longest
 from msgspec import Struct
 
 from einscale.errors import UsageError, did_you_mean
+from einscale.report.render.text import paragraph, table_lines
 from einscale.report.table import Block, Line, Report, Table
-from einscale.report.text import paragraph, table_lines
 
 WIDE = 140
 """Columns of a terminal from which on two blocks go side by side."""

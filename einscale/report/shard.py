@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from einscale.placement import Part, Placement, Slice, total
 from einscale.report.document import head
-from einscale.report.grid import Cell, Line, draw_grid
+from einscale.report.render.grid import Cell, Line, draw_grid
 from einscale.report.table import Column, Picture, Report, Row, Table
 from einscale.topology import level_counts
 from einscale.units import format_bytes

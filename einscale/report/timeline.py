@@ -6,8 +6,8 @@ from itertools import groupby
 
 from msgspec import Struct
 
+from einscale.report.render.text import paragraph
 from einscale.report.table import Line
-from einscale.report.text import paragraph
 from einscale.schedule import LEGEND, Timeline, painted, symbol
 from einscale.schedule.tasks import Task
 from einscale.units import format_seconds

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from einscale.changes import Change
-from einscale.hiders import Hider, HidingWork
-from einscale.memory import Reason, Why
+from einscale.price.hiders import Hider, HidingWork
+from einscale.price.memory import Reason, Why
 
 if TYPE_CHECKING:
     from einscale.layers import Unexpected

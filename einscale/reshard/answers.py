@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from einscale.reshard.glue import Small, grown, shrink
+from einscale.reshard.joins import Small, grown, shrink
 from einscale.reshard.moves import State
 from einscale.reshard.search import NEVER, NOWHERE, Path, Problem, cheapest
 from einscale.reshard.shape import Shape

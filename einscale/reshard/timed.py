@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, FREE, PERMUTE, REDUCE_SCATTER
 from einscale.digits import Digits
 from einscale.reshard.answers import answered, solve
-from einscale.reshard.glue import Small
+from einscale.reshard.joins import Small
 from einscale.reshard.moves import Dims, Move, State, digits_in, mask_of, size_of
 from einscale.reshard.search import (
     COLLECTIVE,

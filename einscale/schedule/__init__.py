@@ -15,11 +15,11 @@ from einscale.schedule.closed import in_closed_form as in_closed_form
 from einscale.schedule.closed import in_flight as in_flight
 from einscale.schedule.closed import makespan_seconds as makespan_seconds
 from einscale.schedule.closed import outside_closed_form as outside_closed_form
-from einscale.schedule.held import AliveForm as AliveForm
-from einscale.schedule.held import Held as Held
-from einscale.schedule.held import alive_forms as alive_forms
-from einscale.schedule.held import most_alive as most_alive
-from einscale.schedule.held import peak_held as peak_held
+from einscale.schedule.in_flight import AliveForm as AliveForm
+from einscale.schedule.in_flight import Held as Held
+from einscale.schedule.in_flight import alive_forms as alive_forms
+from einscale.schedule.in_flight import most_alive as most_alive
+from einscale.schedule.in_flight import peak_held as peak_held
 from einscale.schedule.layers import layers_per_chunk as layers_per_chunk
 from einscale.schedule.orders import order as order
 from einscale.schedule.row import Schedule as Schedule

@@ -1,7 +1,7 @@
 """Times on links: mesh axes bound to network levels, alpha-beta prices of collectives, and their formulas in words."""
 
 from einscale.topology.algorithms import Algorithm, algorithms
-from einscale.topology.alone import Alone, group_axes, move_name, price_alone
+from einscale.topology.collective import Alone, group_axes, move_name, price_alone
 from einscale.topology.formulas import ALGORITHMS, MOVES, Segment, collective_seconds
 from einscale.topology.network import AnyNetwork, Network, Networks, Place, bind, level_counts, segments, split_levels
 from einscale.topology.price import (

@@ -8,7 +8,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from einscale.collectives import FREE, Collective, divided_most
-from einscale.distinct import distinct_share
+from einscale.expert_spread import distinct_share
 from einscale.hardware import Level, System
 from einscale.layout import local_bytes, shards
 from einscale.numeric import Number, as_float, maximum, product, tabulated

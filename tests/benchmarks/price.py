@@ -25,10 +25,10 @@ from startup import TRIVIAL, cpu_seconds  # noqa: E402
 import einscale  # noqa: E402
 from einscale.api.train import train_request, train_setup  # noqa: E402
 from einscale.topology import Network, Networks  # noqa: E402
-from einscale.train import many  # noqa: E402
-from einscale.train.cells import layer_cell  # noqa: E402
-from einscale.train.layers import overlapped, price_layer, trained  # noqa: E402
-from einscale.train.structure import layer_structure, training_sizes  # noqa: E402
+from einscale.training import many  # noqa: E402
+from einscale.training.cells import layer_cell  # noqa: E402
+from einscale.training.layers import overlapped, price_layer, trained  # noqa: E402
+from einscale.training.structure import layer_structure, training_sizes  # noqa: E402
 
 STEP: dict[str, Any] = {"mesh": "data=8,model=8", "strategy": "megatron-sp", "batch": 64, "sequence": 4096, "zero": 1}
 WARM_BAR, COLD_BAR, CELL_BAR = 12e-3, 2.5, 100e-6

@@ -61,8 +61,8 @@ def measure(model_name: str, name: str, auto: bool, repeats: int) -> dict[str, f
     """Milliseconds of one strategy in this process."""
     from msgspec.structs import replace
 
+    from einscale.checks import batch_ways, layer_report, program_sizes
     from einscale.hardware import load_system
-    from einscale.layer import batch_ways, layer_report, program_sizes
     from einscale.mesh import make_mesh
     from einscale.models import load_model
     from einscale.planner.program import plan_program

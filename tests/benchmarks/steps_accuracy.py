@@ -28,7 +28,7 @@ from einscale.models import Model, layer_kinds, read_config
 from einscale.precision import Precision, parse_precision
 from einscale.strategy import Strategy, load_strategy, with_zero
 from einscale.strategy.values import Rule
-from einscale.train import TrainReport, TrainSetup, train_report
+from einscale.training import TrainReport, TrainSetup, train_report
 
 DATA = Path(__file__).parent.parent / "data" / "steps.jsonl"
 

@@ -1,0 +1,1 @@
+"""What planned programs and plans cost: FLOPs, bytes, seconds and memory, of one point or of many on arrays."""

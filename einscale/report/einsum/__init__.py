@@ -1,0 +1,1 @@
+"""Plans of one einsum as a report."""

@@ -1,0 +1,32 @@
+"""One optimizer step on a cluster: what it computes, moves, holds and takes, stage by stage."""
+
+from einscale.training.advice import Advice, advise
+from einscale.training.levers import levers
+from einscale.training.request import make_setup
+from einscale.training.reserved import reserved_memory, reserves
+from einscale.training.step import train_report, trained_layers
+from einscale.training.values import (
+    Alive,
+    LayerCost,
+    Offload,
+    StageReport,
+    TrainReport,
+    TrainSetup,
+)
+
+__all__ = [
+    "Advice",
+    "Alive",
+    "LayerCost",
+    "Offload",
+    "StageReport",
+    "TrainReport",
+    "TrainSetup",
+    "advise",
+    "levers",
+    "make_setup",
+    "reserved_memory",
+    "reserves",
+    "train_report",
+    "trained_layers",
+]

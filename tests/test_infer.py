@@ -651,12 +651,12 @@ def test_a_run_is_known_where_it_bends() -> None:
 def test_short_and_long_runs_are_each_the_mean_of_their_steps(mesh: str, strategy: str | None, near: float) -> None:
     one = instance("llama3-70b", mesh, strategy)
     planner = Planner(one)
+    reports = {output: decode_report(one, batch=8, context=1000, output=output) for output in (200, 700)}
+    (microbatches,) = {report.microbatches for report in reports.values()}
+    back = planner.back_seconds()
+    every = [cycle(planner.step(8 // microbatches, 1, cached), microbatches, back) for cached in range(1000, 1700)]
     for output, closer in ((200, near), (700, 1e-12)):
-        report = decode_report(one, batch=8, context=1000, output=output)
-        share, back = 8 // report.microbatches, planner.back_seconds()
-        steps = [
-            cycle(planner.step(share, 1, cached), report.microbatches, back) for cached in range(1000, 1000 + output)
-        ]
+        report, steps = reports[output], every[:output]
         assert report.seconds == pytest.approx(sum(step.seconds for step in steps), rel=closer)
         assert (report.first_seconds, report.last_seconds) == pytest.approx(
             (steps[0].seconds, steps[-1].seconds), rel=1e-12

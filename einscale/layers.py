@@ -25,7 +25,17 @@ from einscale.training.layers import forward_cost
 from einscale.training.stages import chunk_layers, merged
 from einscale.training.step import train_report, trained_layers
 from einscale.training.values import LayerCost, TrainReport, TrainSetup
-from einscale.vocabulary import ACTIVATION, BACKWARD, FORWARD, INPUT, PARAMETER, UPDATE, CollectiveKind, Phase
+from einscale.vocabulary import (
+    ACTIVATION,
+    BACKWARD,
+    FORWARD,
+    INPUT,
+    PARAMETER,
+    UPDATE,
+    CollectiveKind,
+    Phase,
+    TensorClass,
+)
 
 
 class KindReport(Struct, frozen=True):
@@ -296,7 +306,7 @@ def undivided(kinds: tuple[KindReport, ...]) -> tuple[str, ...]:
     found = []
     for kind in kinds:
         planned = kind.planned
-        axes = {axis for rule in planned.strategy.store_rules("parameters") for axis in rule.axes}
+        axes = {axis for rule in planned.strategy.store_rules(TensorClass.PARAMETERS) for axis in rule.axes}
         whole = [
             value.name
             for value in planned.program.parameters

@@ -12,7 +12,7 @@ from einscale.price.footprint import MemoryPart
 from einscale.price.program import Totals
 from einscale.price.spent import TimePart
 from einscale.training.values import TrainReport
-from einscale.vocabulary import CollectiveKind, Phase
+from einscale.vocabulary import CollectiveKind, Moving, Phase
 
 
 class Scope(StrEnum):
@@ -32,6 +32,13 @@ class About(StrEnum):
     COMPUTE = "compute"
     PART = "part"
     """A part of a step's time that belongs to no statement, such as the bubble."""
+
+
+class LocalWork(StrEnum):
+    """What a device computes by itself."""
+
+    EINSUM = "einsum"
+    MAP = "map"
 
 
 class Side(Struct, frozen=True):
@@ -121,7 +128,7 @@ class Term(Struct, frozen=True):
     phase: Phase | Literal[""]
     sections: tuple[str, ...]
     names: tuple[str, ...]
-    what: str | TimePart
+    what: Moving | LocalWork | TimePart
     first: Doing
     other: Doing
     first_cause: Cause | None

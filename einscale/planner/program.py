@@ -34,7 +34,7 @@ from einscale.program.maps import (
 from einscale.program.values import Program, Statement, Value
 from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import Rule, Strategy, bind_strategy, place, stored_layout
-from einscale.vocabulary import BACKWARD, CACHE, FORWARD, PARAMETER, UPDATE
+from einscale.vocabulary import BACKWARD, CACHE, FORWARD, PARAMETER, UPDATE, TensorClass
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -147,10 +147,10 @@ class _Planner:
 
     def optimizer_rest(self, value: Value) -> Layout:
         """Layout the optimizer state of a parameter rests in: its own store rules, else where the parameter rests."""
-        if "optimizer" not in dict(self.strategy.store):
+        if TensorClass.OPTIMIZER not in dict(self.strategy.store):
             return self.resting[value.name]
         placement = self.placed(value.axes, self.scopes.get(value.name, ()))
-        return self.stored(value.axes, placement, self.strategy.store_rules("optimizer"))
+        return self.stored(value.axes, placement, self.strategy.store_rules(TensorClass.OPTIMIZER))
 
     def stored(
         self, axes: tuple[str, ...], placement: Mapping[str, tuple[str, ...]], rules: tuple[Rule, ...]
@@ -209,8 +209,8 @@ class _Planner:
         rules = self.strategy.store_rules(kind) if kind else ()
         return self.stored(value.axes, placement, rules)
 
-    def class_of(self, value: Value) -> str:
-        """Class of a value in the store tables, "" if none speaks of it."""
+    def class_of(self, value: Value) -> TensorClass | None:
+        """Class of a value in the store tables, None if none speaks of it."""
         return store_class(value, root_of(value, self.program), self.stream)
 
     def plan(self, statement: Statement) -> PlannedStatement:
@@ -412,7 +412,7 @@ class _Planner:
         if self.keeps_owing(name) or (value.of in self.program.tied and name in self.program.outputs):
             self.resting[name] = natural
             return ()
-        if self.deferred and self.class_of(value) == "gradients" and name in self.program.outputs:
+        if self.deferred and self.class_of(value) == TensorClass.GRADIENTS and name in self.program.outputs:
             self.resting[name] = still_owing(natural, self.resting[name])
         resting = self.resting[name]
         if natural == resting:

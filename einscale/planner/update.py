@@ -23,7 +23,7 @@ from einscale.program.maps import option_axes
 from einscale.program.optimizers import FLOPS, NEWTON_SCHULZ, orthogonal_flops
 from einscale.program.values import Program, Statement, Value
 from einscale.steps import LocalMap
-from einscale.vocabulary import GRADIENT, STATE, UPDATED
+from einscale.vocabulary import GRADIENT, STATE, UPDATED, TensorClass
 
 
 def plan_update(planned: PlannedProgram, update: Program) -> PlannedProgram:
@@ -156,7 +156,7 @@ class _Update:
         value = self.table[name]
         kind = moved_class(self.program, name)
         rule, axes = CauseRule.TO_STATES, tuple(dict.fromkeys((*before.axes, *after.axes)))
-        if kind == "gradients":
+        if kind == TensorClass.GRADIENTS:
             rule, axes = CauseRule.GRADIENT_TO_STATES, before.unreduced
         elif value.kind == UPDATED:
             rule = CauseRule.UPDATED_TO_REST

@@ -23,7 +23,7 @@ from einscale.program.optimizers import Optimizer, optimizer_states
 from einscale.program.recompute import kept_anyway, redone_values
 from einscale.program.update import gradient_names
 from einscale.program.values import Program, Statement
-from einscale.vocabulary import BACKWARD, FORWARD, GRADIENT, INPUT, PARAMETER, UPDATE, Phase
+from einscale.vocabulary import BACKWARD, FORWARD, GRADIENT, INPUT, PARAMETER, UPDATE, Phase, TensorClass
 
 UNFUSED = ("log_softmax", "log_softmax_backward")
 """Maps of the loss as a framework runs it op by op."""
@@ -185,7 +185,7 @@ def undivided_states(planned: PlannedProgram) -> tuple[str, ...]:
 
     A flat buffer, as Megatron's distributed optimizer has one, would divide them.
     """
-    axes = {axis for rule in planned.strategy.store_rules("optimizer") for axis in rule.axes}
+    axes = {axis for rule in planned.strategy.store_rules(TensorClass.OPTIMIZER) for axis in rule.axes}
     return tuple(
         value.name
         for value in planned.program.parameters
@@ -373,7 +373,7 @@ def _sent_together(planned: PlannedProgram) -> list[Copy]:
         (step.tensor.name, step.before, _PASSES[row.phase])
         for row in planned.statements
         for step in row.after
-        if moved_class(planned.program, step.tensor.name) == "gradients"
+        if moved_class(planned.program, step.tensor.name) == TensorClass.GRADIENTS
     ]
 
 
@@ -403,7 +403,7 @@ def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Condition]]:
         for step in (*row.before, *row.after):
             if step.kind not in (ALL_GATHER, REDUCE_SCATTER) or step.streamed:
                 continue
-            if moved_class(planned.program, step.tensor.name) != "activations":
+            if moved_class(planned.program, step.tensor.name) != TensorClass.ACTIVATIONS:
                 continue
             whole, part = (step.after, step.before) if step.kind == ALL_GATHER else (step.before, step.after)
             changed = [whole.dims[k] != part.dims[k] for k in range(len(whole.dims))]
@@ -421,7 +421,7 @@ def _made_beside(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
         (name, planned.resting[name], Reason(Why.MADE)): (moment, moment)
         for moment, row in enumerate(planned.statements)
         for name in row.statement.outputs
-        if moved_class(program, name) == "gradients" and not row.after and name in program.outputs
+        if moved_class(program, name) == TensorClass.GRADIENTS and not row.after and name in program.outputs
     }
 
 
@@ -446,7 +446,7 @@ def _lifetimes(structure: Structure) -> Mapping[Copy, tuple[int, int]]:
     and caches are left out: they are held for every layer at once.
     """
     program, table = structure.program, structure.program.table
-    held_all_the_time = ("parameters", "gradients", "kv_cache")
+    held_all_the_time = (TensorClass.PARAMETERS, TensorClass.GRADIENTS, TensorClass.KV_CACHE)
     apart = {(name, structure.resting[name]) for name in table if moved_class(program, name) in held_all_the_time}
     apart |= set() if structure.strategy.policy.reshard_after_forward else set(_gathered(structure))
     spans: dict[Copy, tuple[int, int]] = {}

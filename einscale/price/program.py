@@ -21,7 +21,7 @@ from einscale.price.kernels import KernelKind, kernels_of, local_work
 from einscale.roofline import LocalTime
 from einscale.steps import move_alone
 from einscale.topology import AnyNetwork, step_seconds
-from einscale.vocabulary import UPDATE
+from einscale.vocabulary import UPDATE, TensorClass
 
 COMPILED = Execution("compiled", "fused")
 """Kernels that wait for nothing but each other: where nobody says how local work is run."""
@@ -231,7 +231,7 @@ def host_waits(row: PricedStatement, planned: PlannedProgram) -> Number:
     return sum(
         priced.exposed_seconds
         for priced in row.collectives
-        if moved_class(planned.program, priced.step.tensor.name) in ("activations", "statistics")
+        if moved_class(planned.program, priced.step.tensor.name) in (TensorClass.ACTIVATIONS, TensorClass.STATISTICS)
     )
 
 

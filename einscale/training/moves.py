@@ -17,10 +17,10 @@ from einscale.price.spent import TimePart
 from einscale.schedule import find_schedule, placement
 from einscale.stages import HEAD
 from einscale.training.values import TrainReport
-from einscale.vocabulary import UPDATE, Phase
+from einscale.vocabulary import UPDATE, Moving, Phase
 
-STAGES = "between stages"
-OPTIMIZER = "optimizer"
+STAGES = Moving.STAGES
+OPTIMIZER = Moving.OPTIMIZER
 
 ONCE = {PARAMETERS: TimePart.PARAMETERS_ONCE, GRADIENTS: TimePart.GRADIENTS_ONCE}
 """What the update moves -> the part of a step's time that says how much of it is hidden."""
@@ -44,7 +44,7 @@ class Move(Struct, frozen=True):
 
     layer: str
     phase: Phase | Literal[""]
-    what: str
+    what: Moving
     priced: PricedCollective
     times: int
     exposed_seconds: float | None
@@ -156,6 +156,4 @@ def _shared_table(report: TrainReport) -> Iterator[Move]:
         seconds = part.seconds * one.bytes / sum(other.bytes for other in held)
         cause = Cause(CauseRule.SHARED_TABLE, one.tensor.name, (pipe,))
         step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, cause)
-        yield Move(
-            HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, seconds), 1, seconds, one.bytes
-        )
+        yield Move(HEAD, UPDATE, GRADIENTS, PricedCollective(step, one.bytes, seconds, seconds), 1, seconds, one.bytes)

@@ -272,8 +272,8 @@ def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNe
     first = sum(cells[kind].first for kind, _ in content[:1])
     if not never(first > 0):
         found.append(SpentPart(TimePart.FIRST_AND_LAST, first))
-    for what in (ACTIVATIONS, ""):
-        for axis, seconds in _once_a_step(content, cells, what).items():
+    for other in (ACTIVATIONS, ""):
+        for axis, seconds in _once_a_step(content, cells, other).items():
             found.append(SpentPart(TimePart.OPTIMIZER_ONCE, seconds, axis))
     found.append(SpentPart(TimePart.UPDATE, sum(cells[kind].update * count for kind, count in content)))
     if setup.offload.optimizer:

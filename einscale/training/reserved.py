@@ -22,7 +22,7 @@ from einscale.schedule import Task, placement
 from einscale.training.memory import stage_tasks
 from einscale.training.stages import Content, chunk_layers
 from einscale.training.values import LayerCost, TrainReport, TrainSetup
-from einscale.vocabulary import FORWARD, GRADIENT, INPUT
+from einscale.vocabulary import FORWARD, GRADIENT, INPUT, TensorClass
 
 STEPS = 2
 """Optimizer steps that are played: the first finds no optimizer state, the second finds it between its tensors."""
@@ -70,7 +70,7 @@ def layer_script(layer: LayerCost, overlap: tuple[str, ...] = ()) -> Script:
     sent = 0
     for number, span in enumerate(spans(planned, accumulates=True, overlap=overlap)):
         name, layout = span.held.tensor.name, span.held.layout
-        if moved_class(program, name) == "gradients" and layout != resting[name]:
+        if moved_class(program, name) == TensorClass.GRADIENTS and layout != resting[name]:
             sent += span.held.bytes
             continue
         on_stream = layout == resting[name] and name in (*enters, *leaves)

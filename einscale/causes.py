@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from msgspec import Struct
 
 from einscale.layout import Layout
-from einscale.vocabulary import ValueKind
+from einscale.vocabulary import Reduction, ValueKind
 
 
 class CauseRule(StrEnum):
@@ -82,7 +83,7 @@ class Cause(Struct, frozen=True):
     axes: tuple[str, ...] = ()
     indices: tuple[str, ...] = ()
     gained: tuple[str, ...] = ()
-    reduction: str = ""
+    reduction: Reduction | Literal[""] = ""
     copies: int = 0
 
 

@@ -100,11 +100,20 @@ class LimitedBy(StrEnum):
     LAUNCH = "launch"
 
 
+COMPUTE = LimitedBy.COMPUTE
+MEMORY = LimitedBy.MEMORY
+LAUNCH = LimitedBy.LAUNCH
+
+
 class Provenance(StrEnum):
     """What a time is worth: no run is faster than a bound; a model has measured figures in it."""
 
     BOUND = "bound"
     MODELLED = "modelled"
+
+
+BOUND = Provenance.BOUND
+MODELLED = Provenance.MODELLED
 
 
 class Reduction(StrEnum):
@@ -115,11 +124,18 @@ class Reduction(StrEnum):
     MIN = "min"
 
 
+SUM = Reduction.SUM
+
+
 class Goal(StrEnum):
     """What a plan has the least of."""
 
     TIME = "time"
     BYTES = "bytes"
+
+
+TIME = Goal.TIME
+BYTES = Goal.BYTES
 
 
 class Convention(StrEnum):

@@ -27,6 +27,7 @@ from einscale.notation.foreign import (
 )
 from einscale.notation.syntax import REDUCTIONS, Shard, Span, TensorSpec
 from einscale.notation.tokens import Token, shorten
+from einscale.vocabulary import SUM, Reduction
 
 NAME = "DTensor"
 _LONG = ("Shard", "Replicate", "Partial", "_StridedShard")
@@ -50,7 +51,7 @@ class Placement(Struct, frozen=True):
 
     kind: str
     dim: int = 0
-    reduction: str = "sum"
+    reduction: Reduction = SUM
     split: int = 1
     marks: tuple[int, ...] = ()
     span: Span = (0, 0)
@@ -173,10 +174,10 @@ def _called(scanner: Scanner, token: Token) -> Placement:
     return Placement(kind, dim, reduction, split, tuple(marks), scanner.since(token))
 
 
-def _arguments(scanner: Scanner, token: Token, kind: str) -> tuple[int, str, int]:
+def _arguments(scanner: Scanner, token: Token, kind: str) -> tuple[int, Reduction, int]:
     """(dim, reduction, split factor) in the parentheses of a placement."""
     scanner.take()
-    dim, reduction, split = None, "sum", None
+    dim, reduction, split = None, SUM, None
     while not scanner.accept(")"):
         key = scanner.take().text if scanner.follows("name", "=") else None
         if key is not None:
@@ -199,7 +200,7 @@ def _arguments(scanner: Scanner, token: Token, kind: str) -> tuple[int, str, int
     return dim or 0, reduction, split or 1
 
 
-def _reduction(scanner: Scanner) -> str:
+def _reduction(scanner: Scanner) -> Reduction:
     token = scanner.take()
     word = token.text.strip("'\"")
     if word in _UNKNOWN_OPS:
@@ -208,7 +209,7 @@ def _reduction(scanner: Scanner) -> str:
     if word not in REDUCTIONS:
         hint = did_you_mean(word, REDUCTIONS, "reductions")
         raise scanner.fail(f"unknown reduction `{shorten(word)}`", token, hint=hint)
-    return word
+    return Reduction(word)
 
 
 def _shard_order(scanner: Scanner) -> dict[int, tuple[int, ...]] | None:
@@ -341,7 +342,7 @@ def _left(placements: list[Placement], rank: int) -> list[int]:
     return [k for k in range(rank) if k not in named]
 
 
-def _owed(scanner: Scanner, placements: list[Placement], places: list[int] | None) -> tuple[list[int], str]:
+def _owed(scanner: Scanner, placements: list[Placement], places: list[int] | None) -> tuple[list[int], Reduction]:
     """Mesh dims over which a reduction is owed, and which it is.
 
     Args:
@@ -365,7 +366,7 @@ def _owed(scanner: Scanner, placements: list[Placement], places: list[int] | Non
             if placement.reduction != reduction:
                 message = f"one tensor owes both a {reduction} and a {placement.reduction}"
                 raise scanner.fail(message, placement.span, expected="one reduction per tensor")
-    return owed, reduction or "sum"
+    return owed, reduction or SUM
 
 
 def _reordered(
@@ -404,7 +405,7 @@ def write_dtensor(tensor: TensorSpec, mesh: MeshAxes) -> str:
         if places != sorted(places):
             orders.append(f"ShardOrderEntry(tensor_dim={dim}, mesh_dims=({', '.join(map(str, places))})),")
     for name in whole_axes(owed_axes(tensor, NAME, mesh), NAME):
-        words[_place(name, names)] = "Partial()" if tensor.reduction == "sum" else f'Partial("{tensor.reduction}")'
+        words[_place(name, names)] = "Partial()" if tensor.reduction == SUM else f'Partial("{tensor.reduction}")'
     order = f", shard_order=({' '.join(orders)})" if orders else ""
     return f"[{', '.join(words)}]{order}"
 

@@ -13,7 +13,7 @@ from einscale.mesh import Mesh, split_name
 from einscale.planner.decisions import Searched
 from einscale.planner.planned import Decision
 from einscale.reshard import reshard
-from einscale.vocabulary import CollectiveKind
+from einscale.vocabulary import SUM, CollectiveKind
 
 _Move: TypeAlias = tuple[CollectiveKind, tuple[str, ...], Layout]
 
@@ -55,7 +55,7 @@ def direct(
         moves = [(ALL_REDUCE, owed, after)]
     elif owed and not lost and set(gained) <= set(owed):
         left = tuple(axis for axis in before.unreduced if axis not in gained)
-        scattered = Layout(after.dims, left, before.reduction if left else "sum")
+        scattered = Layout(after.dims, left, before.reduction if left else SUM)
         moves = [(REDUCE_SCATTER, gained, scattered)]
         moves += [(ALL_REDUCE, rest, after)] if rest else []
     elif owed and set(lost) == set(gained) and not set(lost) & set(owed):

@@ -9,7 +9,7 @@ from einscale.layout import Layout
 from einscale.mesh import split_name
 from einscale.program.values import Statement, Value
 from einscale.strategy import LARGEST, Strategy
-from einscale.vocabulary import TensorClass
+from einscale.vocabulary import Reduction, TensorClass
 
 Composites = Mapping[str, tuple[str, ...]]
 
@@ -132,7 +132,7 @@ def statistic_cause(
     statement: Statement,
     axis: str,
     over: Sequence[str],
-    reduction: str,
+    reduction: Reduction,
     strategy: Strategy,
     composites: Composites,
     scopes: Collection[str] = (),

@@ -16,9 +16,9 @@ from einscale.topology.formulas import Segment, check_kind, entering
 from einscale.topology.network import AnyNetwork, Network, level_counts, segments, wraps
 from einscale.topology.patterns import PATTERNS, TORUS, Group, Operands, level_cost, level_text
 from einscale.units import format_seconds
-from einscale.vocabulary import CollectiveKind, Provenance
+from einscale.vocabulary import MODELLED, CollectiveKind, Provenance
 
-PROVENANCE = Provenance.MODELLED
+PROVENANCE = MODELLED
 """What a collective's time is: a formula on the link figures of the system, not a measurement of the collective."""
 
 

@@ -13,6 +13,7 @@ from einscale.hardware import System
 from einscale.layout import shards
 from einscale.mesh import Mesh
 from einscale.models import Model
+from einscale.models.flops import find_convention
 from einscale.numeric import nearest_divisors
 from einscale.precision import Precision
 from einscale.price.memory import FRAMEWORK
@@ -145,7 +146,7 @@ def make_setup(
         precision=precision,
         optimizer=optimizer,
         offload=Offload() if offload is None else offload,
-        attention=attention,
+        attention=find_convention(attention),
         overhead=overhead,
         loss=find_loss(loss),
         capacity=check_capacity(capacity),

@@ -20,9 +20,10 @@ from einscale.price.memory import Held, Peak, Reason
 from einscale.price.overlap import Window
 from einscale.price.program import PricedCollective, PricedStatement, Totals, total
 from einscale.price.spent import Spent
+from einscale.program.loss import LossForm
 from einscale.strategy import Strategy
 from einscale.topology import Network
-from einscale.vocabulary import BACKWARD, FORWARD, PARAMETER, RECOMPUTE, Phase
+from einscale.vocabulary import BACKWARD, FORWARD, PARAMETER, RECOMPUTE, Convention, Phase
 
 
 class Offload(Struct, frozen=True):
@@ -80,10 +81,10 @@ class TrainSetup(Struct, frozen=True):
     precision: Precision
     optimizer: str
     offload: Offload
-    attention: str
+    attention: Convention
     overhead: int
     execution: Execution = Execution()
-    loss: str = "fused"
+    loss: LossForm = LossForm.FUSED
     capacity: float = 1.0
 
     @property

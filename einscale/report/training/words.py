@@ -19,7 +19,7 @@ from einscale.training import TrainReport
 from einscale.training.moves import STAGES, Move, step_moves
 from einscale.training.pipeline import pipeline_figures, sending_program, sent_times, step_timeline
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
-from einscale.vocabulary import BACKWARD, FORWARD, UPDATE
+from einscale.vocabulary import BACKWARD, COMPUTE, FORWARD, UPDATE
 
 if TYPE_CHECKING:
     from einscale.api.train import TrainResult
@@ -113,7 +113,7 @@ def _layer_lines(report: TrainReport) -> list[Line]:
         for phase, seconds in ((FORWARD, layer.forward_seconds), (BACKWARD, layer.backward_seconds)):
             sums = layer.totals(phase)
             rows = [row for row in layer.rows if row.planned.phase == phase]
-            bound = [row for row in rows if row.local.bound == "compute"]
+            bound = [row for row in rows if row.local.bound == COMPUTE]
             matrices = sum(float(row.local.seconds) for row in bound)
             others = sums.compute_seconds - matrices
             words = (

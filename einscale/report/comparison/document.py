@@ -8,11 +8,12 @@ from einscale.comparison import Comparison, Difference, Side
 from einscale.price.program import Totals, total
 from einscale.report.causes import cause_document, cause_words
 from einscale.report.comparison.words import doing_words, holding_words
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.report.layer.document import memory_document, totals_document
 from einscale.training.values import LayerCost
 
 
+@plain
 def compare_document(comparison: Comparison) -> dict[str, Any]:
     """Everything the comparison knows, per device of the stage that works longest."""
     setup = comparison.sides[0].report.setup

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from einscale.comparison.serving import ServedSide, ServingBest, ServingDifference
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.report.serving.document import serving_memory_document
 
 if TYPE_CHECKING:
     from einscale.api.compare_serving import CompareServingResult
 
 
+@plain
 def requests_compare_document(result: CompareServingResult) -> dict[str, Any]:
     """Everything the comparison knows; memory and terms are of one device, request and rates of all."""
     comparison, asked = result.comparison, result.answers[0].asked

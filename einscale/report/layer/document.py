@@ -11,7 +11,7 @@ from einscale.price.footprint import Memory
 from einscale.price.memory import Held
 from einscale.price.program import PricedCollective, PricedStatement, Totals, bound_bytes
 from einscale.report.causes import cause_document, cause_words
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.steps import work_results
 from einscale.vocabulary import UPDATE, Phase
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from einscale.layers import KindReport, LayerReport
 
 
+@plain
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
     """Everything the report knows, per device; `kinds[].statements[].collectives[]` is the finest grain."""
     free = {} if gains is None else {"free": [_gain(gain) for gain in gains]}
@@ -152,6 +153,7 @@ def _statement(row: PricedStatement, planned: PlannedProgram) -> dict[str, Any]:
     }
 
 
+@plain
 def collective_document(priced: PricedCollective, planned: PlannedProgram) -> dict[str, Any]:
     """One collective of a statement."""
     step = priced.step

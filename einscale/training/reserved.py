@@ -19,6 +19,7 @@ from einscale.price.memory import spans
 from einscale.price.overlap import GRADIENTS, PARAMETERS
 from einscale.program.shapes import is_float
 from einscale.schedule import Task, placement
+from einscale.schedule.tasks import B, W
 from einscale.training.memory import stage_tasks
 from einscale.training.stages import Content, chunk_layers
 from einscale.training.values import LayerCost, TrainReport, TrainSetup
@@ -164,7 +165,7 @@ def reserved_bytes(
         setup: the request.
         expandable: segments grow at their ends (`expandable_segments:True`).
     """
-    split = frozenset((task.microbatch, task.chunk) for task in tasks if task.kind == "W")
+    split = frozenset((task.microbatch, task.chunk) for task in tasks if task.kind == W)
     player = _Player(contents, layers, setup, CachingAllocator(expandable=expandable), split)
     for step in range(STEPS):
         for task in tasks:
@@ -218,13 +219,13 @@ class _Player:
     def play(self, task: Task) -> None:
         """One pass of a microbatch through a chunk; what it saves stays while gradients of weights wait."""
         key, kinds = (task.microbatch, task.chunk), self.order[task.chunk]
-        if task.kind == "W":
+        if task.kind == W:
             for block in self.late.pop(key, ()):
                 self.allocator.release(block)
             return
         if not self.live:
             self.gather()
-        backward = task.kind == "B"
+        backward = task.kind == B
         if not backward:
             self.live[key] = [{} for _ in kinds]
         held = self.live.pop(key) if backward else self.live[key]

@@ -17,10 +17,9 @@ from einscale.planner.classes import moved_class
 from einscale.planner.fusion import interior, never_written, residual_layouts
 from einscale.planner.planned import PlannedProgram, Structure, of_structure
 from einscale.precision import PRESETS, Precision
-from einscale.program.backward import WHOLE
 from einscale.program.maps import saved
 from einscale.program.optimizers import Optimizer, optimizer_states
-from einscale.program.recompute import kept_anyway, redone_values
+from einscale.program.recompute import WHOLE, kept_anyway, redone_values
 from einscale.program.update import gradient_names
 from einscale.program.values import Program, Statement
 from einscale.vocabulary import BACKWARD, FORWARD, GRADIENT, INPUT, PARAMETER, UPDATE, Phase, TensorClass

@@ -9,14 +9,11 @@ from msgspec import Struct
 
 from einscale.errors import ProgramError
 from einscale.program.gradient_rules import RULES
-from einscale.program.recompute import redo, redo_named, redone_values
+from einscale.program.recompute import WHOLE, redo, redo_named, redone_values
 from einscale.program.shapes import check_program
 from einscale.program.transposer import Transposer, unit_losses
 from einscale.program.values import Program
 from einscale.vocabulary import FORWARD
-
-WHOLE = "full"
-"""Name, in `recompute`, of the whole program taken as one group: full recomputation."""
 
 
 class Gradients(Struct, frozen=True):

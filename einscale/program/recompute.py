@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 
 from msgspec.structs import replace
 
 from einscale.program.values import Program, Statement, Value
 from einscale.vocabulary import BACKWARD, FORWARD, RECOMPUTE
 
-ALTERNATE = "alternate"
+
+class RecomputeMode(StrEnum):
+    """Words of a recompute list that stand for other values in every program; its other words are groups and values."""
+
+    FULL = "full"
+    ALTERNATE = "alternate"
+    ALTERNATE_EAGER = "alternate-eager"
+
+
+WHOLE = RecomputeMode.FULL
+"""In a recompute list: the whole program taken as one group, full recomputation."""
+
+ALTERNATE = RecomputeMode.ALTERNATE
 """In a recompute list: every second product with weights, the results of fused groups and the layer's input are kept.
 
 Everything else is made again (torchtitan's selective activation checkpointing by operation, in
 `torchtitan/parallelisms/parallelize_llama.py`: of the matrix products in the order they run every second is not saved).
 """
 
-ALTERNATE_EAGER = "alternate-eager"
+ALTERNATE_EAGER = RecomputeMode.ALTERNATE_EAGER
 """`alternate` as PyTorch runs it op by op: it keeps those results even where the backward pass reads none of them.
 
 A compiler that parts forward and backward drops what nothing reads.

@@ -18,10 +18,10 @@ from einscale.numeric import nearest_divisors
 from einscale.precision import Precision
 from einscale.price.memory import FRAMEWORK
 from einscale.price.overlap import OVERLAPS, ROUTED
-from einscale.program.backward import WHOLE
 from einscale.program.capacity import check_capacity
 from einscale.program.loss import FUSED, find_loss
 from einscale.program.optimizers import find_optimizer
+from einscale.program.recompute import WHOLE
 from einscale.schedule import check_schedule, find_schedule
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Policy, Strategy, bind_strategy, place, with_zero

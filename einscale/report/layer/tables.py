@@ -15,7 +15,7 @@ from einscale.price.program import PricedCollective, PricedStatement, Totals, bo
 from einscale.report.causes import cause_words
 from einscale.report.layer.screen import layer_screen, layers_table, once_words, padding_words
 from einscale.report.screen import TableBlock, Words, full_screen, part, verdict_block
-from einscale.report.table import Column, Report, Row, Table, format_ratio
+from einscale.report.table import Column, Report, Row, RowRole, Table, format_ratio
 from einscale.report.training.parts import verdict
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.steps import work_results
@@ -129,7 +129,7 @@ def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
     return [total_row(f"{section} {phase}", kind.totals(phase, section), "subtotal")]
 
 
-def total_row(name: str, totals: Totals, role: str) -> Row:
+def total_row(name: str, totals: Totals, role: RowRole) -> Row:
     """Sums over statements, in the columns of `COLUMNS`.
 
     Args:

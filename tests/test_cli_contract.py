@@ -237,9 +237,12 @@ def test_every_table_is_one_a_program_reads(line: str) -> None:
 
 
 def test_columns_say_their_unit() -> None:
-    from einscale.report import compare, layer, plan, shard
+    from einscale.report import shard
+    from einscale.report.comparison import tables as comparison
+    from einscale.report.einsum import tables as plan
+    from einscale.report.layer.tables import tables as layer
 
-    for module in (compare, layer, plan, shard):
+    for module in (comparison, layer, plan, shard):
         for value in vars(module).values():
             for column in value if isinstance(value, tuple) else ():
                 ending = ENDINGS.get(getattr(column, "kind", ""), "")
@@ -309,6 +312,7 @@ def test_options_are_named_as_the_arguments_of_python() -> None:
     import inspect
 
     import einscale
+    from einscale.api.serve_request import ServeOptions
     from einscale.api.train import TrainRequest
 
     twins = {"layer": einscale.layer, "train": einscale.train_step, "infer": einscale.infer, "shard": einscale.shard}
@@ -322,7 +326,8 @@ def test_options_are_named_as_the_arguments_of_python() -> None:
         flags = {flag for one in command_line().commands[name].params for flag in one.opts}
         arguments = dict.fromkeys(inspect.signature(function).parameters)
         if arguments.pop("options", 0) is None:  # keyword arguments, one for each field of a request
-            arguments |= dict.fromkeys(TrainRequest.__struct_fields__)
+            known = ServeOptions.__optional_keys__ if name == "infer" else TrainRequest.__struct_fields__
+            arguments |= dict.fromkeys(known)
         if name == "layer":  # of a whole run, which has no part in it
             arguments = {word: None for word in arguments if word not in ("price_per_hour", "tokens")}
         for argument in arguments:

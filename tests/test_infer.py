@@ -485,6 +485,18 @@ def test_a_token_passes_every_stage_and_the_stages_pass_many() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "mesh"), [("gpt3-175b", "pipe=2,data=2,model=4"), ("mixtral-8x7b", "pipe=2,expert=2,model=2")]
+)
+def test_no_work_is_divided_over_the_pipeline(model: str, mesh: str) -> None:
+    planner = Planner(instance(model, mesh))
+    for new, absorbed in ((1, True), (128, False)):
+        for planned in planner.all_plans(8, new, 512, absorbed=absorbed).values():
+            assert not any("pipe" in axis for step in planned.collectives for axis in step.axes)
+            layouts = [layout for row in planned.statements for layout in row.work.layouts]
+            assert not any("pipe" in axis for layout in layouts for axis in layout.axes)
+
+
 def test_chunks_follow_each_other_through_a_pipeline() -> None:
     one = instance("llama3-8b", "pipe=4")
     whole = prefill_report(one, batch=1, prompt=8192)

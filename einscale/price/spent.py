@@ -272,9 +272,15 @@ def at_places(accounts: Sequence[Spent], places: Sequence[Sequence[int]], count:
     found: list[SpentPart] = []
     for key in dict.fromkeys(key for table in tables for key in table):
         parts = [table.get(key, SpentPart(key[0], 0.0, key[1])) for table in tables]
-        numbers = {
-            name: scattered([getattr(part, name) for part in parts], places, count)
-            for name in ("seconds", "hidden", "bytes", "count", "latency")
-        }
-        found.append(SpentPart(what=key[0], axis=key[1], **numbers))
+        found.append(
+            SpentPart(
+                what=key[0],
+                seconds=scattered([part.seconds for part in parts], places, count),
+                axis=key[1],
+                hidden=scattered([part.hidden for part in parts], places, count),
+                bytes=scattered([part.bytes for part in parts], places, count),
+                count=scattered([part.count for part in parts], places, count),
+                latency=scattered([part.latency for part in parts], places, count),
+            )
+        )
     return Spent(tuple(found))

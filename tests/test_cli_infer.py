@@ -377,9 +377,9 @@ def test_ordinary_requests_have_no_notes() -> None:
 
 
 def test_every_argument_of_the_function_is_an_option_with_its_default() -> None:
-    from einscale.api.serve_request import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest
     from einscale.cli.infer import infer
     from einscale.cli.options import Output
+    from einscale.request.serving import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest
 
     given = {"model", *ServeOptions.__optional_keys__}
     only = {"context", "cached"}

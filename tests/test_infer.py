@@ -43,9 +43,10 @@ from einscale.serving import (
     speculative_report,
     sweep,
 )
-from einscale.serving.instance import COMPILED, default_microbatches, default_serving_strategy, stage_layers
+from einscale.serving.instance import COMPILED, default_microbatches, stage_layers
 from einscale.serving.places import bends, places
 from einscale.serving.requests import cycle
+from einscale.strategy import default_serving_strategy
 
 DATA = Path(__file__).parent / "data"
 H100 = 3.35e12

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from einscale.api.infer_result import InferResult
-    from einscale.api.serving_advice import ServingAdvice
     from einscale.report.table import Report
+    from einscale.serving.advice import ServingAdvice
 
 
 class Requests(Options, frozen=True, kw_only=True):

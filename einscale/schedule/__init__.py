@@ -5,6 +5,11 @@ microbatches, `pipeline_times` that of thousands of pipelines at once, `alive_fo
 the bytes; `bubble_seconds` and `in_flight` are the closed forms of the literature in their stated domains.
 """
 
+from einscale.schedule.alive import AliveForm as AliveForm
+from einscale.schedule.alive import Held as Held
+from einscale.schedule.alive import alive_forms as alive_forms
+from einscale.schedule.alive import most_alive as most_alive
+from einscale.schedule.alive import peak_held as peak_held
 from einscale.schedule.catalogue import SCHEDULES as SCHEDULES
 from einscale.schedule.catalogue import check_schedule as check_schedule
 from einscale.schedule.catalogue import find_schedule as find_schedule
@@ -15,11 +20,6 @@ from einscale.schedule.closed import in_closed_form as in_closed_form
 from einscale.schedule.closed import in_flight as in_flight
 from einscale.schedule.closed import makespan_seconds as makespan_seconds
 from einscale.schedule.closed import outside_closed_form as outside_closed_form
-from einscale.schedule.in_flight import AliveForm as AliveForm
-from einscale.schedule.in_flight import Held as Held
-from einscale.schedule.in_flight import alive_forms as alive_forms
-from einscale.schedule.in_flight import most_alive as most_alive
-from einscale.schedule.in_flight import peak_held as peak_held
 from einscale.schedule.layers import layers_per_chunk as layers_per_chunk
 from einscale.schedule.orders import order as order
 from einscale.schedule.row import Schedule as Schedule

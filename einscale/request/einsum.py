@@ -23,7 +23,7 @@ MOST_CHOICES = 256
 """Most readings of `/?` after named axes that are planned."""
 
 
-class Asked(Struct, frozen=True):
+class AskedEinsum(Struct, frozen=True):
     """A question with every name resolved.
 
     Args:
@@ -45,7 +45,7 @@ class Asked(Struct, frozen=True):
     output: Tensor
 
 
-def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Asked:
+def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> AskedEinsum:
     """Complete a question.
 
     Args:
@@ -76,7 +76,7 @@ def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Ask
     for tensor, layout in zip((*tensors, output), (*layouts, wanted), strict=True):
         check_layout(layout, mesh, f"`{tensor.name}`")
     _check_degrees(spec, resolved, mesh)
-    return Asked(spec, question, resolved, mesh, tensors, layouts, output)
+    return AskedEinsum(spec, question, resolved, mesh, tensors, layouts, output)
 
 
 def _names(spec: Spec, question: Question) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def _fixed(dim: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(axis for axis in dim or () if axis != ANYTHING)
 
 
-def wanted_choices(asked: Asked) -> Iterator[Wanted]:
+def wanted_choices(asked: AskedEinsum) -> Iterator[Wanted]:
     """The wanted layouts of the output: one, or where a dim reads `B/x/?` one for each way to go on after `x`.
 
     Raises:
@@ -126,7 +126,7 @@ def wanted_choices(asked: Asked) -> Iterator[Wanted]:
             yield Wanted(dims, question.output_unreduced, question.output_unreduced_open)
 
 
-def _fit(asked: Asked, dims: Sequence[tuple[str, ...] | None]) -> bool:
+def _fit(asked: AskedEinsum, dims: Sequence[tuple[str, ...] | None]) -> bool:
     """Whether no dim of the output is divided over more devices than it has elements."""
     return all(
         shards(dim or (), asked.mesh.degrees) <= asked.sizes[index]

@@ -9,11 +9,11 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 from document_schemas import check
@@ -91,6 +91,19 @@ def run_command(
     if checked and outcome.out.startswith('{\n  "schema_version"'):
         check(json.loads(outcome.out))
     return outcome
+
+
+def kept_answers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the library whose answers are kept, for tests that print one answer in many forms."""
+    kept: dict[object, tuple[Any, Any]] = {}
+
+    def call(*args: Any, **named: Any) -> Any:
+        key = (tuple(arg if isinstance(arg, str) else id(arg) for arg in args), repr(sorted(named.items())))
+        if key not in kept:
+            kept[key] = function(*args, **named), args  # what an id stands for must live as long
+        return kept[key][0]
+
+    return call
 
 
 def read_csv(text: str) -> list[dict[str, str]]:

@@ -237,9 +237,12 @@ def test_every_table_is_one_a_program_reads(line: str) -> None:
 
 
 def test_columns_say_their_unit() -> None:
-    from einscale.report import compare, layer, plan, shard
+    from einscale.report import shard
+    from einscale.report.comparison import tables as comparison
+    from einscale.report.einsum import tables as plan
+    from einscale.report.layer.tables import tables as layer
 
-    for module in (compare, layer, plan, shard):
+    for module in (comparison, layer, plan, shard):
         for value in vars(module).values():
             for column in value if isinstance(value, tuple) else ():
                 ending = ENDINGS.get(getattr(column, "kind", ""), "")

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import csv_tables, refused, run_command, steady
+from command import csv_tables, kept_answers, refused, run_command, steady
 from msgspec.structs import fields
+
+import einscale.api.infer as api_infer
+from einscale.api import serving_advice, serving_levers
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = shlex.split(
@@ -120,10 +123,21 @@ def test_collectives_explain_the_time_of_every_axis() -> None:
         }
 
 
+KEPT = {
+    (api_infer, "infer"): kept_answers(api_infer.infer),
+    (serving_advice, "advise"): kept_answers(serving_advice.advise),
+    (serving_levers, "levers"): kept_answers(serving_levers.levers),
+}
+
+
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("more", [[], ["--detail"], ["--explain"]], ids=["plain", "detail", "explain"])
 @pytest.mark.parametrize("name", CASES)
-def test_no_line_is_wider_than_the_terminal(name: str, more: list[str], width: int) -> None:
+def test_no_line_is_wider_than_the_terminal(
+    name: str, more: list[str], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for (module, function), kept in KEPT.items():
+        monkeypatch.setattr(module, function, kept)
     out = run_command(*CASES[name], *more, terminal=width, env={"NO_COLOR": "1"}).out
     tables = out if more != ["--detail"] or width == 160 else out.partition("every kind of layer")[0]
     assert max(map(len, tables.splitlines())) <= width

@@ -252,6 +252,15 @@ def test_meshes_of_different_size_are_a_note_and_compare_by_device_time() -> Non
     assert best["device time"].value == pytest.approx(min(spent.values()), rel=1e-12)
 
 
+def test_other_numbers_of_microbatches_are_a_note() -> None:
+    result = compare("gpt2", ["megatron@data=4,model=2", "megatron@data=2,model=4"], batch=8, sequence=64)
+    assert result.comparison.notes[-1] == (
+        "microbatches of a step: megatron@data=4,model=2 2, megatron@data=2,model=4 4; what they do as often as that is"
+        " part of the terms"
+    )
+    assert not any("as often" in note for note in compare("gpt2", ["dp", "fsdp"], mesh="data=2").comparison.notes)
+
+
 def test_the_batch_is_the_fewest_that_suit_every_strategy() -> None:
     result = compare("gpt2", ["dp@data=6", "fsdp@data=4"], sequence=64)
     assert [side.report.setup.batch for side in result.comparison.sides] == [12, 12]

@@ -10,6 +10,8 @@ from tiny_configs import BLOOM, CONFIGS, FALCON, GEMMA2, LLAMA, NEOX, OPT
 
 from einscale.errors import ModelError
 from einscale.models import FAMILIES, Model, layer_kinds, load_model, parameter_counts, read_config
+from einscale.models.config import ConfigReader
+from einscale.models.reading import rate
 from einscale.program import print_program
 
 
@@ -246,6 +248,38 @@ def test_angles_are_read_as_both_versions_of_transformers_write_them():
     new = NEOX | {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 20000}}
     assert facts(old) == facts(new)
     assert facts(new).rotary == 4
+
+
+def test_a_family_more_is_a_row_more():
+    row = FAMILIES["llama"].like(
+        "Novel", {"rms_norm_eps": 1e-5}, norm_place="both", residual_dropout=rate(resid_pdrop=0.25), intermediate=10
+    )
+    assert (row.class_name, row.causal_class) == ("NovelConfig", "NovelForCausalLM")
+    assert FAMILIES["llama"].traits.keys() == row.traits.keys() - {"norm_place", "residual_dropout"}
+    data = {key: value for key, value in LLAMA.items() if key != "intermediate_size"}
+    reader = ConfigReader(data, "novel", "", row.class_name, row.defaults, row.aliases)
+    config = row.read(reader, None)
+    assert (config.class_name, config.norm_place, config.intermediate) == ("NovelConfig", "both", 10)
+    assert (config.norm_eps, config.residual_dropout, config.hidden) == (1e-5, 0.25, LLAMA["hidden_size"])
+    assert reader.taken["resid_pdrop"] == "0.25"
+    with pytest.raises(ModelError, match='"resid_pdrop" is 2'):
+        row.read(ConfigReader({**data, "resid_pdrop": 2}, "novel", "", "", row.defaults, row.aliases), None)
+
+
+def test_a_window_that_no_layer_has_is_none():
+    config = facts(CONFIGS["mistral"] | {"layer_types": ["full_attention"] * 3})
+    assert (config.window, config.pattern) == (0, "")
+
+
+def test_null_layer_types_are_those_of_the_class():
+    assert facts(CONFIGS["qwen3_next"] | {"layer_types": None}) == facts(CONFIGS["qwen3_next"])
+
+
+def test_a_default_that_two_traits_take_is_named_once():
+    data = {key: value for key, value in CONFIGS["glm4_moe"].items() if key != "attention_bias"}
+    names = [key for key, _ in read_config(data, "tiny")[1]]
+    assert names.count("attention_bias") == 1
+    assert len(set(names)) == len(names)
 
 
 def test_a_language_model_inside_a_larger_one_is_read_from_text_config():

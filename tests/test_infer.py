@@ -486,6 +486,18 @@ def test_a_token_passes_every_stage_and_the_stages_pass_many() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "mesh"), [("gpt3-175b", "pipe=2,data=2,model=4"), ("mixtral-8x7b", "pipe=2,expert=2,model=2")]
+)
+def test_no_work_is_divided_over_the_pipeline(model: str, mesh: str) -> None:
+    planner = Planner(instance(model, mesh))
+    for new, absorbed in ((1, True), (128, False)):
+        for planned in planner.all_plans(8, new, 512, absorbed=absorbed).values():
+            assert not any("pipe" in axis for step in planned.collectives for axis in step.axes)
+            layouts = [layout for row in planned.statements for layout in row.work.layouts]
+            assert not any("pipe" in axis for layout in layouts for axis in layout.axes)
+
+
 def test_chunks_follow_each_other_through_a_pipeline() -> None:
     one = instance("llama3-8b", "pipe=4")
     whole = prefill_report(one, batch=1, prompt=8192)
@@ -640,12 +652,12 @@ def test_a_run_is_known_where_it_bends() -> None:
 def test_short_and_long_runs_are_each_the_mean_of_their_steps(mesh: str, strategy: str | None, near: float) -> None:
     one = instance("llama3-70b", mesh, strategy)
     planner = Planner(one)
+    reports = {output: decode_report(one, batch=8, context=1000, output=output) for output in (200, 700)}
+    (microbatches,) = {report.microbatches for report in reports.values()}
+    back = planner.back_seconds()
+    every = [cycle(planner.step(8 // microbatches, 1, cached), microbatches, back) for cached in range(1000, 1700)]
     for output, closer in ((200, near), (700, 1e-12)):
-        report = decode_report(one, batch=8, context=1000, output=output)
-        share, back = 8 // report.microbatches, planner.back_seconds()
-        steps = [
-            cycle(planner.step(share, 1, cached), report.microbatches, back) for cached in range(1000, 1000 + output)
-        ]
+        report, steps = reports[output], every[:output]
         assert report.seconds == pytest.approx(sum(step.seconds for step in steps), rel=closer)
         assert (report.first_seconds, report.last_seconds) == pytest.approx(
             (steps[0].seconds, steps[-1].seconds), rel=1e-12

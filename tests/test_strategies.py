@@ -12,6 +12,7 @@ from einscale.errors import StrategyError
 from einscale.layers import KindReport, LayerReport
 from einscale.planner.planned import BACKWARD, FORWARD, UPDATE
 from einscale.price.memory import Why
+from einscale.report.render.text import render_text
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
 
 D, N, G, K, F = 4096, 8, 4, 128, 14336
@@ -149,14 +150,14 @@ def test_gains_are_real_and_sorted() -> None:
     assert gains
     assert [gain.saved_seconds for gain in gains] == sorted((gain.saved_seconds for gain in gains), reverse=True)
     assert all(gain.free_seconds < gain.strategy_seconds for gain in gains)
-    assert "where a free plan would beat the strategy" in answer.to_text(free=True)
+    assert "where a free plan would beat the strategy" in render_text(answer.to_report(free=True))
     assert len(answer.to_dict(free=True)["free"]) == len(gains)
 
 
 def test_one_device_has_nothing_to_gain() -> None:
     answer = layer("llama3-8b", sequence=512)
     assert answer.gains == ()
-    assert "free plans: no statement is better left" in answer.to_text(free=True)
+    assert "free plans: no statement is better left" in render_text(answer.to_report(free=True))
 
 
 def test_heads_that_do_not_divide_are_refused_by_name() -> None:

@@ -109,22 +109,6 @@ class LayerResult(Parted, frozen=True):
         gains = self.gains if free else None
         return layer_tables(self.layers, gains, detail=detail or explain, only=only, units=units)
 
-    def to_text(
-        self,
-        *,
-        detail: bool = False,
-        explain: bool = False,
-        width: int | None = None,
-        units: str = "iec",
-        only: str | None = None,
-        free: bool = False,
-    ) -> str:
-        """The answer as text, as the command line prints it; arguments as for `to_report`, and `width` to wrap at."""
-        from einscale.report.render.text import render_text
-
-        report = self.to_report(detail=detail, explain=explain, units=units, only=only, free=free)
-        return render_text(report, width=width, units=units)
-
 
 def layer(
     model: str | Model,

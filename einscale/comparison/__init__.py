@@ -70,8 +70,17 @@ def compare_reports(sides: Sequence[Side], notes: Iterable[str] = (), scope: Sco
             for at in range(1, len(sides))
         ),
         best=_best(sides, totals),
-        notes=(*notes, *_device_note(sides)),
+        notes=(*notes, *(_runs_note(sides) if scope is Scope.STEP else ()), *_device_note(sides)),
     )
+
+
+def _runs_note(sides: Sequence[Side]) -> tuple[str, ...]:
+    """What the terms of passes have in them where the sides run other numbers of microbatches."""
+    runs = {side.label: side.report.setup.microbatches for side in sides}
+    if len(set(runs.values())) == 1:
+        return ()
+    counts = ", ".join(f"{label} {count}" for label, count in runs.items())
+    return (f"microbatches of a step: {counts}; what they do as often as that is part of the terms",)
 
 
 def _device_note(sides: Sequence[Side]) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from msgspec import Struct
-
+from einscale.models.values import ModelConfig
 from einscale.program.trace import (
     Traced,
     add,
@@ -28,119 +27,61 @@ Weights: TypeAlias = Mapping[str, Traced]
 """Parameters by name; a name that is not there is a parameter the model does not have."""
 
 
-class AttentionForm(Struct, frozen=True):
-    """What an attention block does besides its projections.
-
-    Args:
-        heads: axes of the query heads: `n g`, or `n` where each has its own key head.
-        rope_theta: base of the rotary angles; 0 for no rotation.
-        rotary: elements of a head that are rotated; 0 for all.
-        alibi: exponent range of ALiBi's slopes; 0 for no bias.
-        window: keys a query sees; 0 for all before it.
-        factor: what the scores are multiplied with.
-        cap: bound of the scores (softcapping); 0 for none.
-        clip: bound of queries, keys and values; 0 for none.
-        rate: dropout on the probabilities.
-        norm: `rms` or `layer`, of queries and keys where they have a norm.
-        norm_axes: axes of that norm besides the head's own: `all` heads together, or `head` by head.
-        eps: added under the root of that norm.
-    """
-
-    heads: str = "n g"
-    rope_theta: float = 0.0
-    rotary: int = 0
-    alibi: float = 0.0
-    window: int = 0
-    factor: float = 1.0
-    cap: float = 0.0
-    clip: float = 0.0
-    rate: float = 0.0
-    norm: str = "rms"
-    norm_axes: str = "head"
-    eps: float = 1e-6
-
-
-def project(spec: str, x: Traced, weight: Traced, bias: Traced | None, name: str) -> Traced:
+def linear(spec: str, x: Traced, weight: Traced, bias: Traced | None, name: str) -> Traced:
     """A linear map, the bias added by a statement of its own."""
     if bias is None:
         return einsum(spec, x, weight, name=name)
-    linear = einsum(spec, x, weight, name=f"{name}_linear")
-    return add(linear, bias, name=name)
+    plain = einsum(spec, x, weight, name=f"{name}_linear")
+    return add(plain, bias, name=name)
 
 
-def prepare(x: Traced, weight: Traced | None, heads: str, form: AttentionForm, name: str) -> Traced:
-    """Queries or keys as the scores read them: clamped, normed, rotated, as far as the form says."""
-    x = clamp(x, form.clip, name=f"{name}_clipped" if form.clip else None)
+def project(spec: str, x: Traced, weights: Weights, which: str, name: str) -> Traced:
+    """The linear map with the weight `w` and, if the model has it, the bias `b` of a name: `wq` and `bq` for `q`."""
+    return linear(spec, x, weights[f"w{which}"], weights.get(f"b{which}"), name)
+
+
+def prepare(x: Traced, weight: Traced | None, heads: str, theta: float, config: ModelConfig, name: str) -> Traced:
+    """Queries or keys as the scores read them: clamped, normed, rotated, as far as the model does it."""
+    x = clamp(x, config.clip_qkv, name=f"{name}_clipped" if config.clip_qkv else None)
     if weight is not None:
-        axes = f"{heads} k" if form.norm_axes == "all" else "k"
-        norm = rms_norm if form.norm == "rms" else layer_norm
-        x = norm(x, weight, axis=axes, eps=form.eps, name=f"{name}_normed")
-    if form.rope_theta:
-        x = rope(x, theta=form.rope_theta, rotary=form.rotary, name=f"{name}_rotated")
-    return x
+        axes = f"{heads} k" if config.qk_norm == "all" else "k"
+        norm = rms_norm if config.norm == "rms" else layer_norm
+        x = norm(x, weight, axis=axes, eps=config.norm_eps, name=f"{name}_normed")
+    return rope(x, theta=theta, rotary=config.rotary, name=f"{name}_rotated") if theta else x
 
 
-def attention(
-    x: Traced,
-    wq: Traced,
-    wk: Traced,
-    wv: Traced,
-    wo: Traced,
-    bq: Traced | None = None,
-    bk: Traced | None = None,
-    bv: Traced | None = None,
-    bo: Traced | None = None,
-    q_norm: Traced | None = None,
-    k_norm: Traced | None = None,
-    sink: Traced | None = None,
-    w_out_gate: Traced | None = None,
-    *,
-    form: AttentionForm,
-) -> Traced:
-    """Causal self-attention with grouped queries: softmax(q k / sqrt(head size)) v, projected back.
+def attention(x: Traced, weights: Weights, config: ModelConfig, *, windowed: bool = False) -> Traced:
+    """Causal self-attention with grouped queries: softmax(q k / sqrt(head size)) v, projected back: b s d -> b s d.
 
     Args:
         x: b s d.
-        wq: query weights, d n g k.
-        wk: key weights, d n k.
-        wv: value weights, d n k.
-        wo: output weights, n g k d.
-        bq: query bias, n g k.
-        bk: key bias, n k.
-        bv: value bias, n k.
-        bo: output bias, d.
-        q_norm: scale of the queries' norm, k or n g k.
-        k_norm: scale of the keys' norm, k or n k.
-        sink: a score of each query head that attends to nothing (attention sink), n g.
-        w_out_gate: weights of the output gate, d n g k: what is attended to times the sigmoid of a projection of x.
-        form: what else it does.
+        weights: `wq` d n g k (no `g` where each query head has its own key head), `wk` and `wv` d n k, `wo` n g k d;
+            biases `bq`, `bk`, `bv`, `bo`; `q_norm` and `k_norm`, scales of the norms; `sink` n g, a score of each query
+            head that attends to nothing; `w_out_gate` d n g k: what is attended to times the sigmoid of a projection.
+        config: of the model.
+        windowed: whether a query sees the last `window` keys only, and with the angles of such layers.
     """
-    heads = form.heads
-    q = project(f"b s d, d {heads} k -> b s {heads} k", x, wq, bq, "q")
-    k = project("b s d, d n k -> b s n k", x, wk, bk, "k")
-    v = project("b s d, d n k -> b s n k", x, wv, bv, "v")
-    q = prepare(q, q_norm, heads, form, "q")
-    k = prepare(k, k_norm, "n", form, "k")
-    v = clamp(v, form.clip, name="v_clipped" if form.clip else None)
+    heads = " ".join(config.head_axes)
+    theta = (windowed and config.window_rope_theta) or config.rope_theta
+    q = project(f"b s d, d {heads} k -> b s {heads} k", x, weights, "q", "q")
+    k = project("b s d, d n k -> b s n k", x, weights, "k", "k")
+    v = project("b s d, d n k -> b s n k", x, weights, "v", "v")
+    q = prepare(q, weights.get("q_norm"), heads, theta, config, "q")
+    k = prepare(k, weights.get("k_norm"), "n", theta, config, "k")
+    v = clamp(v, config.clip_qkv, name="v_clipped" if config.clip_qkv else None)
     with group("attention"):
         scores = einsum(f"b s {heads} k, b t n k -> b {heads} s t", q, k)
-        factor = form.factor
-        if form.cap:
-            scores, factor = softcap(scores, form.cap, factor=factor, name="scores_capped"), 1.0
+        factor = config.score_factor
+        if config.softcap:
+            scores, factor = softcap(scores, config.softcap, factor=factor, name="scores_capped"), 1.0
+        window = config.window if windowed else 0
         masked = mask(
-            scores,
-            query="s",
-            key="t",
-            causal=True,
-            window=form.window,
-            factor=factor,
-            alibi=form.alibi,
-            heads=heads,
+            scores, query="s", key="t", causal=True, window=window, factor=factor, alibi=config.alibi, heads=heads
         )
-        probs = softmax(masked, "t", sink)
-        weights = dropout(probs, form.rate, name="probs_dropped")
-        attended = einsum(f"b {heads} s t, b t n k -> b s {heads} k", weights, v, name="attended")
-    if w_out_gate is not None:
-        opened = sigmoid(einsum(f"b s d, d {heads} k -> b s {heads} k", x, w_out_gate, name="out_gate"), name="opened")
-        attended = mul(attended, opened, name="attended_gated")
-    return project(f"b s {heads} k, {heads} k d -> b s d", attended, wo, bo, "attn_out")
+        probs = softmax(masked, "t", weights.get("sink"))
+        kept = dropout(probs, config.attention_dropout, name="probs_dropped")
+        attended = einsum(f"b {heads} s t, b t n k -> b s {heads} k", kept, v, name="attended")
+    if config.output_gate:
+        gate = einsum(f"b s d, d {heads} k -> b s {heads} k", x, weights["w_out_gate"], name="out_gate")
+        attended = mul(attended, sigmoid(gate, name="opened"), name="attended_gated")
+    return project(f"b s {heads} k, {heads} k d -> b s d", attended, weights, "o", "attn_out")

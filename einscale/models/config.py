@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from einscale.errors import ModelError, did_you_mean, near_miss
 
@@ -99,7 +100,7 @@ def _shown(value: object) -> str:
     return msgspec.json.encode(value).decode()[:60]
 
 
-class ConfigReader:
+class ConfigReader(msgspec.Struct):
     """Keys of a configuration, checked as they are read; remembers which defaults were taken.
 
     Args:
@@ -109,24 +110,16 @@ class ConfigReader:
         class_name: the transformers class whose defaults apply.
         defaults: that class's documented default of each key that is not a size.
         aliases: key -> the other name, or names, that the class takes for it.
+        taken: key -> the default that stands for it, as JSON.
     """
 
-    def __init__(
-        self,
-        data: Mapping[str, Any],
-        where: str,
-        text: str,
-        class_name: str,
-        defaults: Mapping[str, Any],
-        aliases: Mapping[str, str | tuple[str, ...]],
-    ) -> None:
-        self.data = data
-        self.where = where
-        self.text = text
-        self.class_name = class_name
-        self.defaults = defaults
-        self.aliases = aliases
-        self.taken: list[tuple[str, str]] = []
+    data: Mapping[str, Any]
+    where: str
+    text: str
+    class_name: str
+    defaults: Mapping[str, Any]
+    aliases: Mapping[str, str | tuple[str, ...]]
+    taken: dict[str, str] = {}
 
     def error(self, key: str, message: str, expected: str | None = None, hint: str | None = None) -> ModelError:
         """An error about one key, its line underlined."""
@@ -135,16 +128,16 @@ class ConfigReader:
         text = self.text if found else None
         return ModelError(f'{self.where}: "{key}" {message}', text=text, span=span, expected=expected, hint=hint)
 
+    def wrong(self, key: str, value: object, expected: str) -> ModelError:
+        """The error for a value of another type."""
+        return self.error(self.key(key), f"is {_describe(value)}", expected)
+
     def key(self, key: str) -> str:
         """The name under which a key is present."""
-        if key in self.data:
-            return key
-        return next((other for other in self.others(key) if other in self.data), key)
-
-    def others(self, key: str) -> tuple[str, ...]:
-        """Other names of a key."""
-        other = self.aliases.get(key, ())
-        return (other,) if isinstance(other, str) else other
+        others = self.aliases.get(key, ())
+        return next(
+            (name for name in (key, *((others,) if isinstance(others, str) else others)) if name in self.data), key
+        )
 
     def value(self, key: str) -> Any:
         """What a key holds, or the class's default."""
@@ -152,7 +145,7 @@ class ConfigReader:
         if name in self.data:
             return self.data[name]
         default = self.defaults[key]
-        self.taken.append((key, msgspec.json.encode(default).decode()))
+        self.taken[key] = msgspec.json.encode(default).decode()
         return default
 
     def size(self, key: str, unless_null: int | None = None) -> int:
@@ -170,12 +163,34 @@ class ConfigReader:
             raise self.missing(key)
         value = self.data.get(name)
         if value is None and unless_null is not None:
-            self.taken.append((key, str(unless_null)))
+            self.taken[key] = str(unless_null)
             return unless_null
+        return self._whole(name, value)
+
+    def optional_size(self, key: str) -> int:
+        """A size that may be null, 0 then; a missing key takes the class's default.
+
+        Raises:
+            ModelError: neither null nor a whole number from 1 up.
+        """
+        value = self.value(key)
+        return 0 if value is None else self._whole(key, value, null=True)
+
+    def optional_count(self, key: str) -> int:
+        """As `optional_size`, and 0 is 0.
+
+        Raises:
+            ModelError: neither null nor a whole number.
+        """
+        value = self.value(key)
+        return 0 if value == 0 and not isinstance(value, bool) else self.optional_size(key)
+
+    def _whole(self, key: str, value: Any, *, null: bool = False) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(name, f"is {_describe(value)}", "a whole number")
+            raise self.wrong(key, value, "a whole number or null" if null else "a whole number")
         if not 1 <= value <= LARGEST_SIZE:
-            raise self.error(name, f"is {value}", f"a whole number from 1 to {LARGEST_SIZE:,}")
+            bound = f"a whole number from 1 to {LARGEST_SIZE:,}"
+            raise self.error(self.key(key), f"is {value}", f"null, or {bound}" if null else bound)
         return value
 
     def missing(self, key: str) -> ModelError:
@@ -197,34 +212,19 @@ class ConfigReader:
         """
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(self.key(key), f"is {_describe(value)}", "a number")
+            raise self.wrong(key, value, "a number")
         if not low <= value < high:
             bound = f"a number in [{low:g}, {high:g})" if high < float("inf") else f"a number of at least {low:g}"
             raise self.error(self.key(key), f"is {value}", bound)
         return float(value)
 
-    def optional_number(self, key: str, low: float = 0.0) -> float:
+    def optional_number(self, key: str) -> float:
         """A number that may be null, 0 then; a missing key takes the class's default.
 
         Raises:
-            ModelError: neither null nor a number of at least `low`.
+            ModelError: neither null nor a number of at least 0.
         """
-        if self.data.get(self.key(key), self.defaults.get(key)) is None:
-            self.value(key)
-            return 0.0
-        return self.number(key, low)
-
-    def optional_count(self, key: str) -> int:
-        """As `optional_size`, and 0 is 0.
-
-        Raises:
-            ModelError: neither null nor a whole number.
-        """
-        value = self.data.get(self.key(key), self.defaults.get(key))
-        if value is None or value != 0 or isinstance(value, bool):
-            return self.optional_size(key)
-        self.value(key)
-        return 0
+        return 0.0 if self.value(key) is None else self.number(key)
 
     def nested(self, key: str) -> ConfigReader:
         """A reader of an object inside; a missing or null one reads as empty. What it takes is remembered here.
@@ -235,9 +235,7 @@ class ConfigReader:
         value = self.data.get(key)
         if value is not None and not isinstance(value, dict):
             raise self.error(key, "is not an object")
-        inner = ConfigReader(value or {}, self.where, self.text, self.class_name, self.defaults, {})
-        inner.taken = self.taken
-        return inner
+        return replace(self, data=value or {}, aliases={})
 
     def refuse(self, key: str, wanted: object, why: str) -> None:
         """Raise where a key is present and says something other than the one thing that the class can build.
@@ -257,7 +255,7 @@ class ConfigReader:
         """
         value = self.value(key)
         if not isinstance(value, bool):
-            raise self.error(self.key(key), f"is {_describe(value)}", "true or false")
+            raise self.wrong(key, value, "true or false")
         return value
 
     def word(self, key: str, known: Mapping[str, str]) -> str:
@@ -268,22 +266,7 @@ class ConfigReader:
         """
         value = self.value(key)
         if not isinstance(value, str):
-            raise self.error(self.key(key), f"is {_describe(value)}", "one of " + ", ".join(known))
+            raise self.wrong(key, value, "one of " + ", ".join(known))
         if value not in known:
             raise self.error(self.key(key), f"is `{value}`", hint=did_you_mean(value, known, "known"))
         return known[value]
-
-    def optional_size(self, key: str) -> int:
-        """A size that may be null, 0 then; a missing key takes the class's default.
-
-        Raises:
-            ModelError: neither null nor a whole number from 1 up.
-        """
-        value = self.value(key)
-        if value is None:
-            return 0
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(self.key(key), f"is {_describe(value)}", "a whole number or null")
-        if not 1 <= value <= LARGEST_SIZE:
-            raise self.error(self.key(key), f"is {value}", f"null, or a whole number from 1 to {LARGEST_SIZE:,}")
-        return value

@@ -1,8 +1,6 @@
-"""Families of models: from a `config.json` to facts, by its `model_type`.
+"""A `config.json` to facts, by its `model_type`: the table of families has a row that says how.
 
-Each family is read by a function of its own (`llama`, `gpt`, `sparse`, `deepseek`); what a missing key means is the
-documented default of its transformers class. A model of text and images holds the language model's configuration in
-`text_config`.
+A model of text and images holds the language model's configuration in `text_config`.
 """
 
 from __future__ import annotations
@@ -11,17 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from einscale.errors import ModelError, near_miss
-from einscale.models import deepseek, gpt, llama, sparse
 from einscale.models.config import ConfigReader
 from einscale.models.reading import Family
+from einscale.models.table import FAMILIES
 from einscale.models.values import ModelConfig
-
-FAMILIES: dict[str, Family] = {**llama.FAMILIES, **gpt.FAMILIES, **sparse.FAMILIES, **deepseek.FAMILIES}
-"""`model_type` -> how it is read."""
 
 LANGUAGE_MODELS = {"gemma3": "gemma3_text"}
 """`model_type` of a model of text and images -> that of the language model inside, where it does not say itself."""
-
 
 OTHERS = ("llama4", "mamba2", "deepseek_v32", "t5")
 """Architectures that exist and are none of those read here: their names are no slips."""
@@ -39,7 +33,7 @@ def find_family(data: Mapping[str, Any], where: str) -> tuple[str, Family]:
         architectures = data.get("architectures")
         names = architectures if isinstance(architectures, list) else []
         for name, family in FAMILIES.items():
-            if family.model_class in names:
+            if family.causal_class in names:
                 return name, family
         raise ModelError(f'{where}: the key "model_type" is missing', expected=f"one of {known}")
     if isinstance(model_type, str) and model_type in FAMILIES:
@@ -84,11 +78,11 @@ def read_config(
     """
     inner, nested = language_model(data, where)
     name, family = find_family(inner, where)
-    left_out = {key: size for key, size in family.nested_sizes.items() if nested and key not in inner}
+    left_out = {key: given for key, given in family.nested_sizes.items() if nested and key not in inner}
     reader = ConfigReader(
         {**left_out, **inner, "model_type": name}, where, text, family.class_name, family.defaults, family.aliases
     )
-    reader.taken += [(key, str(size)) for key, size in left_out.items()]
+    reader.taken.update({key: str(given) for key, given in left_out.items()})
     config = family.read(reader, dtype)
     notes = [nested] if nested else []
     if left_out:
@@ -101,4 +95,4 @@ def read_config(
         notes.append("e_score_correction_bias balances the choice of experts and has no gradient: it is not counted")
     if inner.get("layerdrop"):
         notes.append("layerdrop is not read: every layer is priced")
-    return config, tuple(reader.taken), tuple(notes)
+    return config, tuple(reader.taken.items()), tuple(notes)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.models.attention import AttentionForm, Weights, attention
+from einscale.models.attention import Weights, attention
 from einscale.models.delta import delta_net, delta_parameters
 from einscale.models.mla import latent_attention, latent_parameters
-from einscale.models.mlp import gated_mlp, mlp
+from einscale.models.mlp import mlp
 from einscale.models.moe import moe, moe_parameters
 from einscale.models.values import Delta, Experts, LayerKind, Model, ModelConfig
 from einscale.program.trace import (
@@ -183,43 +183,13 @@ def embedding_program(config: ModelConfig) -> Program:
     return _trace(config, "embedding", embedding, inputs, parameters)
 
 
-def attention_form(config: ModelConfig, *, windowed: bool) -> AttentionForm:
-    """What the model's attention does, in windowed layers or in the others."""
-    theta = config.window_rope_theta if windowed and config.window_rope_theta else config.rope_theta
-    return AttentionForm(
-        heads=" ".join(config.head_axes),
-        rope_theta=theta,
-        rotary=config.rotary,
-        alibi=config.alibi,
-        window=config.window if windowed else 0,
-        factor=config.score_factor,
-        cap=config.softcap,
-        clip=config.clip_qkv,
-        rate=config.attention_dropout,
-        norm=config.norm,
-        norm_axes=config.qk_norm,
-        eps=config.norm_eps,
-    )
-
-
-def _chosen(weights: Weights, names: Mapping[str, str], without: str = "") -> dict[str, Traced]:
-    return {name: weights[name] for name in names if name != without}
-
-
-def _mlp(x: Traced, weights: Weights, config: ModelConfig, without: str = "") -> Traced:
-    chosen = _chosen(weights, mlp_parameters(config), without)
-    run: Callable[..., Traced] = gated_mlp if config.gated else mlp
-    return run(x, activation=config.activation, **chosen)
-
-
-def _mix(x: Traced, weights: Weights, config: ModelConfig, form: BlockForm, without: str = "") -> Traced:
+def _mix(x: Traced, weights: Weights, config: ModelConfig, form: BlockForm) -> Traced:
     """Attention, or what is in its place."""
     if form.delta is not None:
         return delta_net(x, weights, config, form.delta)
     if config.latent is not None:
         return latent_attention(x, weights, config, config.latent, absorbed=form.absorbed)
-    chosen = _chosen(weights, attention_parameters(config), without)
-    return attention(x, **chosen, form=attention_form(config, windowed=form.windowed))
+    return attention(x, weights, config, windowed=form.windowed)
 
 
 def _sequential(x: Traced, weights: Weights, config: ModelConfig, form: BlockForm) -> Traced:
@@ -229,7 +199,9 @@ def _sequential(x: Traced, weights: Weights, config: ModelConfig, form: BlockFor
         return _mix(y, weights, config, form)
 
     def feed(y: Traced) -> Traced:
-        return _mlp(y, weights, config) if form.experts is None else moe(y, weights, config, form.experts)
+        if form.experts is not None:
+            return moe(y, weights, config, form.experts)
+        return mlp(y, weights, config.activation)
 
     with section("attention"):
         mid = _added(x, attend, "attn", weights, config, "mid")
@@ -266,18 +238,19 @@ def _parallel(x: Traced, weights: Weights, config: ModelConfig, form: BlockForm)
     Where nothing is between them and their sum, their biases are added last: what both owe is then reduced once.
     """
     apart = config.residual_dropout > 0 and not config.dropout_of_sum
-    late = [] if apart else [name for name in ("bo", "b_down") if name in weights]
+    late = {} if apart else {name: weights[name] for name in ("bo", "b_down") if name in weights}
+    early = {name: weight for name, weight in weights.items() if name not in late}
     with section("attention"):
         attn_in = norm(x, weights, "attn_norm", config, "attn_in")
-        attn_out = _mix(attn_in, weights, config, form, "bo" if "bo" in late else "")
+        attn_out = _mix(attn_in, early, config, form)
     with section("mlp"):
         mlp_in = norm(x, weights, "mlp_norm", config, "mlp_in") if config.parallel_norms > 1 else attn_in
-        mlp_out = _mlp(mlp_in, weights, config, "b_down" if "b_down" in late else "")
+        mlp_out = mlp(mlp_in, early, config.activation)
         if apart:
             attn_out = dropout(attn_out, config.residual_dropout, name="attn_dropped")
             mlp_out = dropout(mlp_out, config.residual_dropout, name="mlp_dropped")
         both = add(attn_out, mlp_out, name="both")
-        biases = [weights[name] for name in late]
+        biases = list(late.values())
         if biases and config.residual_dropout:
             both, biases = add(both, *biases, name="both_biased"), []
         if config.dropout_of_sum:
@@ -302,10 +275,15 @@ def block_program(config: ModelConfig, form: BlockForm | None = None, *, name: s
     return _trace(config, name, block, inputs, parameters, sizes=kind_sizes(config, form))
 
 
+def head_table(config: ModelConfig) -> dict[str, str]:
+    """Axes of the table that the logits are of: the embedding's, or one of the head's own."""
+    return {"embedding" if config.tied else "lm_head": "v w" if config.embedding_size else "v d"}
+
+
 def _loss(x: Traced, targets: Traced, weights: Weights, config: ModelConfig) -> Traced:
     """Loss of each token: the logits in fp32, their cross-entropy."""
-    table, width = ("embedding" if config.tied else "lm_head"), ("w" if config.embedding_size else "d")
-    logits = einsum(f"b s {width}, v {width} -> b s v", x, weights[table], name="logits")
+    ((table, axes),) = head_table(config).items()
+    logits = einsum(f"b s {axes[-1]}, {axes} -> b s v", x, weights[table], name="logits")
     if config.logit_scale != 1:
         logits = scale(logits, config.logit_scale, name="logits_scaled")
     if config.logit_softcap:
@@ -317,8 +295,6 @@ def _loss(x: Traced, targets: Traced, weights: Weights, config: ModelConfig) -> 
 
 def head_program(config: ModelConfig) -> Program:
     """From x b s d and targets b s to loss b s: the final norm, the logits in fp32, the cross-entropy of each token."""
-    table = "embedding" if config.tied else "lm_head"
-    width = "w" if config.embedding_size else "d"
 
     def head(x: Traced, targets: Traced, **weights: Traced) -> Traced:
         if config.final_norm:
@@ -331,7 +307,7 @@ def head_program(config: ModelConfig) -> Program:
     parameters = norm_parameters(config, "final_norm") if config.final_norm else {}
     if config.embedding_size:
         parameters |= {"project_out": "d w"}
-    parameters |= {table: f"v {width}"}
+    parameters |= head_table(config)
     return _trace(config, "head", head, inputs, parameters, ("embedding",) if config.tied else ())
 
 
@@ -354,7 +330,7 @@ def ahead_program(config: ModelConfig, form: BlockForm) -> Program:
         return _loss(norm(y, weights, "ahead_norm", config, "head_in"), targets, weights, config)
 
     inputs = {"x": f"{config.dtype}[b s d]", "tokens": "int64[b s]", "targets": "int64[b s]"}
-    tables = {"embedding": "v d"} | ({} if config.tied else {"lm_head": "v d"})
+    tables = {"embedding": "v d"} | head_table(config)
     parameters = tables | norm_parameters(config, "state_norm") | norm_parameters(config, "token_norm")
     parameters |= {"project_state": "w d", "project_token": "w d"} | block_parameters(config, form)
     parameters |= norm_parameters(config, "ahead_norm")

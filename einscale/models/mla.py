@@ -39,9 +39,9 @@ def latent_attention(
         absorbed: attend to the latents themselves, as decoding does.
     """
     q, q_rotated = _queries(x, weights, config, latent)
-    kv_latent = project("b s d, d l -> b s l", x, weights["w_dkv"], weights.get("b_dkv"), "kv_down")
+    kv_latent = project("b s d, d l -> b s l", x, weights, "_dkv", "kv_down")
     kv_latent = rms_norm(kv_latent, weights["kv_latent_norm"], axis="l", eps=config.norm_eps, name="kv_latent")
-    k_rotated = project("b s d, d r -> b s r", x, weights["w_kr"], weights.get("b_kr"), "k_shared")
+    k_rotated = project("b s d, d r -> b s r", x, weights, "_kr", "k_shared")
     k_rotated = rope(k_rotated, axis="r", theta=config.rope_theta, name="k_rotated")
     if absorbed:
         q = einsum("b s n k, l n k -> b s n l", q, weights["w_uk"], name="q_absorbed")
@@ -62,13 +62,13 @@ def latent_attention(
         attended = einsum(read, probs, values, name=f"attended_{inner}" if absorbed else "attended")
     if absorbed:
         attended = einsum("b s n l, l n u -> b s n u", attended, weights["w_uv"], name="attended")
-    return project("b s n u, n u d -> b s d", attended, weights["wo"], weights.get("bo"), "attn_out")
+    return project("b s n u, n u d -> b s d", attended, weights, "o", "attn_out")
 
 
 def _queries(x: Traced, weights: Weights, config: ModelConfig, latent: Latent) -> tuple[Traced, Traced]:
     """Queries, the part without rotation and the rotated one, from a latent of their own where the model has it."""
     if latent.queries:
-        q_latent = project("b s d, d q -> b s q", x, weights["w_dq"], weights.get("b_dq"), "q_down")
+        q_latent = project("b s d, d q -> b s q", x, weights, "_dq", "q_down")
         q_latent = rms_norm(q_latent, weights["q_latent_norm"], axis="q", eps=config.norm_eps, name="q_latent")
         q = einsum("b s q, q n k -> b s n k", q_latent, weights["w_uq"], name="q")
         turned = einsum("b s q, q n r -> b s n r", q_latent, weights["w_qr"], name="q_unrotated")

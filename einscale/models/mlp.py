@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from einscale.models.attention import project
+from einscale.models.attention import Weights, project
 from einscale.program.trace import Traced, geglu, gelu, mul, relu, silu, swiglu
 
 
@@ -15,38 +15,23 @@ def activate(x: Traced, activation: str, name: str) -> Traced:
     return gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none", name=name)
 
 
-def mlp(
-    x: Traced,
-    w_up: Traced,
-    w_down: Traced,
-    b_up: Traced | None = None,
-    b_down: Traced | None = None,
-    *,
-    activation: str = "gelu_tanh",
-) -> Traced:
-    """Two linear maps and an activation between them: b s d -> b s f -> b s d."""
-    up = project("b s d, d f -> b s f", x, w_up, b_up, "up")
-    hidden = activate(up, activation, "hidden")
-    return project("b s f, f d -> b s d", hidden, w_down, b_down, "mlp_out")
+def mlp(x: Traced, weights: Weights, activation: str, prefix: str = "") -> Traced:
+    """Two linear maps and an activation between them: b s d -> b s f -> b s d.
 
+    Where there is a gate, activation(gate) times up is projected back (Shazeer 2020, arXiv 2002.05202).
 
-def gated_mlp(
-    x: Traced,
-    w_gate: Traced,
-    w_up: Traced,
-    w_down: Traced,
-    b_gate: Traced | None = None,
-    b_up: Traced | None = None,
-    b_down: Traced | None = None,
-    *,
-    activation: str = "silu",
-    prefix: str = "",
-) -> Traced:
-    """activation(gate) times up, projected back (Shazeer 2020, arXiv 2002.05202); `prefix` begins the values' names."""
-    gate = project("b s d, d f -> b s f", x, w_gate, b_gate, f"{prefix}gate")
-    up = project("b s d, d f -> b s f", x, w_up, b_up, f"{prefix}up")
-    hidden = gated(gate, up, activation, prefix)
-    return project("b s f, f d -> b s d", hidden, w_down, b_down, f"{prefix}mlp_out")
+    Args:
+        x: b s d.
+        weights: `w_up` d f, `w_down` f d, `w_gate` d f where it is gated, and the biases of them.
+        activation: see `activate`.
+        prefix: begins the names of weights, behind `w_`, and of values.
+    """
+    gate = None
+    if f"w_{prefix}gate" in weights:
+        gate = project("b s d, d f -> b s f", x, weights, f"_{prefix}gate", f"{prefix}gate")
+    up = project("b s d, d f -> b s f", x, weights, f"_{prefix}up", f"{prefix}up")
+    hidden = activate(up, activation, f"{prefix}hidden") if gate is None else gated(gate, up, activation, prefix)
+    return project("b s f, f d -> b s d", hidden, weights, f"_{prefix}down", f"{prefix}mlp_out")
 
 
 def gated(gate: Traced, up: Traced, activation: str, prefix: str = "") -> Traced:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from einscale.models.attention import Weights, project
-from einscale.models.mlp import gated, gated_mlp
+from einscale.models.attention import Weights, linear, project
+from einscale.models.mlp import gated, mlp
 from einscale.models.values import Experts, ModelConfig
 from einscale.program.trace import (
     Traced,
@@ -40,7 +40,7 @@ def moe(x: Traced, weights: Weights, config: ModelConfig, experts: Experts) -> T
     no gradient reaches: it is neither counted nor priced.
     """
     with group("routing"):
-        logits = project("b s d, d e -> b s e", x, weights["router"], weights.get("router_bias"), "router_logits")
+        logits = linear("b s d, d e -> b s e", x, weights["router"], weights.get("router_bias"), "router_logits")
         gates = route(
             logits,
             top=experts.top,
@@ -69,8 +69,8 @@ def _experts(sent: Traced, gates: Traced, weights: Weights, config: ModelConfig,
     and less to keep for the backward pass: in one kernel with the activation, as grouped ones do it (Megatron-Core).
     """
     arranged = arrange(sent, name="arranged")
-    gate = project("e b s d, e d m -> e b s m", arranged, weights["w_gate"], weights.get("b_gate"), "gate")
-    up = project("e b s d, e d m -> e b s m", arranged, weights["w_up"], weights.get("b_up"), "up")
+    gate = project("e b s d, e d m -> e b s m", arranged, weights, "_gate", "gate")
+    up = project("e b s d, e d m -> e b s m", arranged, weights, "_up", "up")
     with group("activation"):
         if experts.limit:
             hidden = swiglu_clamped(gate, up, limit=experts.limit, alpha=experts.alpha, name="hidden")
@@ -78,16 +78,13 @@ def _experts(sent: Traced, gates: Traced, weights: Weights, config: ModelConfig,
             hidden = gated(gate, up, config.activation)
         if not experts.bias:
             hidden = mul(hidden, gates, name="hidden_weighed")
-    if not experts.bias:
-        return einsum("e b s m, e m d -> e b s d", hidden, weights["w_down"], name="expert_out")
-    made = project("e b s m, e m d -> e b s d", hidden, weights["w_down"], weights.get("b_down"), "expert_out")
-    return mul(made, gates, name="weighed")
+    made = project("e b s m, e m d -> e b s d", hidden, weights, "_down", "expert_out")
+    return mul(made, gates, name="weighed") if experts.bias else made
 
 
 def _shared(x: Traced, weights: Weights, config: ModelConfig, experts: Experts) -> Traced:
     """The shared expert; several of them side by side are one as wide as all."""
-    names = ("w_shared_gate", "w_shared_up", "w_shared_down")
-    made = gated_mlp(x, *(weights[name] for name in names), activation=config.activation, prefix="shared_")
+    made = mlp(x, weights, config.activation, "shared_")
     if not experts.shared_gate:
         return made
     share = sigmoid(einsum("b s d, d -> b s", x, weights["shared_router"], name="shared_logit"), name="shared_share")

@@ -1,11 +1,11 @@
-"""What several families of configurations have in common: element types, heads, rotary angles, windows."""
+"""How traits of a model are read: a `Family` is a row of traits, each a constant or where a configuration spells it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.dtypes import is_dtype
@@ -26,29 +26,174 @@ ACTIVATIONS = {
 }
 """Names of activation functions in transformers -> ours."""
 
-SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
-"""Words of `layer_types`."""
+Facts: TypeAlias = dict[str, Any]
+"""What has been read so far: name of a fact -> value."""
+
+Read: TypeAlias = Callable[[ConfigReader, Facts], Any]
+"""How a fact is read, knowing those before it. What returns a dict states several facts at once."""
+
+REQUIRED: Any = object()
+"""In the place of a default: the class that a row is like has one, this one has none."""
+
+
+class Source(Struct, frozen=True):
+    """Where a fact comes from.
+
+    Args:
+        read: how.
+        defaults: the class's documented default of the keys that it reads.
+    """
+
+    read: Read
+    defaults: Mapping[str, Any] = {}
+
+    def __call__(self, reader: ConfigReader, facts: Facts) -> Any:
+        """The fact."""
+        return self.read(reader, facts)
+
+
+def defaults_of(*traits: Any) -> dict[str, Any]:
+    """Defaults of the keys that sources read."""
+    return {key: value for trait in traits if isinstance(trait, Source) for key, value in trait.defaults.items()}
 
 
 class Family(Struct, frozen=True):
     """How one transformers configuration class is read.
 
     Args:
-        class_name: the class.
-        model_class: the class with a language-model head, as `architectures` names it.
+        name: what its classes begin with: `Llama` for `LlamaConfig` and `LlamaForCausalLM`.
+        traits: fact of a `ModelConfig` -> its value, or its source, in the order they are read.
         defaults: the class's documented default of every key that is read and is not a size.
-        read: configuration -> facts.
         aliases: key -> the other name, or names, that the class takes for it.
+        refused: key, what alone it may say, and why, of what the programs cannot express.
+        config_class: the configuration's class, where it is called otherwise.
+        model_class: the class with a language-model head, as `architectures` names it, where it is called otherwise.
         nested_sizes: the class's documented sizes, for the object `text_config` of a model of text and images: the
             published files leave out those that equal them. A file of its own must give every size.
     """
 
-    class_name: str
-    model_class: str
-    defaults: Mapping[str, Any]
-    read: Callable[[ConfigReader, str | None], ModelConfig]
+    name: str = ""
+    traits: Mapping[str, Any] = {}
+    defaults: Mapping[str, Any] = {}
     aliases: Mapping[str, str | tuple[str, ...]] = {}
+    refused: tuple[tuple[str, object, str], ...] = ()
+    config_class: str = ""
+    model_class: str = ""
     nested_sizes: Mapping[str, int] = {}
+
+    @property
+    def class_name(self) -> str:
+        """The transformers class that holds the configuration."""
+        return self.config_class or f"{self.name}Config"
+
+    @property
+    def causal_class(self) -> str:
+        """The transformers class with a language-model head."""
+        return self.model_class or f"{self.name}ForCausalLM"
+
+    def like(self, name: str, defaults: Mapping[str, Any] | None = None, /, **changes: Any) -> Family:
+        """This row for another class: with changed traits, of inherited ones perhaps the defaults only.
+
+        Args:
+            name: see `Family`.
+            defaults: key -> default, over those that the row and the traits have.
+            changes: traits; or other fields of the row, by their names.
+        """
+        fields: dict[str, Any] = {"config_class": "", "model_class": ""}
+        fields |= {key: changes.pop(key) for key in list(changes) if key in self.__struct_fields__}
+        merged = {**self.defaults, **defaults_of(*changes.values()), **(defaults or {})}
+        kept = {key: value for key, value in merged.items() if value is not REQUIRED}
+        return structs.replace(self, name=name, traits={**self.traits, **changes}, defaults=kept, **fields)
+
+    def read(self, reader: ConfigReader, dtype: str | None) -> ModelConfig:
+        """The facts of a configuration.
+
+        Args:
+            reader: the configuration.
+            dtype: element type, over that of the file.
+
+        Raises:
+            ModelError: a size that is missing, a value of the wrong type, or one that the programs cannot express.
+        """
+        for key, wanted, why in self.refused:
+            inner, name = at(reader, key)
+            inner.refuse(name, wanted, why)
+        facts = settled(filled(self.traits, reader))
+        facts |= {"architecture": str(reader.data.get("model_type")), "class_name": reader.class_name}
+        return ModelConfig(dtype=read_dtype(reader, dtype), **facts)
+
+
+def filled(traits: Mapping[str, Any], reader: ConfigReader) -> Facts:
+    """The facts of a row: constants as they are, sources read one after the other."""
+    facts: Facts = {}
+    for name, trait in traits.items():
+        value = trait(reader, facts) if callable(trait) else trait
+        facts |= value if isinstance(value, dict) else {name: value}
+    return facts
+
+
+def settled(facts: Facts) -> Facts:
+    """With what follows from other facts, and without windows and experts that no layer has."""
+    theta, other = facts.get("rope_theta", 0.0), facts.pop("window_rope_theta", 0.0)
+    facts = {"kv_heads": facts["heads"], "score_factor": facts["head_dim"] ** -0.5, **facts}
+    facts["positions"] = "alibi" if facts.get("alibi") else "rope" if theta else "learned"
+    if other not in (0.0, theta):
+        facts["window_rope_theta"] = other
+    if "l" not in (pattern := facts.get("pattern", "")):
+        facts["delta"] = None
+        if "w" not in pattern or not (facts.get("window") or "window_rope_theta" in facts):
+            facts |= {"window": 0, "pattern": "", "window_rope_theta": 0.0}
+    return facts if "e" in facts.get("mlps", "") else {**facts, "mlps": ""}
+
+
+def at(reader: ConfigReader, key: str) -> tuple[ConfigReader, str]:
+    """The object that holds a key, and its name there: `attn_config.alibi` is in an object inside."""
+    outer, _, name = key.rpartition(".")
+    return (reader.nested(outer) if outer else reader), name
+
+
+def spelt(read: Callable[..., Any], *always: Any) -> Callable[..., Source]:
+    """Sources that read a key in one way: a function of the key, or of `key=default`, the class's default of it."""
+
+    def source(key: str = "", **default: Any) -> Source:
+        spelling = key or next(iter(default))
+
+        def get(reader: ConfigReader, facts: Facts) -> Any:
+            inner, name = at(reader, spelling)
+            return read(inner, name, *always)
+
+        return Source(get, default)
+
+    return source
+
+
+flag, activation = spelt(ConfigReader.flag), spelt(ConfigReader.word, ACTIVATIONS)
+number, optional_number = spelt(ConfigReader.number), spelt(ConfigReader.optional_number)
+optional_size, optional_count = spelt(ConfigReader.optional_size), spelt(ConfigReader.optional_count)
+rate, positive, from_one = (spelt(ConfigReader.number, *bounds) for bounds in ((0.0, 1.0), (1e-9,), (1.0,)))
+bias = spelt(lambda reader, key: key in reader.defaults and reader.flag(key))
+"""A flag, false in classes that do not have the key."""
+
+
+def size(key: str = "", unless_null: Read | None = None, **default: None) -> Source:
+    """A size; `unless_null` is what null, or a key that the class lets be missing (`key=None`), stands for."""
+    name = key or next(iter(default))
+    return Source(lambda reader, facts: reader.size(name, unless_null and unless_null(reader, facts)), default)
+
+
+def then(source: Source, function: Callable[[Any], Any]) -> Source:
+    """What follows from what a source reads."""
+    return Source(lambda reader, facts: function(source(reader, facts)), source.defaults)
+
+
+def where(condition: str | Read, source: Read, otherwise: object = 0) -> Source:
+    """What a source reads, where a fact (by name) or another source says so; nothing is read elsewhere."""
+
+    def read(reader: ConfigReader, facts: Facts) -> Any:
+        holds = facts[condition] if isinstance(condition, str) else condition(reader, facts)
+        return source(reader, facts) if holds else otherwise
+
+    return Source(read, defaults_of(condition, source))
 
 
 def read_dtype(reader: ConfigReader, dtype: str | None) -> str:
@@ -62,147 +207,5 @@ def read_dtype(reader: ConfigReader, dtype: str | None) -> str:
         if not isinstance(value, str) or not is_dtype(value):
             raise reader.error(key, "is not an element type", "for example bfloat16")
         return canonical_dtype(value)
-    reader.taken.append(("dtype", f'"{DEFAULT_DTYPE}"'))
+    reader.taken["dtype"] = f'"{DEFAULT_DTYPE}"'
     return DEFAULT_DTYPE
-
-
-def read_rope_theta(reader: ConfigReader, kind: str = FULL, key: str = "rope_theta") -> float:
-    """Base of the rotary angles in layers of one kind.
-
-    Version 5 writes `rope_parameters.rope_theta`, or one such object for each kind of layer; version 4 a plain key.
-
-    Args:
-        reader: the configuration.
-        kind: `full_attention` or `sliding_attention`.
-        key: the plain key.
-    """
-    nested = reader.data.get("rope_parameters")
-    if nested is None or reader.key(key) in reader.data:
-        return reader.number(key, 1.0)
-    if not isinstance(nested, dict):
-        raise reader.error("rope_parameters", "is not an object", 'an object with "rope_theta"')
-    inner = reader.nested("rope_parameters")
-    if FULL in nested or SLIDING in nested:
-        inner = inner.nested(kind)
-    if "rope_theta" in inner.data:
-        return inner.number("rope_theta", 1.0)
-    return inner.number(key, 1.0)
-
-
-def read_heads(reader: ConfigReader, hidden: int, key: str = "head_dim") -> tuple[int, int, int]:
-    """Query heads, key heads, head size (under `key`) of the Llama family; checks that they divide."""
-    heads = reader.size("num_attention_heads")
-    kv_heads = reader.size("num_key_value_heads", unless_null=heads)
-    check_kv_heads(reader, "num_key_value_heads", heads, kv_heads)
-    if key not in reader.defaults:
-        return heads, kv_heads, reader.size(key)
-    if reader.data.get("head_dim") is None:
-        check_hidden(reader, hidden, heads, "num_attention_heads", "hidden_size", ", or an explicit head_dim")
-    head_dim = reader.size("head_dim", unless_null=max(1, hidden // heads))
-    return heads, kv_heads, head_dim
-
-
-def check_kv_heads(reader: ConfigReader, key: str, heads: int, kv_heads: int) -> None:
-    """Raise unless the key heads divide the query heads.
-
-    Raises:
-        ModelError: they do not.
-    """
-    if heads % kv_heads:
-        raise reader.error(
-            reader.key(key),
-            f"is {kv_heads}, which does not divide the {heads} query heads",
-            "a divisor of num_attention_heads",
-        )
-
-
-def check_hidden(reader: ConfigReader, hidden: int, heads: int, key: str, hidden_key: str, more: str = "") -> int:
-    """Size of a head where it is the width over the heads.
-
-    Raises:
-        ModelError: the heads do not divide the width.
-    """
-    if hidden % heads:
-        raise reader.error(
-            reader.key(key),
-            f"is {heads}, which does not divide {hidden_key} {hidden}",
-            f"a divisor of {hidden_key}{more}",
-        )
-    return hidden // heads
-
-
-def check_rotary(reader: ConfigReader, key: str, size: int, fault: str = "") -> None:
-    """Raise unless pairs can be turned.
-
-    Args:
-        reader: the configuration.
-        key: what the number of elements follows from.
-        size: elements of a head that are rotated.
-        fault: how it follows, where the key is not the number itself.
-
-    Raises:
-        ModelError: an odd number of elements is to be rotated.
-    """
-    if size % 2:
-        raise reader.error(reader.key(key), fault or f"is {size}", "an even number: rotary positions turn pairs")
-
-
-def read_pattern(
-    reader: ConfigReader, layers: int, default: Callable[[int], bool], word: str = SLIDING, letter: str = "w"
-) -> str:
-    """One letter for each layer, `f` for full attention; from `layer_types`, else from the class's rule.
-
-    Args:
-        reader: the configuration.
-        layers: how many there are.
-        default: layer, from 0 -> whether the class makes it one of those that `word` means.
-        word: the other kind of layer in `layer_types`.
-        letter: its letter.
-    """
-    kinds = reader.data.get("layer_types")
-    if kinds is None:
-        return "".join(letter if default(layer) else "f" for layer in range(layers))
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (FULL, word) for kind in kinds):
-        raise reader.error("layer_types", "does not fit", f"{layers} entries, each {FULL} or {word}")
-    return "".join(letter if kind == word else "f" for kind in kinds)
-
-
-def read_layers(reader: ConfigReader, key: str, layers: int) -> frozenset[int]:
-    """Numbers of layers, from 0; null or a missing key is none.
-
-    Raises:
-        ModelError: not a list of such numbers.
-    """
-    numbers = reader.value(key)
-    if numbers is None:
-        return frozenset()
-    if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
-        raise reader.error(key, "is no list of layers", f"numbers from 0 to {layers - 1}")
-    outside = [number for number in numbers if not 0 <= number < layers]
-    if outside:
-        raise reader.error(key, f"names layer {outside[0]}", f"numbers from 0 to {layers - 1}")
-    return frozenset(numbers)
-
-
-def read_top(reader: ConfigReader, key: str, experts: int) -> int:
-    """How many experts a token takes.
-
-    Raises:
-        ModelError: more than there are.
-    """
-    top = reader.size(key)
-    if top > experts:
-        raise reader.error(reader.key(key), f"is {top}, more than the {experts} experts", f"at most {experts}")
-    return top
-
-
-def read_rotary(reader: ConfigReader, head_dim: int) -> int:
-    """Elements of a head that are rotated, from `partial_rotary_factor`; 0 for all.
-
-    Raises:
-        ModelError: an odd number of them.
-    """
-    key, nested = "partial_rotary_factor", reader.nested("rope_parameters")
-    rotary = int(head_dim * (nested if key in nested.data else reader).number(key, 1e-9, 1.0 + 1e-9))
-    check_rotary(reader, key, rotary, f"makes {rotary} of {head_dim} elements of a head turn")
-    return rotary if rotary != head_dim else 0

@@ -76,7 +76,7 @@ class Delta(Struct, frozen=True):
     taps: int
 
 
-class ModelConfig(Struct, frozen=True):
+class ModelConfig(Struct, frozen=True, kw_only=True):
     """Facts of a decoder-only Transformer, whatever its family calls them.
 
     Args:
@@ -149,20 +149,20 @@ class ModelConfig(Struct, frozen=True):
     vocab: int
     max_positions: int
     activation: str
-    gated: bool
-    norm: str
+    gated: bool = True
+    norm: str = "rms"
     norm_eps: float
     positions: str
-    rope_theta: float
-    qkv_bias: bool
-    out_bias: bool
-    mlp_bias: bool
+    rope_theta: float = 0.0
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
     tied: bool
-    window: int
-    pattern: str
+    window: int = 0
+    pattern: str = ""
     attention_dropout: float
-    residual_dropout: float
-    embedding_dropout: float
+    residual_dropout: float = 0.0
+    embedding_dropout: float = 0.0
     score_factor: float
     dtype: str
     window_rope_theta: float = 0.0

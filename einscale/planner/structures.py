@@ -21,7 +21,7 @@ MOST_KEPT = 4096
 """Kinds of structures that are kept: programs under rules, on meshes of the same live axes."""
 
 
-class Asked(Hashable, Protocol):
+class StructureKey(Hashable, Protocol):
     """What a structure follows from, sizes and degrees aside."""
 
     @property
@@ -40,7 +40,7 @@ class Planned(Protocol):
         """Whether all of them come out alike for other sizes, and other degrees of the same axes."""
 
 
-Question = TypeVar("Question", bound=Asked)
+Question = TypeVar("Question", bound=StructureKey)
 Found = TypeVar("Found", bound=Planned)
 
 
@@ -107,7 +107,7 @@ def _nothing(*_: object) -> list[object]:
     return []
 
 
-def _place(asked: Asked, network: Network) -> tuple[object, ...]:
+def _place(asked: StructureKey, network: Network) -> tuple[object, ...]:
     """What a structure follows from besides: the names of mesh axes, and those along which there are several devices.
 
     What a strategy leaves to the free planner is judged by the price of the system.

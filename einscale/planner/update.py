@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from einscale.causes import CauseRule, ProgramCause
 from einscale.collectives import Collective
 from einscale.layout import Layout, Tensor
-from einscale.numeric import product
+from einscale.numeric import as_int, product
 from einscale.planner.classes import moved_class
 from einscale.planner.decisions import Fixed
 from einscale.planner.direct import direct
@@ -77,6 +77,7 @@ class _Update:
         self.program = update
         self.decisions: list[Decision] = list(planned.structure.requires)
         self.table = update.table
+        self.sizes = {axis: as_int(size) for axis, size in planned.sizes.items()}
         self.resting = {value.name: self.rest(value, accumulators) for value in update.values}
 
     def rest(self, value: Value, accumulators: Mapping[str, Layout | None]) -> Layout:
@@ -143,7 +144,7 @@ class _Update:
             self.tensor(name),
             before,
             after,
-            planned.sizes,
+            self.sizes,
             planned.mesh,
             self.cause(name, before, after, statement),
             self.decisions,
@@ -190,9 +191,7 @@ class _Update:
             tensor = Tensor(f"squares of {gradient.name} by {what}", axes, "fp32")
             owing = Layout(tuple(placement[axis] for axis in axes), over)
             cause = ProgramCause(CauseRule.SQUARES, gradient.name, over, gone, op=statement.op, output=statement.output)
-            moves += direct(
-                tensor, owing, owing.reduced(), self.planned.sizes, self.planned.mesh, cause, self.decisions
-            )
+            moves += direct(tensor, owing, owing.reduced(), self.sizes, self.planned.mesh, cause, self.decisions)
         return tuple(moves)
 
     def work(
@@ -219,9 +218,9 @@ class _Update:
         """FLOPs an element of the first operand."""
         if statement.op != NEWTON_SCHULZ:
             return FLOPS[statement.op]
-        sizes = self.planned.sizes
+        sizes = self.sizes
         self.decisions.append(Fixed(tuple((axis, sizes[axis]) for axis in (*rows, *columns))))
-        m, n = (int(product(self.planned.sizes[axis] for axis in axes)) for axes in (rows, columns))
+        m, n = (as_int(product(sizes[axis] for axis in axes)) for axes in (rows, columns))
         total = orthogonal_flops(m, n)
         if total % (m * n) == 0:
             return total // (m * n)

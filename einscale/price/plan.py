@@ -17,7 +17,7 @@ from einscale.collectives import FREE, Collective, received_total
 from einscale.einsum import Einsum
 from einscale.layout import Layout, Tensor, local_bytes, shards
 from einscale.mesh import Mesh
-from einscale.numeric import ceil_div, product
+from einscale.numeric import as_int, ceil_div, product
 from einscale.roofline import local_seconds
 from einscale.steps import (
     LocalEinsum,
@@ -233,7 +233,7 @@ def _price(step: Step, sizes: Mapping[str, int], network: Network) -> PricedStep
     limit = slowest.level if slowest is not None else "free"
     if slowest is not None and formula.latency_seconds > slowest.seconds:
         limit += " latency"
-    received = ceil_div(total, mesh.devices)
+    received = as_int(ceil_div(total, mesh.devices))
     return PricedStep(step, 0, 0, received, total, bound, float(formula.seconds), limit)
 
 
@@ -287,7 +287,7 @@ def paddings(plan: Plan, sizes: Mapping[str, int], mesh: Mesh) -> tuple[Padding,
     for tensor, layout in held:
         for index, axes in zip(tensor.indices, layout.dims, strict=True):
             count = int(shards(axes, mesh.degrees))
-            stored = ceil_div(sizes[index], count) * count
+            stored = as_int(ceil_div(sizes[index], count)) * count
             if stored != sizes[index]:
                 found.setdefault((index, axes), Padding(index, axes, sizes[index], stored))
     return tuple(found.values())

@@ -158,7 +158,8 @@ def attended_pairs(statement: Statement, queries: Number, keys: Number) -> Numbe
     """
     if statement.op not in ("mask", "mask_backward") or not statement.option("causal", 0):
         return queries * keys
-    window: Number = statement.option("window", 0) or keys
+    limit = statement.option("window", 0)
+    window = limit if isinstance(limit, int) and limit else keys
     before = keys - queries
     growing = minimum(maximum(window - before, 0), queries)
     return growing * before + growing * (growing + 1) // 2 + (queries - growing) * minimum(window, keys)

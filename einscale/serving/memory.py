@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from einscale.numeric import Number, largest
+from einscale.numeric import Number, as_int, largest
 from einscale.planner.planned import PlannedProgram
 from einscale.price.footprint import Memory, fullest
 from einscale.price.memory import parameters_held, peak
@@ -71,8 +71,7 @@ def largest_batch(planner: Planner, tokens: int, *, new: int = 1, microbatches: 
     def needed(units: int) -> int:
         batch = units * unit
         plans = planner.all_plans(batch // microbatches, new, max(0, tokens - new), logits=1)
-        bytes_needed: int = serving_memory(planner, plans, batch, tokens).needed
-        return bytes_needed
+        return as_int(serving_memory(planner, plans, batch, tokens).needed)
 
     return most(needed, planner.instance.capacity) * unit
 

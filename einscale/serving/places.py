@@ -48,7 +48,8 @@ class Places(Struct, frozen=True):
             return values * self.count
         import numpy as np
 
-        return (values * np.array(self.weights)).sum().item()
+        found: Number = (values * np.array(self.weights)).sum().item()
+        return found
 
     def expanded(self, values: Sequence[float]) -> list[float]:
         """The value at all places."""

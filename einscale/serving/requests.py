@@ -99,7 +99,7 @@ def _steps(planner: Planner, share: int, first: int, last: int, parts: int) -> _
     def one(cached: int) -> Spent:
         return cycle(planner.step(share, 1, cached), parts, back)
 
-    if last - first < SHORT:
+    if last - first < SHORT or planner.freely:
         run = bends(lambda cached: one(cached).seconds, first, last)
         accounts = [one(cached) for cached in run.at]
         return _Steps(weighted(accounts, run.weights), accounts[0].seconds, accounts[-1].seconds)
@@ -247,7 +247,7 @@ def _chunks(planner: Planner, share: int, size: int, before: int, count: int) ->
         return planner.step(share, size, before + number * size, logits=0, absorbed=False)
 
     stages = range(planner.instance.stages if planner.instance.stages > 1 else 0)
-    if count <= FEW_CHUNKS:
+    if count <= FEW_CHUNKS or planner.freely:
         run = bends(lambda number: one(number).spent.seconds, 0, count - 1)
         steps = [one(number) for number in run.at]
         spent = weighted([step.spent for step in steps], run.weights)

@@ -43,6 +43,11 @@ class Planner:
         self._steps: dict[tuple[object, ...], StepReport] = {}
         self._kinds: dict[tuple[object, ...], KindStep] = {}
 
+    @property
+    def freely(self) -> bool:
+        """Whether statements are left to the free planner, which plans anew for every size."""
+        return bool(self.bound.policy.auto)
+
     def asked(self, layer: LayerKind, new: int, *, absorbed: bool) -> Served:
         """What the structure of a kind of layer follows from.
 

@@ -34,8 +34,8 @@ class Instance(Struct, frozen=True):
         pipe: mesh axis of the pipeline, "" for none.
         page: tokens in a page of the cache: a sequence holds whole pages.
         memory_share: share of the chip's memory that may be used.
-        execution: how local work is run, to be timed by what the chip's kernels reach; None for the roofline, which no
-            run is faster than. A chip whose kernels nobody measured is priced by the roofline in any case.
+        execution: how local work is run, timed by what the chip's kernels reach; a chip whose kernels nobody measured
+            is priced by its rooflines.
         overhead: bytes of each device that a runtime takes beside tensors.
     """
 

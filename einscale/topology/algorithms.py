@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, PERMUTE, REDUCE_SCATTER
 from einscale.hardware import Level
-from einscale.numeric import log2_ceil
+from einscale.numeric import as_float, as_int, log2_ceil
 from einscale.topology.formulas import Cost, Segment, ring, torus
 from einscale.topology.network import Network
 from einscale.topology.patterns import FULL, PATTERNS, REDUCTIONS, SWITCH, TORUS, Group, Pattern
@@ -85,7 +85,7 @@ def algorithms(kind: str, axes: tuple[str, ...], held: int, network: Network) ->
         return ()
     parts = groups(axes, network)
     used = [(part, level) for part, level in zip(parts, network.system.levels, strict=True) if part.count > 1]
-    alpha, beta = coefficients(kind, axes, network)
+    alpha, beta = map(as_float, coefficients(kind, axes, network))
     if len(used) > 1:
         name = "direct" if kind == PERMUTE else "hierarchical"
         first = Algorithm(name, True, held, alpha, beta, str(formula))
@@ -148,8 +148,8 @@ def _in_turn(kind: str, parts: tuple[Segment, ...]) -> Cost:
     scale = 1.0
     for part in reversed(parts) if kind == ALL_GATHER else parts:
         some, share = torus(kind, (part,))
-        steps, factor = steps + some, factor + share * scale
-        scale *= {ALL_GATHER: part.size, ALL_TO_ALL: 1}.get(kind, 1 / part.size)
+        steps, factor = steps + as_float(some), factor + as_float(share) * scale
+        scale *= as_float({ALL_GATHER: part.size, ALL_TO_ALL: 1}.get(kind, 1 / part.size))
     return steps, factor
 
 
@@ -182,7 +182,7 @@ class Way(Struct, frozen=True):
 
 def _per_group(cost: Callable[[str, int, int], Cost]) -> Callable[[str, Group], Cost]:
     """A cost of a group by its number of devices and the rounds of a tree over them."""
-    return lambda kind, part: cost(kind, int(part.count), log2_ceil(part.count))
+    return lambda kind, part: cost(kind, int(part.count), as_int(log2_ceil(part.count)))
 
 
 WAYS = (

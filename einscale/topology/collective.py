@@ -7,7 +7,7 @@ from msgspec import Struct
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, PERMUTE, REDUCE_SCATTER
 from einscale.errors import MeshError, UsageError, did_you_mean
 from einscale.mesh import Mesh, split_name
-from einscale.numeric import ceil_div, product
+from einscale.numeric import as_int, ceil_div, product
 from einscale.topology.algorithms import Algorithm, algorithms
 from einscale.topology.formulas import MOVES
 from einscale.topology.network import Network
@@ -171,9 +171,9 @@ def price_alone(kind: str, whole: int, axes: tuple[str, ...], network: Network) 
         MeshError: the mesh has no such axis.
         UsageError: no such collective.
     """
-    n = int(product(network.mesh.size(name) for name in axes))
-    held = ceil_div(whole, n) if kind in SHARDED else whole
-    after = held * n if kind == ALL_GATHER else ceil_div(held, n) if kind == REDUCE_SCATTER else held
+    n = as_int(product(network.mesh.size(name) for name in axes))
+    held = as_int(ceil_div(whole, n)) if kind in SHARDED else whole
+    after = held * n if kind == ALL_GATHER else as_int(ceil_div(held, n)) if kind == REDUCE_SCATTER else held
     formula = explain(kind, axes, held, network)
     ways = algorithms(kind, axes, held, network)
     return Alone(kind, axes, network, whole, n, held, after, _received(kind, held, n), formula, ways)

@@ -61,8 +61,10 @@ def measure(model_name: str, name: str, auto: bool, repeats: int) -> dict[str, f
     """Milliseconds of one strategy in this process."""
     from msgspec.structs import replace
 
-    from einscale.checks import batch_ways, layer_report, program_sizes
+    from einscale.api.train import TrainRequest, train_setup
+    from einscale.checks import batch_ways, program_sizes
     from einscale.hardware import load_system
+    from einscale.layers import layer_report
     from einscale.mesh import make_mesh
     from einscale.models import load_model
     from einscale.planner.program import plan_program
@@ -83,7 +85,8 @@ def measure(model_name: str, name: str, auto: bool, repeats: int) -> dict[str, f
             plan_program(whole, strategy, mesh, program_sizes(whole, batch, 4096), network=network)
 
     def report() -> None:
-        layer_report(model, strategy, mesh, system, batch=batch, sequence=4096)
+        asked = TrainRequest(mesh=mesh, strategy=strategy, hardware=system, batch=batch, sequence=4096)
+        layer_report(train_setup(model, asked)[0])
 
     cold = clocked(plan)
     cold_report = clocked(report)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from einscale.free_plans import Gain
-from einscale.layers import KindReport, LayerReport
 from einscale.layout import local_shape
 from einscale.models import parameter_counts
 from einscale.planner.planned import UPDATE, PlannedProgram
@@ -16,6 +14,10 @@ from einscale.report.causes import cause_document, cause_words
 from einscale.report.document import head
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.steps import work_results
+
+if TYPE_CHECKING:
+    from einscale.free_plans import Gain
+    from einscale.layers import KindReport, LayerReport
 
 
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:

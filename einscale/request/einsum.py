@@ -12,7 +12,7 @@ from einscale.dtypes import BITS
 from einscale.errors import PlanError, SizeError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout, make_layout, shards
 from einscale.mesh import Mesh, split_name
-from einscale.notation import Axis, Question, Spec, lower
+from einscale.notation import Axis, EinsumQuestion, Spec, lower
 from einscale.planner.question import Wanted
 from einscale.units import check_size
 
@@ -37,7 +37,7 @@ class AskedEinsum(Struct, frozen=True):
     """
 
     spec: Spec
-    question: Question
+    question: EinsumQuestion
     sizes: dict[str, int]
     mesh: Mesh
     tensors: tuple[Tensor, ...]
@@ -79,7 +79,7 @@ def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Ask
     return AskedEinsum(spec, question, resolved, mesh, tensors, layouts, output)
 
 
-def _names(spec: Spec, question: Question) -> tuple[str, ...]:
+def _names(spec: Spec, question: EinsumQuestion) -> tuple[str, ...]:
     """Names of the operands. Where a default name is also an index (`B`), all defaults give way to `lhs`, `rhs`."""
     unnamed = [operand.name is None for operand in spec.operands]
     taken = {index for operand in question.inputs for index in operand}
@@ -134,7 +134,7 @@ def _fit(asked: AskedEinsum, dims: Sequence[tuple[str, ...] | None]) -> bool:
     )
 
 
-def _sizes(spec: Spec, question: Question, given: Mapping[str, int]) -> dict[str, int]:
+def _sizes(spec: Spec, question: EinsumQuestion, given: Mapping[str, int]) -> dict[str, int]:
     """A size for every index."""
     written = dict(question.sizes)
     indices = tuple(dict.fromkeys(index for operand in question.inputs for index in operand))

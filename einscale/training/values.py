@@ -14,7 +14,7 @@ from einscale.numeric import Number, as_float, as_int, maximum
 from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
 from einscale.precision import Precision
 from einscale.price.footprint import Memory, MemoryPart
-from einscale.price.memory import Held, Peak, Reason
+from einscale.price.memory import Held, HoldReason, Peak
 from einscale.price.overlap import Window
 from einscale.price.program import PricedCollective, PricedStatement, Totals, total
 from einscale.price.spent import Spent
@@ -233,7 +233,7 @@ class Alive(Struct, frozen=True):
         return as_int(self.held.bytes)
 
     @property
-    def reason(self) -> Reason:
+    def reason(self) -> HoldReason:
         """Why it is held."""
         return self.held.reason
 

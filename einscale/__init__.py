@@ -10,8 +10,6 @@ Names are imported when they are first used, so that `import einscale` costs nex
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from einscale.version import __version__ as __version__
@@ -158,17 +156,6 @@ __all__ = [
     "sweep",
     "train_step",
 ]
-
-
-class _Package(ModuleType):
-    """This package, where the function `plan` is not hidden by the submodule `einscale.plan` once that is imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

@@ -20,6 +20,7 @@ from einscale.request.serving import (
     serve_request,
     strategy_note,
 )
+from einscale.request.serving import ServeRequest as ServeRequest
 from einscale.serving import decode_report, prefill_report
 from einscale.serving.answer import answer_requests
 from einscale.serving.run import repeated_cache_notes

@@ -8,6 +8,7 @@ from einscale.api.answer import Figure, Parted
 from einscale.models import Model
 from einscale.request.common import check_price
 from einscale.request.training import TrainOptions, train_request, train_setup
+from einscale.request.training import TrainRequest as TrainRequest
 from einscale.training import train_report
 from einscale.training.advice import Advice
 from einscale.training.run import TrainRun

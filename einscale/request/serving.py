@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.efficiency import EXECUTIONS
+from einscale.efficiency import find_execution
 from einscale.errors import UsageError, did_you_mean
 from einscale.hardware import System
 from einscale.mesh import Mesh, make_mesh
@@ -259,8 +259,7 @@ def chosen_serving(model: str | Model, asked: ServeRequest) -> Serving:
     devices = make_mesh(asked.mesh)
     loaded = chosen_model(model, asked.sizes)
     execution, strategy = asked.execution, asked.strategy
-    if check_text(execution, "an execution", "compiled") not in EXECUTIONS:
-        raise UsageError(f"unknown execution `{execution}`", hint=did_you_mean(execution, EXECUTIONS, "it is one of"))
+    find_execution(check_text(execution, "an execution", "compiled"))
     own = strategy is not None or asked.shard
     return Serving(
         model=loaded,

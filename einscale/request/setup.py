@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from einscale.checks import batch_ways, check_divides, check_experts, check_names
-from einscale.efficiency import Execution
+from einscale.efficiency import FUSED_MAPS, Execution
 from einscale.errors import ScheduleError, SizeError, StrategyError, UsageError, did_you_mean
 from einscale.hardware import System
 from einscale.mesh import Mesh
@@ -25,9 +25,6 @@ from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Policy, Strategy, bind_strategy, with_zero
 from einscale.topology import bind
 from einscale.training.values import Offload, TrainSetup
-
-EAGER = Execution()
-"""Kernel by kernel, as the host sends them: how local work runs where nothing else is said."""
 
 PAIRED = ("dualpipe", "dualpipev")
 """Schedules whose blocks work on two microbatches, so that tokens travel to experts behind the work of the other."""
@@ -59,7 +56,7 @@ def make_setup(
     overhead: int = FRAMEWORK,
     loss: str = FUSED,
     capacity: float = 1.0,
-    execution: Execution = EAGER,
+    execution: Execution = FUSED_MAPS,
     notes: list[str] | None = None,
 ) -> TrainSetup:
     """A request, resolved: what is not given gets a default, which `notes` is told.

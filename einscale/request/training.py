@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 from msgspec import Struct
 
 from einscale.checks import batch_ways
-from einscale.efficiency import EXECUTIONS, ROOFLINE, Execution
+from einscale.efficiency import Execution, find_execution, system_under
 from einscale.errors import SizeError, UsageError, did_you_mean
-from einscale.hardware import System, rooflines
+from einscale.hardware import System
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
 from einscale.precision import Precision, parse_precision
@@ -187,7 +187,7 @@ def train_setup(model: str | Model, asked: TrainRequest) -> tuple[TrainSetup, tu
         loaded,
         chosen,
         devices,
-        rooflines(system) if asked.execution == ROOFLINE else system,
+        system_under(asked.execution, system),
         batch=None if given is None else check_batch(given),
         sequence=length,
         precision=parse_precision(asked.precision),
@@ -236,9 +236,7 @@ def _execution(given: str | Execution) -> Execution:
     """
     if isinstance(given, Execution):
         return given
-    if check_text(given, "an execution", "fused") not in EXECUTIONS:
-        raise UsageError(f"unknown execution `{given}`", hint=did_you_mean(given, EXECUTIONS, "it is one of"))
-    return EXECUTIONS[given]
+    return find_execution(check_text(given, "an execution", "fused"))
 
 
 def _chosen(

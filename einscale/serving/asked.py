@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from einscale.efficiency import EXECUTIONS, ROOFLINE
-from einscale.hardware import System, rooflines
+from einscale.efficiency import EXECUTIONS, system_under
+from einscale.hardware import System
 from einscale.mesh import Mesh
 from einscale.models import Model
 from einscale.precision import Precision
@@ -45,7 +45,7 @@ class Serving(Struct, frozen=True):
         return make_instance(
             self.model,
             self.mesh,
-            rooflines(self.system) if self.execution == ROOFLINE else self.system,
+            system_under(self.execution, self.system),
             self.strategy,
             precision=self.precision,
             page=self.page,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from einscale.checks import batch_ways, check_divides, check_names
-from einscale.efficiency import Execution
+from einscale.efficiency import COMPILED, Execution
 from einscale.errors import SizeError, StrategyError, UsageError
 from einscale.hardware import System
 from einscale.mesh import Mesh
 from einscale.models import Model, block_order
 from einscale.precision import Precision, parse_precision
-from einscale.price.program import COMPILED
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.serving.values import PAGE, Instance
 from einscale.stages import held_layers, in_stages, pipe_axis

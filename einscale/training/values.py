@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.efficiency import Execution
+from einscale.efficiency import FUSED_MAPS, Execution
 from einscale.hardware import Chip, energy, sustained
 from einscale.hardware import peak as peak_rate
 from einscale.mesh import Mesh
@@ -79,7 +79,7 @@ class TrainSetup(Struct, frozen=True):
     offload: Offload
     attention: str
     overhead: int
-    execution: Execution = Execution()
+    execution: Execution = FUSED_MAPS
     loss: str = "fused"
     capacity: float = 1.0
 

@@ -11,6 +11,7 @@ from einscale.request.serving import (
     DecodeOptions,
     PrefillOptions,
     ServeOptions,
+    ServeRequest,
     asked_requests,
     chosen_lengths,
     chosen_requests,
@@ -20,11 +21,12 @@ from einscale.request.serving import (
     serve_request,
     strategy_note,
 )
-from einscale.request.serving import ServeRequest as ServeRequest
 from einscale.serving import decode_report, prefill_report
 from einscale.serving.answer import answer_requests
 from einscale.serving.run import repeated_cache_notes
 from einscale.units import check_size
+
+__all__ = ["DecodeResult", "InferResult", "PrefillResult", "ServeRequest", "decode", "infer", "prefill"]
 
 
 def prefill(model: str | Model, **options: Unpack[PrefillOptions]) -> PrefillResult:

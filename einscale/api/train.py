@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from einscale.api.answer import Figure, Parted
 from einscale.models import Model
 from einscale.request.common import check_price
-from einscale.request.training import TrainOptions, train_request, train_setup
-from einscale.request.training import TrainRequest as TrainRequest
+from einscale.request.training import TrainOptions, TrainRequest, train_request, train_setup
 from einscale.training import train_report
 from einscale.training.advice import Advice
 from einscale.training.run import TrainRun
@@ -16,6 +15,8 @@ from einscale.units import check_size, format_seconds
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
+
+__all__ = ["TrainOptions", "TrainRequest", "TrainResult", "train_step"]
 
 
 class TrainResult(TrainRun, Parted, frozen=True):

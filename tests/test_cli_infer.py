@@ -19,7 +19,8 @@ from command import csv_tables, kept_answers, refused, run_command, steady
 from msgspec.structs import fields
 
 import einscale.api.infer as api_infer
-from einscale.api import serving_advice, serving_levers
+from einscale.serving import advice as serving_advice
+from einscale.serving import levers as serving_levers
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = shlex.split(

@@ -36,18 +36,14 @@ from einscale.units import check_size, parse_size
 DEFAULT_PROMPT, DEFAULT_OUTPUT = 2048, 256
 """Tokens of a prompt and of an answer when none are given, if the model allows so many."""
 
-
 AHEAD = "ahead"
 """What a draft is called that is the model's own layer which predicts a token further ahead."""
-
 
 DEFAULT_GUESSES, DEFAULT_ACCEPTANCE = 4, 0.8
 """Guesses of a draft in a row and the probability that one is accepted, where nobody says: assumed, and noted."""
 
-
 PADDING = 512
 """Vocabularies that differ by fewer tokens are one, padded differently: 151936 and 152064 of Qwen2.5's sizes."""
-
 
 APART = (
     "prefill_strategy",
@@ -60,10 +56,8 @@ APART = (
 )
 """What is said of instances that only prefill."""
 
-
 MOST_POINTS = 1024
 """Points of a sweep at most."""
-
 
 SWEPT = ("batch", "context")
 """What a sweep varies."""

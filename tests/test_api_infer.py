@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import einscale
-from einscale.api.serving import Points, read_sweep
-from einscale.api.serving_advice import narrower
 from einscale.api.train import train_step
 from einscale.dtypes import bits_of
 from einscale.efficiency import EXECUTIONS
@@ -22,7 +20,10 @@ from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
 from einscale.precision import PRESETS, parse_precision
 from einscale.program.text import print_program
 from einscale.report.words import changes_words
+from einscale.request.serving import read_sweep
 from einscale.serving import requests_fit
+from einscale.serving.advice import narrower
+from einscale.serving.asked import Points
 from einscale.serving.step import Planner
 
 

@@ -16,13 +16,13 @@ from random_steps import MODELS, SCHEDULES, random_steps
 
 import einscale
 from einscale.api.many import Reason
-from einscale.api.train import train_request, train_setup
 from einscale.errors import EinscaleError, UsageError
 from einscale.layout import Layout
 from einscale.mesh import parse_mesh, split_name
 from einscale.models import LayerKind
 from einscale.planner.planned import Structure
 from einscale.price.spent import TimePart
+from einscale.request.training import train_request, train_setup
 from einscale.strategy import parse_strategy
 from einscale.topology import Network, Networks, bind
 from einscale.training import many

@@ -22,7 +22,7 @@ from einscale.training.moves import UPDATE, Move, step_moves
 from einscale.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from einscale.api.train import TrainResult
+    from einscale.training.run import TrainRun
 
 LARGEST = 8
 """Tensors that are listed without `detail`."""
@@ -32,7 +32,7 @@ BLAMED = 4
 
 
 def train_tables(
-    result: TrainResult,
+    result: TrainRun,
     *,
     detail: bool = False,
     explain: bool = False,
@@ -164,7 +164,7 @@ def _offloaded(report: TrainReport) -> list[str]:
     return words + ([f"{100 * offload.activations:g} % of the saved activations"] if offload.activations else [])
 
 
-def _step_table(result: TrainResult) -> Table:
+def _step_table(result: TrainRun) -> Table:
     """The answer in one row."""
     report = result.step
     columns = (
@@ -192,7 +192,7 @@ def _step_table(result: TrainResult) -> Table:
     return Table("step", "the step: tokens and energy of all devices, memory of the fullest", columns, (Row(cells),))
 
 
-def _run_tables(result: TrainResult) -> list[Table]:
+def _run_tables(result: TrainRun) -> list[Table]:
     """Money, and the whole training run, as far as a price and its tokens are given."""
     columns: list[Column] = []
     cells: list[Cell] = []
@@ -304,7 +304,7 @@ def stage_layers(stage: StageReport) -> str:
     return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in stage.layers)
 
 
-def _memory_table(result: TrainResult) -> Table:
+def _memory_table(result: TrainRun) -> Table:
     """What the fullest stage holds when it holds most."""
     columns = (
         Column("part", "held"),

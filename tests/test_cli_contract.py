@@ -240,7 +240,7 @@ def test_columns_say_their_unit() -> None:
     from einscale.report import shard
     from einscale.report.comparison import tables as comparison
     from einscale.report.einsum import tables as plan
-    from einscale.report.layer.tables import tables as layer
+    from einscale.report.layer import tables as layer
 
     for module in (comparison, layer, plan, shard):
         for value in vars(module).values():

@@ -12,7 +12,8 @@ from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 REAL_NUMBERS = False
-"""What a number is to mypy: in its first run anything, in its second (`.ci/mypy-numbers.ini`), of the modules that price,
+"""What a number is to mypy: in its first run anything, in its second (`.ci/mypy-numbers.ini`), of the modules that
+price,
 an int, a float or an array."""
 
 if TYPE_CHECKING:

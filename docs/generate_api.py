@@ -74,9 +74,7 @@ def _class(name: str, value: type[Any]) -> list[str]:
     """A class: what it is, its fields, its properties and methods."""
     text, sections, example = _parts(value)
     blocks = [f"### {name}\n", text, *_example(example), *_sections(sections, "field")]
-    own = [
-        vars(one) for one in value.__mro__ if one is value or (name == "Answer" and one.__module__ == value.__module__)
-    ]
+    own = [vars(one) for one in _own(name, value)]
     members = [
         (key, member)
         for names in own
@@ -87,6 +85,17 @@ def _class(name: str, value: type[Any]) -> list[str]:
         rows = [f"| `{_member(key, member)}` | {_cell(_summary(member))} |" for key, member in members]
         blocks.append("\n".join(["| has | |", "|---|---|", *rows]) + "\n")
     return blocks
+
+
+def _own(name: str, value: type[Any]) -> list[type[Any]]:
+    """Classes whose members are a class's own: its value's before its, and of `Answer` what all answers share."""
+    import einscale
+
+    base = einscale.Answer.__mro__[1]
+    if name == "Answer":
+        return [one for one in value.__mro__ if one.__module__ == value.__module__]
+    values = [one for one in value.__mro__[1:] if one.__module__.startswith("einscale.") and not issubclass(one, base)]
+    return [*(values if issubclass(value, base) else ()), value]
 
 
 def _errors(classes: list[type[Exception]]) -> str:

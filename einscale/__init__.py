@@ -10,8 +10,6 @@ Names are imported when they are first used, so that `import einscale` costs nex
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from einscale.version import __version__ as __version__
@@ -36,12 +34,10 @@ if TYPE_CHECKING:
     from einscale.api.notation import convert as convert
     from einscale.api.plan import PlanResult as PlanResult
     from einscale.api.plan import plan as plan
-    from einscale.api.serve_request import ServeRequest as ServeRequest
     from einscale.api.shard import ShardResult as ShardResult
     from einscale.api.shard import shard as shard
     from einscale.api.sweep import SweepResult as SweepResult
     from einscale.api.sweep import sweep as sweep
-    from einscale.api.train import TrainRequest as TrainRequest
     from einscale.api.train import TrainResult as TrainResult
     from einscale.api.train import train_step as train_step
     from einscale.errors import EinscaleError as EinscaleError
@@ -64,6 +60,8 @@ if TYPE_CHECKING:
     from einscale.models import list_models as list_models
     from einscale.models import load_model as load_model
     from einscale.notation import parse_spec as parse_spec
+    from einscale.request.serving import ServeRequest as ServeRequest
+    from einscale.request.training import TrainRequest as TrainRequest
     from einscale.strategy import list_strategies as list_strategies
     from einscale.strategy import load_strategy as load_strategy
 
@@ -78,10 +76,9 @@ _HOMES = {
     "api.many": ("PriceColumns", "price_many"),
     "api.notation": ("Conversion", "convert"),
     "api.plan": ("PlanResult", "plan"),
-    "api.serve_request": ("ServeRequest",),
     "api.shard": ("ShardResult", "shard"),
     "api.sweep": ("SweepResult", "sweep"),
-    "api.train": ("TrainRequest", "TrainResult", "train_step"),
+    "api.train": ("TrainResult", "train_step"),
     "errors": (
         "EinscaleError",
         "HardwareError",
@@ -101,6 +98,8 @@ _HOMES = {
     "mesh": ("Mesh", "make_mesh"),
     "models": ("list_models", "load_model"),
     "notation": ("parse_spec",),
+    "request.serving": ("ServeRequest",),
+    "request.training": ("TrainRequest",),
     "strategy": ("list_strategies", "load_strategy"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -157,17 +156,6 @@ __all__ = [
     "sweep",
     "train_step",
 ]
-
-
-class _Package(ModuleType):
-    """This package, where the function `plan` is not hidden by the submodule `einscale.plan` once that is imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

@@ -30,7 +30,7 @@ LEFT_OVER = MIB
 """What is left of a block of a large segment is split off if it is larger than this."""
 
 
-class Block:
+class CachedBlock:
     """A piece of a segment, in use or free.
 
     Attributes:
@@ -49,8 +49,8 @@ class Block:
         self.start = start
         self.size = size
         self.free = True
-        self.before: Block | None = None
-        self.after: Block | None = None
+        self.before: CachedBlock | None = None
+        self.after: CachedBlock | None = None
 
 
 class CachingAllocator:
@@ -76,10 +76,10 @@ class CachingAllocator:
         self.reserved = 0
         self.allocated = 0
         self.peak_allocated = 0
-        self._free: dict[tuple[str, bool], list[tuple[int, int, Block]]] = {}
-        self._end: dict[tuple[str, bool], Block] = {}
+        self._free: dict[tuple[str, bool], list[tuple[int, int, CachedBlock]]] = {}
+        self._end: dict[tuple[str, bool], CachedBlock] = {}
 
-    def allocate(self, size: int, stream: str = "") -> Block:
+    def allocate(self, size: int, stream: str = "") -> CachedBlock:
         """Take a block of at least so many bytes.
 
         Args:
@@ -102,7 +102,7 @@ class CachingAllocator:
         self.peak_allocated = max(self.peak_allocated, self.allocated)
         return block
 
-    def release(self, block: Block) -> None:
+    def release(self, block: CachedBlock) -> None:
         """Give a block back to its stream, joined with free neighbours."""
         self.allocated -= block.size
         block.free = True
@@ -119,13 +119,13 @@ class CachingAllocator:
                 first.free, block = True, first
         insort(self._free.setdefault(block.pool, []), (block.size, block.start, block))
 
-    def _forget(self, block: Block) -> None:
+    def _forget(self, block: CachedBlock) -> None:
         free = self._free[block.pool]
         del free[bisect_left(free, (block.size, block.start))]
 
-    def _split(self, block: Block, size: int) -> None:
+    def _split(self, block: CachedBlock, size: int) -> None:
         """Cut a block; what is left is free."""
-        rest = Block(block.pool, block.start + size, block.size - size)
+        rest = CachedBlock(block.pool, block.start + size, block.size - size)
         rest.before, rest.after = block, block.after
         if block.after is not None:
             block.after.before = rest
@@ -134,17 +134,17 @@ class CachingAllocator:
             self._end[block.pool] = rest
         insort(self._free[block.pool], (rest.size, rest.start, rest))
 
-    def _segment(self, pool: tuple[str, bool], size: int) -> Block:
+    def _segment(self, pool: tuple[str, bool], size: int) -> CachedBlock:
         """A new segment that is large enough."""
         if pool[1]:
             whole = SMALL_SEGMENT
         else:
             whole = LARGE_SEGMENT if size < OWN_SEGMENT else -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
-        block = Block(pool, self.reserved, whole)
+        block = CachedBlock(pool, self.reserved, whole)
         self.reserved += whole
         return block
 
-    def _grown(self, pool: tuple[str, bool], size: int) -> Block:
+    def _grown(self, pool: tuple[str, bool], size: int) -> CachedBlock:
         """The free end of a pool's one segment, grown until it is large enough."""
         step = SMALL_SEGMENT if pool[1] else LARGE_SEGMENT
         end = self._end.get(pool)
@@ -156,7 +156,7 @@ class CachingAllocator:
             return end
         whole = -(-size // step) * step
         start = end.start + end.size if end is not None else 0
-        block = Block(pool, start, whole)
+        block = CachedBlock(pool, start, whole)
         block.before = end
         if end is not None:
             end.after = block

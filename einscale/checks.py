@@ -1,4 +1,4 @@
-"""Whether a strategy, a model, a mesh and a batch fit each other, and the strategy taken where none is named."""
+"""Whether a strategy, a model, a mesh and a batch fit each other."""
 
 from __future__ import annotations
 
@@ -8,66 +8,21 @@ from functools import lru_cache
 from msgspec.structs import replace
 
 from einscale.errors import SizeError, StrategyError, did_you_mean, near_miss
+from einscale.layout import shards
 from einscale.mesh import Mesh
 from einscale.models import LayerKind, Model
-from einscale.numeric import nearest_multiples, product
+from einscale.numeric import nearest_divisors, nearest_multiples, product
 from einscale.program.recompute import MODES, WHOLE
 from einscale.program.shapes import axis_names
 from einscale.program.shapes import program_sizes as sizes_of
 from einscale.program.values import Program
-from einscale.strategy import LARGEST, ROLES, Strategy, bind_strategy
+from einscale.strategy import LARGEST, ROLES, Strategy, bind_strategy, place
 
 AXES = ("b", "s", "t", "d", "h", "n", "g", "k", "f", "v", "p", "e", "m", "l", "q", "r", "u", "c", "w", "layer")
 """Axes and composites of the built-in models, and what the stages of a pipeline divide."""
 
 GROUPS = ("attention", "activation", "routing")
 """Statement groups of the built-in models."""
-
-DEFAULTS = {
-    (): "dp",
-    ("data",): "fsdp",
-    ("model",): "megatron-sp",
-    ("data", "model"): "fsdp+tp",
-    ("context",): "context",
-    ("data", "context"): "context",
-    ("model", "context"): "megatron-sp+context",
-    ("data", "model", "context"): "megatron-sp+context",
-    ("pod", "data"): "hsdp",
-}
-"""Roles that the mesh has -> the strategy used when none is given."""
-
-
-def default_strategy(mesh: Mesh, table: Mapping[tuple[str, ...], str] = DEFAULTS) -> str:
-    """Name of the strategy used when none is given: by the roles the axes of the mesh play.
-
-    Args:
-        mesh: the devices.
-        table: roles, those of experts and pipeline stages aside -> the strategy.
-
-    >>> from einscale.mesh import parse_mesh
-    >>> default_strategy(parse_mesh("data=8,model=8")), default_strategy(parse_mesh("tp=8"))
-    ('fsdp+tp', 'megatron-sp')
-
-    Raises:
-        StrategyError: no named strategy suits the mesh.
-    """
-    live = [axis.name for axis in mesh.axes if axis.size > 1]
-    roles = {next((role for role, names in ROLES.items() if name in names), name) for name in live}
-    roles = {"data" if role == "expert" else role for role in roles}  # the batch is divided over both
-    roles -= {"pipe"}  # stages of a pipeline: within one, any strategy will do
-    for known, strategy in table.items():
-        if roles == set(known):
-            return strategy
-    names = [name for role in ROLES.values() for name in role]
-    typo = next((name for name in live if name not in (*names, "x", "y") and near_miss(name, names)), None)
-    start = str(mesh).find(f"{typo}=")
-    raise StrategyError(
-        f"no strategy is given, and none suits the mesh axes {', '.join(live)} by itself",
-        text=str(mesh),
-        span=(start, start + len(typo)) if typo else None,
-        expected="a strategy that uses these axes; `einscale strategies` lists those known by name",
-        hint=did_you_mean(typo, names) if typo else None,
-    )
 
 
 def check_names(strategy: Strategy, model: Model) -> None:
@@ -191,3 +146,30 @@ def check_divides(batch: int, ways: int, over: str) -> None:
             f"a batch of {batch} sequence{'s' if batch > 1 else ''} does not divide over {over}",
             hint=f"the nearest that does is {near}",
         )
+
+
+def check_experts(strategy: Strategy, mesh: Mesh, model: Model) -> None:
+    """Raise unless experts divide evenly over the devices that hold them.
+
+    Args:
+        strategy: bound to the mesh.
+        mesh: the devices.
+        model: its layers.
+
+    Raises:
+        StrategyError: some devices would hold fewer experts than others.
+    """
+    for layer in (*model.layers, *model.ahead):
+        sizes = dict(layer.program.sizes)
+        if "e" not in sizes:
+            continue
+        rules = tuple(rule for rule in strategy.compute if rule.index == "e")
+        axes = place(("e",), rules, sizes, mesh, {}, ("experts",))["e"]
+        ways = int(shards(axes, mesh.degrees))
+        count = sizes["e"]
+        if count % ways:
+            near = " or ".join(str(number) for number in nearest_divisors(count, ways))
+            raise StrategyError(
+                f"{count} experts of {model.name} do not divide over {ways} devices along {'/'.join(axes)}",
+                hint=f"divide them {near} ways",
+            )

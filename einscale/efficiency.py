@@ -16,7 +16,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from einscale.hardware import Chip, Kernels, peak
+from einscale.errors import UsageError, did_you_mean
+from einscale.hardware import Chip, Kernels, System, peak, rooflines
 from einscale.layout import shards
 from einscale.numeric import (
     Condition,
@@ -216,6 +217,34 @@ EXECUTIONS = {
 }
 """How local work runs: kernel by kernel as the host sends them, the same with neighbouring maps fused, captured once
 and replayed with maps fused, or as fast as nothing can beat."""
+
+FUSED_MAPS, COMPILED = EXECUTIONS["fused"], EXECUTIONS["compiled"]
+"""How training steps run where nothing is said, and how engines that serve run theirs: captured, then replayed."""
+
+
+def find_execution(name: str) -> Execution:
+    """A way to run local work, by name.
+
+    >>> find_execution("fused").launch
+    'eager'
+
+    Raises:
+        UsageError: no such way, with the near miss.
+    """
+    if name not in EXECUTIONS:
+        raise UsageError(f"unknown execution `{name}`", hint=did_you_mean(name, EXECUTIONS, "it is one of"))
+    return EXECUTIONS[name]
+
+
+def system_under(execution: str | Execution, system: System) -> System:
+    """The system as an execution has it: without what is known of its kernels for a roofline.
+
+    >>> from einscale.hardware import load_system
+    >>> system = load_system("h100")
+    >>> system_under("eager", system) is system, system_under("roofline", system) is system
+    (True, False)
+    """
+    return rooflines(system) if execution == ROOFLINE else system
 
 
 class _Way(Struct, frozen=True):

@@ -12,8 +12,8 @@ from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 REAL_NUMBERS = False
-"""What a number is to mypy: in its first run anything, in its second (`mypy-numbers.ini`), of the modules that price,
-an int, a float or an array."""
+"""What a number is to mypy: in its first run anything, in its second (`.ci/mypy-numbers.ini`), of the modules that
+price an int, a float or an array."""
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -255,8 +255,7 @@ def test_what_is_refused(arguments: dict[str, object], error: type[EinscaleError
 
 
 def test_every_public_name_is_there_and_the_functions_hide_no_module() -> None:
-    import einscale.layer
-
+    import einscale.api.layer
     from einscale.steps import Plan
 
     for name in einscale.__all__:
@@ -264,7 +263,7 @@ def test_every_public_name_is_there_and_the_functions_hide_no_module() -> None:
         assert name in dir(einscale)
     assert callable(einscale.plan)
     assert callable(einscale.layer)
-    assert Plan.__module__ == "einscale.plan"
+    assert Plan.__module__ == "einscale.steps"
     with pytest.raises(AttributeError, match="has no attribute 'plna'"):
         einscale.plna  # type: ignore[attr-defined]  # noqa: B018
 

@@ -240,7 +240,7 @@ def test_columns_say_their_unit() -> None:
     from einscale.report import shard
     from einscale.report.comparison import tables as comparison
     from einscale.report.einsum import tables as plan
-    from einscale.report.layer.tables import tables as layer
+    from einscale.report.layer import tables as layer
 
     for module in (comparison, layer, plan, shard):
         for value in vars(module).values():
@@ -312,11 +312,11 @@ def test_options_are_named_as_the_arguments_of_python() -> None:
     import inspect
 
     import einscale
-    from einscale.api.serve_request import ServeOptions
-    from einscale.api.train import TrainRequest
+    from einscale.request.serving import ServeOptions
+    from einscale.request.training import TrainRequest
 
     twins = {"layer": einscale.layer, "train": einscale.train_step, "infer": einscale.infer, "shard": einscale.shard}
-    from einscale.api.request import SYNONYMS
+    from einscale.request.common import SYNONYMS
 
     renamed = {"sizes": "size"}
     for name in twins:

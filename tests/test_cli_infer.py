@@ -19,7 +19,8 @@ from command import csv_tables, kept_answers, refused, run_command, steady
 from msgspec.structs import fields
 
 import einscale.api.infer as api_infer
-from einscale.api import serving_advice, serving_levers
+from einscale.serving import advice as serving_advice
+from einscale.serving import levers as serving_levers
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = shlex.split(
@@ -391,9 +392,9 @@ def test_ordinary_requests_have_no_notes() -> None:
 
 
 def test_every_argument_of_the_function_is_an_option_with_its_default() -> None:
-    from einscale.api.serve_request import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest
     from einscale.cli.infer import infer
     from einscale.cli.options import Output
+    from einscale.request.serving import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest
 
     given = {"model", *ServeOptions.__optional_keys__}
     only = {"context", "cached"}

@@ -17,8 +17,8 @@ import pytest
 from command import csv_tables, refused, run_command, steady
 
 import einscale
-from einscale.api.train import TrainOptions, TrainRequest
 from einscale.report.training.tables import train_tables
+from einscale.request.training import TrainOptions, TrainRequest
 from einscale.schedule import bubble_seconds, find_schedule, in_flight, schedule_names
 from einscale.units import format_si
 
@@ -309,9 +309,9 @@ def test_a_bubble_is_explained_by_its_closed_form_and_by_what_differs() -> None:
 
 
 def test_every_argument_of_the_function_is_an_option() -> None:
-    from einscale.api.request import SYNONYMS
     from einscale.cli.options import Output
     from einscale.cli.train import train
+    from einscale.request.common import SYNONYMS
 
     given = {"model", *TrainRequest.__struct_fields__}
     assert set(TrainOptions.__annotations__) == {*TrainRequest.__struct_fields__, *SYNONYMS}

@@ -13,7 +13,7 @@ from einscale.hardware import Level, load_system
 from einscale.topology import MOVES
 from einscale.topology.algorithms import WAYS, Way
 from einscale.topology.formulas import Segment, entering
-from einscale.topology.patterns import FULL, PATTERNS, SWITCH, TORUS, Group, Operands, level_cost, level_text
+from einscale.topology.patterns import FULL, PATTERNS, SWITCH, TORUS, LevelGroup, Operands, level_cost, level_text
 
 LEVELS: dict[str, Level] = {
     "switch": load_system("h100").ideal().levels[0],
@@ -22,12 +22,12 @@ LEVELS: dict[str, Level] = {
 }
 
 GROUPS = {
-    "switch": [Group(n) for n in (2, 6, 8)],
-    "full": [Group(n) for n in (2, 6, 8)],
+    "switch": [LevelGroup(n) for n in (2, 6, 8)],
+    "full": [LevelGroup(n) for n in (2, 6, 8)],
     "torus": [
-        Group(8, (Segment(8),)),
-        Group(6, (Segment(6, 1, 0),)),
-        Group(32, (Segment(8, dim=0), Segment(4, dim=1))),
+        LevelGroup(8, (Segment(8),)),
+        LevelGroup(6, (Segment(6, 1, 0),)),
+        LevelGroup(32, (Segment(8, dim=0), Segment(4, dim=1))),
     ],
 }
 
@@ -47,7 +47,7 @@ def value(formula: str, **names: float) -> float:
     return float(eval(" ".join(parts), {"floor": math.floor, **names}))
 
 
-def links(part: Group) -> float:
+def links(part: LevelGroup) -> float:
     """Links of a device at work, of a gather over a torus without shared ones."""
     return sum(1 + segment.wraps for segment in part.parts)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_configs import CONFIGS
 
-from einscale.efficiency import Execution, launch_seconds
+from einscale.efficiency import COMPILED, Execution, launch_seconds
 from einscale.errors import EinscaleError, SizeError, StrategyError, UsageError
 from einscale.hardware import System, load_system, rooflines
 from einscale.mesh import parse_mesh
@@ -43,9 +43,10 @@ from einscale.serving import (
     speculative_report,
     sweep,
 )
-from einscale.serving.instance import COMPILED, default_microbatches, default_serving_strategy, stage_layers
+from einscale.serving.instance import default_microbatches, stage_layers
 from einscale.serving.places import bends, places
 from einscale.serving.requests import cycle
+from einscale.strategy import default_serving_strategy
 
 DATA = Path(__file__).parent / "data"
 H100 = 3.35e12

@@ -12,7 +12,7 @@ from einscale.mesh import parse_mesh
 from einscale.models import load_model
 from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
-from einscale.price.memory import Reason, peak, saved_activations, spans
+from einscale.price.memory import HoldReason, peak, saved_activations, spans
 from einscale.program import Program, backward, parse_program, print_program
 from einscale.program.backward import differentiate
 from einscale.program.loss import LOSSES, find_loss, with_loss
@@ -106,7 +106,7 @@ def test_what_each_form_saves() -> None:
     assert saved("eager") == {**ends, "loss_log_softmax": 4 * LOGITS}
 
 
-def alive(form: str, statement: str, tensor: int = 1) -> dict[tuple[str, Reason], int]:
+def alive(form: str, statement: str, tensor: int = 1) -> dict[tuple[str, HoldReason], int]:
     """Bytes of what has the vocabulary's axis and is held while a statement runs."""
     plan = planned(form, tensor)
     outputs = [row.statement.output for row in plan.statements]

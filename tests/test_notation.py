@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from einscale.errors import NotationError, UsageError
-from einscale.notation import DIALECTS, Axis, Question, Shard, lower, parse_rules, parse_spec, parse_tensor
+from einscale.notation import DIALECTS, Axis, EinsumQuestion, Shard, lower, parse_rules, parse_spec, parse_tensor
 
 EXAMPLES = {
     "batch/data seq model, model ff/tensor -> batch/data seq ff/tensor": (
@@ -88,7 +88,7 @@ def test_softmax_statistics_owe_a_maximum() -> None:
 
 def test_question_has_every_part() -> None:
     spec = parse_spec("x: bf16[B=32/d S D {U:p}], f32[D F=8/t:(2)4] -> y: F B/? S/q/? {U:?}")
-    assert lower(spec) == Question(
+    assert lower(spec) == EinsumQuestion(
         inputs=(("B", "S", "D"), ("D", "F")),
         output=("F", "B", "S"),
         names=("x", "B"),

@@ -17,7 +17,6 @@ from routed_programs import moe_block
 from test_program_soundness import check_statement
 
 import einscale
-from einscale.checks import default_strategy
 from einscale.collectives import ALL_TO_ALL, FREE, Collective, received, received_by_degrees
 from einscale.einsum import einsum_flops
 from einscale.errors import NotationError, ProgramError
@@ -35,7 +34,7 @@ from einscale.program.routed import routing_of
 from einscale.program.trace import arrange, combine, dispatch, einsum, mul, route, trace
 from einscale.report.causes import cause_words
 from einscale.steps import LocalEinsum, LocalMap, step_flops, untouched, work_flops, work_traffic
-from einscale.strategy import load_strategy, parse_strategy
+from einscale.strategy import default_strategy, load_strategy, parse_strategy
 from einscale.topology import bind, explain_step, level_counts, step_seconds
 from einscale.vocabulary import FORWARD
 

@@ -36,7 +36,7 @@ ROOMS = (
     "price/alternatives.py",
     "price/plan.py",
     "stages.py",
-    "api/serving_advice.py",
+    "strategy/defaults.py",
     "api/avoid.py",
 )
 """Where causes, hiders, parts, advice and notes are made and handed on."""
@@ -64,14 +64,14 @@ ALLOWED = {
     ("planner/program.py", "split"): "several axes of a map, as its option names them",
     ("planner/strategy_causes.py", "split"): "the same",
     ("schedule", "startswith"): "names of zero-bubble schedules; of hints of errors",
-    ("checks.py", "find"): "where a name stands in what was typed, for the message of an error",
+    ("strategy/defaults.py", "find"): "where a name stands in what was typed, for the message of an error",
     ("checks.py", "startswith"): "names of gradients, `d_w`",
     ("price/memory.py", "removeprefix"): "the name of a state, `w_master`",
     ("training/cells.py", "removeprefix"): "the name of a gradient, `d_w`",
     ("training/reserved.py", "startswith"): "the name of a chip",
-    ("api/serving_advice.py", "partition"): "the text of a precision, `bf16,kv_cache=fp8`",
-    ("api/serving_advice.py", "split"): "the same",
-    ("api/serving_advice.py", "startswith"): "the same",
+    ("serving/advice.py", "partition"): "the text of a precision, `bf16,kv_cache=fp8`",
+    ("serving/advice.py", "split"): "the same",
+    ("serving/advice.py", "startswith"): "the same",
 }
 
 FIELDS = {"cause", "hidden_by", "behind", "reason", "note", "notes", "words", "moment", "because", "hint", "message"}

@@ -8,7 +8,7 @@ from einscale.changes import Change, Option
 from einscale.mesh import parse_mesh
 from einscale.precision import parse_precision
 from einscale.price.hiders import Hider, HidingWork
-from einscale.price.memory import Reason, Why
+from einscale.price.memory import HoldReason, Why
 from einscale.price.spent import SpentPart, TimeGroup, TimePart
 from einscale.report.training.parts import moment_words, part_name, part_note
 from einscale.report.words import changes_words, hider_words, hiders_words, reason_words
@@ -26,20 +26,20 @@ HIDERS = {
 }
 
 REASONS = {
-    Reason(Why.AT_REST): "",
-    Reason(Why.PASS, phase="forward"): "forward",
-    Reason(Why.PARAMETER): "parameter",
-    Reason(Why.GRADIENT): "gradient",
-    Reason(Why.STATE, "wq", "master"): "master of wq",
-    Reason(Why.GATHERED): "gathered",
-    Reason(Why.LAYER_INPUT): "input of the layer",
-    Reason(Why.READ_BACK, "q", "einsum"): "einsum for q",
-    Reason(Why.FUSED_READ_BACK, "p", "softmax"): "fused softmax for p",
-    Reason(Why.KEPT_ANYWAY): "kept though the backward pass does not read it",
-    Reason(Why.BETWEEN_KERNELS): "between its kernels",
-    Reason(Why.PUT_IN_ORDER, phase="backward"): "put in order in the backward pass",
-    Reason(Why.MADE): "made",
-    Reason(Why.STREAMED): "streamed: two blocks",
+    HoldReason(Why.AT_REST): "",
+    HoldReason(Why.PASS, phase="forward"): "forward",
+    HoldReason(Why.PARAMETER): "parameter",
+    HoldReason(Why.GRADIENT): "gradient",
+    HoldReason(Why.STATE, "wq", "master"): "master of wq",
+    HoldReason(Why.GATHERED): "gathered",
+    HoldReason(Why.LAYER_INPUT): "input of the layer",
+    HoldReason(Why.READ_BACK, "q", "einsum"): "einsum for q",
+    HoldReason(Why.FUSED_READ_BACK, "p", "softmax"): "fused softmax for p",
+    HoldReason(Why.KEPT_ANYWAY): "kept though the backward pass does not read it",
+    HoldReason(Why.BETWEEN_KERNELS): "between its kernels",
+    HoldReason(Why.PUT_IN_ORDER, phase="backward"): "put in order in the backward pass",
+    HoldReason(Why.MADE): "made",
+    HoldReason(Why.STREAMED): "streamed: two blocks",
 }
 
 NOTES = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from einscale.api.plan import PlanResult, answer
-from einscale.api.resolve import Asked
 from einscale.collectives import FREE, Collective
 from einscale.errors import PlanError
 from einscale.layout import Layout, Tensor
 from einscale.notation import Spec, TensorSpec
 from einscale.price.alternatives import Avoidance
+from einscale.request.einsum import AskedEinsum
 from einscale.steps import LocalEinsum
 
 
@@ -24,7 +24,7 @@ def avoidances(result: PlanResult) -> tuple[Avoidance, ...]:
     return tuple(change for change in changes if change is not None)
 
 
-def _answered(result: PlanResult, changed: Asked) -> PlanResult | None:
+def _answered(result: PlanResult, changed: AskedEinsum) -> PlanResult | None:
     """The answer to a changed question; None where it has none, such as a dim divided further than it is long."""
     try:
         return answer(changed, result.priced.network, result.objective, result.max_flops)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Unpack
 from msgspec.structs import replace
 
 from einscale.api.answer import Figure, Parted
-from einscale.api.request import check_batch, chosen_model
-from einscale.api.train import RUN, TrainOptions, TrainRequest, train_request, train_setup
 from einscale.checks import batch_ways, check_divides
 from einscale.comparison import Comparison, Scope, Side, compare_reports
 from einscale.errors import EinscaleError, StrategyError, UsageError, did_you_mean
 from einscale.mesh import Mesh, make_mesh
 from einscale.models import Model
 from einscale.price.footprint import Memory
+from einscale.request.common import check_batch, chosen_model
+from einscale.request.training import RUN, TrainOptions, TrainRequest, train_request, train_setup
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Strategy, bind_strategy, load_strategy
 from einscale.training import TrainReport, TrainSetup, train_report

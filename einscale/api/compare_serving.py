@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from einscale.api.answer import Shown
 from einscale.api.compare import Chosen, _labels, _listed, _resolve, _said_of, _ways
-from einscale.api.infer import answer, asked_requests
 from einscale.api.infer_result import InferResult
-from einscale.api.request import chosen_model
-from einscale.api.serve_request import CompareServingOptions, serve_request
 from einscale.comparison.serving import ServedSide, ServingComparison, ServingMeasure, compare_requests
 from einscale.errors import EinscaleError, UsageError
 from einscale.models import Model
+from einscale.request.common import chosen_model
+from einscale.request.serving import CompareServingOptions, asked_requests, serve_request
+from einscale.serving.answer import answer_requests
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -51,13 +51,13 @@ class CompareServingResult(Shown, frozen=True):
         """The comparison as tables; arguments as for `Answer.to_report`. `detail` adds every term."""
         from einscale.report.comparison.requests import requests_compare_tables
 
-        return requests_compare_tables(self, detail=detail, units=units)
+        return requests_compare_tables(self.comparison, self.answers[0], detail=detail, units=units)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
         from einscale.report.comparison.requests_document import requests_compare_document
 
-        return requests_compare_document(self)
+        return requests_compare_document(self.comparison, self.answers[0])
 
     @property
     def headline(self) -> tuple[str, str]:
@@ -108,7 +108,8 @@ def compare_serving(
     answers: list[InferResult] = []
     for label, (strategy, mesh) in zip(labels, chosen, strict=True):
         try:
-            answers.append(answer(asked_requests(loaded, replace(given, strategy=strategy, mesh=mesh))))
+            requests = asked_requests(loaded, replace(given, strategy=strategy, mesh=mesh))
+            answers.append(answer_requests(requests, InferResult))
         except EinscaleError as error:
             raise _said_of(error, label) from None
         notes += answers[-1].notes

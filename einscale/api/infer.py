@@ -4,39 +4,29 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from msgspec.structs import replace
-
 from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
-from einscale.api.request import check_price
-from einscale.api.serve_request import DecodeOptions, PrefillOptions, ServeOptions, ServeRequest, serve_request
-from einscale.api.serving import (
-    Apart,
-    Asked,
-    chosen_apart,
+from einscale.models import Model
+from einscale.request.common import check_price
+from einscale.request.serving import (
+    DecodeOptions,
+    PrefillOptions,
+    ServeOptions,
+    ServeRequest,
+    asked_requests,
     chosen_lengths,
     chosen_requests,
     chosen_serving,
-    chosen_speculation,
-    draft_instance,
     length_notes,
     microbatch_notes,
-    read_sweep,
-    repeated_cache_notes,
+    serve_request,
     strategy_note,
 )
-from einscale.errors import UsageError
-from einscale.models import Model
-from einscale.serving import (
-    DisaggregatedReport,
-    Instance,
-    decode_report,
-    disaggregated_report,
-    prefill_report,
-    request_report,
-    speculative_report,
-)
-from einscale.serving import sweep as sweep_rows
+from einscale.serving import decode_report, prefill_report
+from einscale.serving.answer import answer_requests
+from einscale.serving.run import repeated_cache_notes
 from einscale.units import check_size
+
+__all__ = ["DecodeResult", "InferResult", "PrefillResult", "ServeRequest", "decode", "infer", "prefill"]
 
 
 def prefill(model: str | Model, **options: Unpack[PrefillOptions]) -> PrefillResult:
@@ -130,114 +120,6 @@ def infer(model: str | Model, **options: Unpack[ServeOptions]) -> InferResult:
         EinscaleError: an argument cannot be understood, or a request cannot be met; the message names the nearest
             values that could.
     """
-    return answer(asked_requests(model, serve_request(options, "infer", ServeOptions.__optional_keys__)))
-
-
-def asked_requests(model: str | Model, asked: ServeRequest) -> Asked:
-    """A request from prompt to last token, everything resolved and what was decided noted.
-
-    Raises:
-        EinscaleError: an argument cannot be understood.
-    """
-    serving = chosen_serving(model, asked)
-    notes = [*strategy_note(serving)]
-    instance = serving.instance()
-    requests = chosen_requests(instance, asked.batch, notes)
-    tokens, generated = chosen_lengths(serving.model, asked.prompt, asked.output, notes)
-    guessing = chosen_speculation(instance, asked, notes)
-    notes += length_notes(serving.model, tokens + generated)
-    if guessing is not None and guessing.draft is not None:
-        notes += length_notes(guessing.draft, tokens + generated)
-    notes += microbatch_notes(instance, asked.microbatches)
-    parts = asked.microbatches
-    return Asked(
-        serving,
-        requests,
-        tokens,
-        generated,
-        apart=chosen_apart(serving, asked),
-        chunk=None if asked.chunk is None else check_size(asked.chunk, "chunk"),
-        microbatches=None if parts is None else check_size(parts, "number of microbatches"),
-        speculation=guessing,
-        points=read_sweep(asked.sweep, requests, tokens),
-        price_per_hour=check_price(asked.price_per_hour),
-        notes=tuple(notes),
-    )
-
-
-def answer(asked: Asked) -> InferResult:
-    """Price a request as it is asked for.
-
-    Args:
-        asked: the request, every input resolved.
-
-    Raises:
-        EinscaleError: it cannot be met.
-    """
-    if asked.speculation is not None and asked.apart is not None:
-        raise UsageError("speculation and disaggregation are priced one at a time", expected="only one of them")
-    for wanted, what in ((asked.speculation, "speculation"), (asked.apart, "prefill and decode apart")):
-        if wanted is not None and asked.output == 1:
-            raise UsageError(
-                f"{what} is about tokens after the first, and only one is wanted", expected="an output of 2 or more"
-            )
-    instance = asked.serving.instance()
-    result = InferResult(
-        asked,
-        request_report(
-            instance,
-            batch=asked.batch,
-            prompt=asked.prompt,
-            output=asked.output,
-            chunk=asked.chunk,
-            microbatches=asked.microbatches,
-        ),
-    )
-    if asked.speculation is not None:
-        result = _with_draft(result, instance)
-    if asked.apart is not None:
-        result = replace(result, disaggregated=_apart(result, asked.apart))
-    if asked.points is not None:
-        rows = sweep_rows(instance, batches=asked.points.batches, contexts=asked.points.contexts)
-        result = replace(result, sweep=rows)
-    return result
-
-
-def _with_draft(result: InferResult, instance: Instance) -> InferResult:
-    """The request with a draft that guesses."""
-    asked, speculation = result.asked, result.asked.speculation
-    assert speculation is not None
-    draft = draft_instance(instance, asked.serving, speculation)
-    report = speculative_report(
-        instance,
-        draft,
-        length=speculation.guesses,
-        acceptance=speculation.acceptance,
-        batch=asked.batch,
-        context=asked.prompt,
-        output=asked.output - 1,
-        shared=speculation.draft is None,
-    )
-    reading = prefill_report(
-        draft, batch=asked.batch, prompt=asked.prompt, chunk=asked.chunk, microbatches=asked.microbatches
-    )
-    return replace(result, speculative=report, draft_prefill=reading)
-
-
-def _apart(result: InferResult, apart: Apart) -> DisaggregatedReport:
-    """Prefill on instances of their own, decode on those of the request."""
-    side = apart.serving.instance()
-    prefills = prefill_report(
-        side,
-        batch=side.ways if apart.batch is None else apart.batch,
-        prompt=result.asked.prompt,
-        chunk=result.asked.chunk,
-    )
-    assert result.request.decode is not None
-    return disaggregated_report(
-        prefills,
-        result.request.decode,
-        bandwidth=apart.link,
-        prefill_instances=apart.prefill_instances,
-        decode_instances=apart.decode_instances,
+    return answer_requests(
+        asked_requests(model, serve_request(options, "infer", ServeOptions.__optional_keys__)), InferResult
     )

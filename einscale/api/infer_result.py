@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from msgspec.structs import replace
-
 from einscale.api.answer import Figure, Parted
-from einscale.api.serving import Asked, repeated_cache_notes
 from einscale.price.footprint import Memory
-from einscale.serving import (
-    DecodeReport,
-    DisaggregatedReport,
-    Instance,
-    PrefillReport,
-    RequestReport,
-    SpeculativeReport,
-    SweepRow,
-    cost_per_million_tokens,
-    kv_bytes,
-    kv_bytes_per_token,
-    most_requests,
-    most_sequences,
-)
+from einscale.serving import Instance
+from einscale.serving.advice import ServingAdvice
+from einscale.serving.run import DecodeRun, InferRun, PrefillRun
 from einscale.units import format_seconds
 
 if TYPE_CHECKING:
-    from einscale.api.serving_advice import ServingAdvice
     from einscale.report.table import Report
 
 
-class PrefillResult(Parted, frozen=True):
+class PrefillResult(PrefillRun, Parted, frozen=True):
     """Prompts read into the cache, priced: read `prefill`, print it, or take it as a document.
 
     Args:
@@ -41,20 +26,6 @@ class PrefillResult(Parted, frozen=True):
 
     BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
 
-    prefill: PrefillReport
-    price_per_hour: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """Time until every prompt is read and the first token of each is made."""
-        return self.prefill.seconds
-
-    @property
-    def memory(self) -> Memory:
-        """Bytes on each device of the fullest pipeline stage."""
-        return self.prefill.memory
-
     @property
     def figures(self) -> dict[str, Figure]:
         """Time, rate, memory and money."""
@@ -63,16 +34,6 @@ class PrefillResult(Parted, frozen=True):
             "tokens_per_second": self.prefill.tokens_per_second,
             **_figures(self.memory, self.prefill.instance.devices, self.cost_per_million_tokens),
         }
-
-    @property
-    def fits(self) -> bool:
-        """Whether it fits in the memory of the devices."""
-        return bool(self.prefill.memory.fits)
-
-    @property
-    def cost_per_million_tokens(self) -> float | None:
-        """Money for a million tokens of prompts, None without a price."""
-        return _cost(self.price_per_hour, self.prefill.instance.devices, self.prefill.tokens_per_second)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -105,7 +66,7 @@ class PrefillResult(Parted, frozen=True):
         return what, f"{format_seconds(report.seconds)}, {_fit(self.fits)}"
 
 
-class DecodeResult(Parted, frozen=True):
+class DecodeResult(DecodeRun, Parted, frozen=True):
     """Tokens generated one after the other, priced: read `decode`, print it, or take it as a document.
 
     Args:
@@ -116,20 +77,6 @@ class DecodeResult(Parted, frozen=True):
 
     BARS: ClassVar[tuple[str, ...]] = ("time", "memory")
 
-    decode: DecodeReport
-    price_per_hour: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """Time of all tokens of a sequence."""
-        return self.decode.seconds
-
-    @property
-    def memory(self) -> Memory:
-        """Bytes on each device of the fullest pipeline stage."""
-        return self.decode.memory
-
     @property
     def figures(self) -> dict[str, Figure]:
         """Time, rate, memory and money."""
@@ -139,22 +86,6 @@ class DecodeResult(Parted, frozen=True):
             "tokens_per_second": self.decode.tokens_per_second,
             **_figures(self.memory, self.decode.instance.devices, self.cost_per_million_tokens),
         }
-
-    @property
-    def fits(self) -> bool:
-        """Whether it fits in the memory of the devices."""
-        return bool(self.decode.memory.fits)
-
-    @property
-    def largest_batch(self) -> int:
-        """The most sequences that fit until their last token; 0 if none does."""
-        report = self.decode
-        return most_sequences(report.instance, prompt=max(1, report.context), output=report.output)
-
-    @property
-    def cost_per_million_tokens(self) -> float | None:
-        """Money for a million output tokens, None without a price."""
-        return _cost(self.price_per_hour, self.decode.instance.devices, self.decode.tokens_per_second)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -187,7 +118,7 @@ class DecodeResult(Parted, frozen=True):
         return what, f"a token {format_seconds(report.seconds_per_token)}, {_fit(self.fits)}"
 
 
-class InferResult(Parted, frozen=True):
+class InferResult(InferRun, Parted, frozen=True):
     """A batch of requests from prompt to last token, priced: read it, print it, or take it as a document.
 
     Args:
@@ -201,73 +132,6 @@ class InferResult(Parted, frozen=True):
 
     BARS: ClassVar[tuple[str, ...]] = ("time", "memory", "prefill_memory")
 
-    asked: Asked
-    request: RequestReport
-    speculative: SpeculativeReport | None = None
-    draft_prefill: PrefillReport | None = None
-    disaggregated: DisaggregatedReport | None = None
-    sweep: tuple[SweepRow, ...] = ()
-
-    @property
-    def instance(self) -> Instance:
-        """What answers; what decodes, where prefill has instances of its own."""
-        return self.request.prefill.instance
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was decided where nothing was given, and remarks on the model."""
-        last = self.request.decode.step if self.request.decode else self.request.prefill.last
-        return (*self.asked.notes, *repeated_cache_notes(self.instance, last), *self.instance.model.notes)
-
-    @property
-    def first_token_seconds(self) -> float:
-        """Time to first token, without queueing."""
-        found = self.disaggregated or self.request
-        return found.first_token_seconds
-
-    @property
-    def seconds_per_token(self) -> float:
-        """Time per output token of one sequence after the first, expected where guesses are accepted."""
-        found = self.speculative or self.disaggregated or self.request
-        return found.seconds_per_token
-
-    @property
-    def seconds(self) -> float:
-        """Time of the whole request, without queueing."""
-        if self.disaggregated is not None:
-            return self.disaggregated.seconds
-        if self.speculative is None:
-            return self.request.seconds
-        reading = self.draft_prefill.seconds if self.draft_prefill else 0.0
-        return self.first_token_seconds + reading + (self.asked.output - 1) * self.speculative.seconds_per_token
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Output tokens a second: one batch follows on the other, or prefill and decode run at the same time apart."""
-        if self.disaggregated is not None:
-            return self.disaggregated.tokens_per_second
-        return self.asked.batch * self.asked.output / self.seconds
-
-    @property
-    def devices(self) -> int:
-        """Devices of all instances."""
-        return self.disaggregated.devices if self.disaggregated is not None else self.instance.devices
-
-    @property
-    def tokens_per_second_per_device(self) -> float:
-        """Output tokens a second for each device."""
-        return self.tokens_per_second / self.devices
-
-    @property
-    def tokens_per_second_per_user(self) -> float | None:
-        """Output tokens a second that one request sees after its first; None where there is one token only."""
-        return 1 / self.seconds_per_token if self.seconds_per_token else None
-
-    @property
-    def memory(self) -> Memory:
-        """Of `memories`, what fills most of its devices."""
-        return max(self.memories, key=lambda memory: memory.needed / memory.capacity)
-
     @property
     def figures(self) -> dict[str, Figure]:
         """Times, rate, memory and money."""
@@ -278,82 +142,6 @@ class InferResult(Parted, frozen=True):
             "tokens_per_second": self.tokens_per_second,
             **_figures(self.memory, self.devices, self.cost_per_million_tokens),
         }
-
-    @property
-    def memories(self) -> tuple[Memory, ...]:
-        """Bytes on a device: of the instance; of the one that prefills and the one that decodes where they are two."""
-        if self.disaggregated is not None:
-            return self.disaggregated.prefill.memory, self.disaggregated.decode.memory
-        if self.speculative is not None and self.draft_prefill is not None:
-            reading = (self.request.prefill.memory.working, self.draft_prefill.memory.working)
-            return (replace(self.speculative.memory, working=max(self.speculative.memory.working, *reading)),)
-        return (self.request.memory,)
-
-    @property
-    def fits(self) -> bool:
-        """Whether it fits in the memory of the devices."""
-        return all(memory.fits for memory in self.memories)
-
-    @property
-    def largest_batch(self) -> int:
-        """The most requests that fit at once, all prompts read in the same pass; 0 if none does."""
-        asked = self.asked
-        return most_requests(
-            self.instance,
-            prompt=asked.prompt,
-            output=asked.output,
-            chunk=asked.chunk,
-            microbatches=asked.microbatches,
-        )
-
-    @property
-    def largest_decode_batch(self) -> int:
-        """The most sequences that fit until their last token, prompts read elsewhere or bit by bit; 0 for none."""
-        return most_sequences(self.instance, prompt=self.asked.prompt, output=self.asked.output - 1)
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes that one more token of one sequence adds to the caches of all layers, all devices together."""
-        return kv_bytes_per_token(self.instance.model, self.instance.precision)
-
-    @property
-    def kv_bytes_per_sequence(self) -> int:
-        """Bytes of one sequence's cache before its last token, in whole pages, all devices together."""
-        tokens = self.asked.prompt + self.asked.output - 1
-        return kv_bytes(self.instance.model, self.instance.precision, tokens, page=self.instance.page)
-
-    @property
-    def price_per_second(self) -> float | None:
-        """Money for a second of all devices, None without a price."""
-        price = self.asked.price_per_hour
-        if price is None:
-            return None
-        apart, split = self.asked.apart, self.disaggregated
-        if split is None or apart is None:
-            return price * self.devices / 3600
-        other = price if apart.price_per_hour is None else apart.price_per_hour
-        prefills = split.prefill_instances * split.prefill.instance.devices
-        decodes = split.decode_instances * split.decode.instance.devices
-        return (prefills * other + decodes * price) / 3600
-
-    @property
-    def cost_per_million_tokens(self) -> float | None:
-        """Money for a million output tokens, the reading of their prompts in it; None without a price."""
-        return None if self.price_per_second is None else self.price_per_second / self.tokens_per_second * 1e6
-
-    @property
-    def advice(self) -> tuple[ServingAdvice, ...]:
-        """The nearest changes with which it would fit, each priced; worked out when asked for."""
-        from einscale.api.serving_advice import advise
-
-        return advise(self)
-
-    @property
-    def cheaper(self) -> tuple[ServingAdvice, ...]:
-        """Nearby changes on as many devices that serve more tokens/s, each priced; worked out when asked for."""
-        from einscale.api.serving_levers import levers
-
-        return levers(self)
 
     def to_dict(self, *, advice: tuple[ServingAdvice, ...] | None = None) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved.
@@ -409,8 +197,3 @@ def _figures(memory: Memory, devices: int, cost: float | None) -> dict[str, Figu
 
 def _fit(fits: bool) -> str:
     return "fits" if fits else "does not fit"
-
-
-def _cost(price: float | None, devices: int, tokens_per_second: float) -> float | None:
-    """Money for a million tokens, None without a price."""
-    return None if price is None else cost_per_million_tokens(price, devices, tokens_per_second)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from einscale.api.answer import Figure, Parted
-from einscale.api.train import RUN, TrainOptions, train_request, train_setup
 from einscale.errors import UsageError
 from einscale.free_plans import Gain, free_gains
 from einscale.layers import LayerReport, layer_report
 from einscale.models import Model
 from einscale.price.footprint import Memory
+from einscale.request.training import RUN, TrainOptions, train_request, train_setup
 from einscale.units import format_seconds
 from einscale.vocabulary import BACKWARD, FORWARD, Phase
 

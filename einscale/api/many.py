@@ -7,12 +7,13 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from einscale.api.answer import Shown
-from einscale.api.request import chosen_model
-from einscale.api.train import TrainOptions, TrainResult, train_request, train_setup, train_step
+from einscale.api.train import TrainResult, train_step
 from einscale.errors import EinscaleError, UsageError
 from einscale.hardware import peak as peak_rate
 from einscale.models import Model, model_flops
 from einscale.numeric import Array, Number
+from einscale.request.common import chosen_model
+from einscale.request.training import TrainOptions, train_request, train_setup
 from einscale.strategy import Strategy
 from einscale.training.many import price_setups
 from einscale.training.values import TrainSetup

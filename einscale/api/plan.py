@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from msgspec.structs import replace
 
 from einscale.api.answer import Answer, Figure
-from einscale.api.resolve import Asked, resolve, wanted_choices
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import PlanError, SizeError, UsageError, did_you_mean
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
@@ -19,6 +18,7 @@ from einscale.notation import parse_spec
 from einscale.planner.budget import Budget
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
 from einscale.price.plan import LowerBounds, PlanPeak, PricedPlan, PricedStep, lower_bounds, price_plan
+from einscale.request.einsum import AskedEinsum, resolve, wanted_choices
 from einscale.steps import Plan
 from einscale.topology import Network, bind
 from einscale.vocabulary import BYTES, Goal
@@ -56,7 +56,7 @@ class PlanResult(Answer, frozen=True):
     max_flops: int | None
     exact: bool
     note: str
-    asked: Asked
+    asked: AskedEinsum
     proof: Verification | None = None
 
     @property
@@ -269,7 +269,11 @@ def plan(
 
 
 def answer(
-    asked: Asked, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...] | None = None
+    asked: AskedEinsum,
+    network: Network,
+    objective: str,
+    max_flops: int | None,
+    layouts: tuple[Layout, ...] | None = None,
 ) -> PlanResult:
     """Plan and price a resolved question.
 
@@ -297,7 +301,7 @@ def answer(
 
 
 def _planned(
-    asked: Asked, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...]
+    asked: AskedEinsum, network: Network, objective: str, max_flops: int | None, layouts: tuple[Layout, ...]
 ) -> PlannedEinsum:
     """The cheapest plan over every layout that the wanted one leaves open."""
     best: PlannedEinsum | None = None

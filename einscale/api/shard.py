@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from einscale.api.answer import Answer, DeviceMemory, Figure
 from einscale.api.notation import _indices, mesh_pairs, read_one
-from einscale.dtypes import bytes_of
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import PlanError, SizeError, UsageError, did_you_mean
 from einscale.hardware import System, load_system
@@ -19,18 +18,20 @@ from einscale.notation.detect import detect_layout
 from einscale.notation.objects import given
 from einscale.notation.syntax import Axis, TensorSpec
 from einscale.notation.tokens import check_text
-from einscale.placement import Placement, place_parts, total
-from einscale.topology import Network, bind
+from einscale.placed import PlacedTensor
+from einscale.placement import Placement, place_parts
+from einscale.topology import bind
 from einscale.units import check_size
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
 
+
 MOST_DRAWN = 2
 """Dims that a picture shows, one down and one across."""
 
 
-class ShardResult(Answer, frozen=True):
+class ShardResult(PlacedTensor, Answer, frozen=True):
     """Who holds which part of a tensor.
 
     Args:
@@ -41,24 +42,6 @@ class ShardResult(Answer, frozen=True):
         drawn: the dims that the picture shows: none, one (across), or two (down, across).
         network: the mesh on the links of a system, if one was given.
     """
-
-    spec: str
-    name: str
-    dtype: str
-    placement: Placement
-    drawn: tuple[str, ...]
-    network: Network | None = None
-
-    @property
-    def mesh(self) -> Mesh:
-        """The devices."""
-        return self.placement.mesh
-
-    @property
-    def local_bytes(self) -> int | None:
-        """Bytes that one device stores, padding included; None where a size is not known."""
-        elements = total(self.placement.local_shape)
-        return None if elements is None else int(bytes_of(elements, self.dtype))
 
     @property
     def seconds(self) -> float:

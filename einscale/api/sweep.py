@@ -11,8 +11,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from einscale.api.answer import Figure, Shown
-from einscale.api.request import SYNONYMS
 from einscale.errors import EinscaleError, UsageError, did_you_mean
+from einscale.request.common import SYNONYMS
 
 if TYPE_CHECKING:
     from einscale.api.many import PriceColumns

@@ -7,7 +7,8 @@ from math import lcm, prod
 
 from msgspec.structs import replace
 
-from einscale.api.notation import DecodedWarning, ReshardMove, in_all, mesh_pairs, read_one, why_not
+from einscale.api.notation import in_all, mesh_pairs, read_one, why_not
+from einscale.conversion import DecodedWarning, ReshardMove
 from einscale.dtypes import dtype, is_dtype
 from einscale.errors import NotationError
 from einscale.layout import Layout, Tensor, make_layout

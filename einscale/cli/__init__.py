@@ -128,7 +128,7 @@ def _defaults(command: Any, name: str | None, arguments: list[str]) -> dict[str,
     from einscale.cli import settings
 
     options = {
-        flag.removeprefix("--"): settings.Option(
+        flag.removeprefix("--"): settings.KnownOption(
             parameter.name,
             flag=bool(getattr(parameter, "is_flag", False)),
             several=bool(getattr(parameter, "multiple", False)),

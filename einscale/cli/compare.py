@@ -9,7 +9,7 @@ import typer
 from einscale.cli import complete
 from einscale.cli.groups import Options, command
 from einscale.cli.options import AxisSizes, Detail, Hardware, MeshOrNone, ModelName, Only, Output
-from einscale.cli.training import Pipeline, State
+from einscale.cli.training import Pipeline, StateOptions
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -54,7 +54,7 @@ class Compared(Options, frozen=True, kw_only=True):
 def compare(
     compared: Compared,
     pipeline: Pipeline,
-    state: State,
+    state: StateOptions,
     *,
     detail: Detail = False,
     only: Only = None,

@@ -9,14 +9,25 @@ import typer
 
 from einscale.cli import complete
 from einscale.cli.groups import Options, command
-from einscale.cli.options import Detail, Explain, Only, Output, Overhead, Placed, PrecisionName, Price, count, number
+from einscale.cli.options import (
+    Detail,
+    Explain,
+    Only,
+    Output,
+    Overhead,
+    PlacedOptions,
+    PrecisionName,
+    Price,
+    count,
+    number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from einscale.api.infer_result import InferResult
-    from einscale.api.serving_advice import ServingAdvice
     from einscale.report.table import Report
+    from einscale.serving.advice import ServingAdvice
 
 
 class Requests(Options, frozen=True, kw_only=True):
@@ -184,7 +195,7 @@ class Ways(Options, frozen=True, kw_only=True):
 
 @command
 def infer(
-    placed: Placed,
+    placed: PlacedOptions,
     requests: Requests,
     running: Running,
     ways: Ways,

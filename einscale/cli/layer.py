@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einscale.cli.groups import command
-from einscale.cli.options import Detail, Only, Output, Passes, Placed
-from einscale.cli.training import Pipeline, State
+from einscale.cli.options import Detail, Only, Output, Passes, PlacedOptions
+from einscale.cli.training import Pipeline, StateOptions
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -22,9 +22,9 @@ Strict = Annotated[
 
 @command
 def layer(
-    placed: Placed,
+    placed: PlacedOptions,
     pipeline: Pipeline,
-    state: State,
+    state: StateOptions,
     passes: Passes,
     *,
     detail: Detail = False,

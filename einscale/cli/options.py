@@ -271,7 +271,7 @@ class Output(Options, frozen=True, kw_only=True):
         return chosen
 
 
-class Question(Options, frozen=True, kw_only=True):
+class QuestionOptions(Options, frozen=True, kw_only=True):
     """One sharded einsum, on a mesh."""
 
     spec: Spec
@@ -301,7 +301,7 @@ class Question(Options, frozen=True, kw_only=True):
         }
 
 
-class Placed(Options, frozen=True, kw_only=True):
+class PlacedOptions(Options, frozen=True, kw_only=True):
     """A model on a mesh under a strategy."""
 
     model: ModelName

@@ -57,7 +57,7 @@ class Default(Struct, frozen=True):
     source: str
 
 
-class Option(Struct, frozen=True):
+class KnownOption(Struct, frozen=True):
     """What a file may say of an option.
 
     Args:
@@ -115,7 +115,7 @@ def config_files(folder: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def defaults(command: str, options: Mapping[str, Option], commands: tuple[str, ...]) -> dict[str, Default]:
+def defaults(command: str, options: Mapping[str, KnownOption], commands: tuple[str, ...]) -> dict[str, Default]:
     """Option (by the name of its parameter) -> its default from the environment or the files, where one has it.
 
     Args:
@@ -257,7 +257,9 @@ def _check_tables(document: Document, commands: tuple[str, ...]) -> None:
             raise _fault(document, "", key, f"unknown key `{key}`", (*SHARED, *commands), "the keys are")
 
 
-def _value(document: Document, table: str, key: str, value: object, option: Option) -> str | bool | tuple[str, ...]:
+def _value(
+    document: Document, table: str, key: str, value: object, option: KnownOption
+) -> str | bool | tuple[str, ...]:
     """A value as the option takes it.
 
     Raises:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from einscale.cli.groups import Options, command
-from einscale.cli.options import Detail, Explain, Only, Output, Placed, Price
-from einscale.cli.training import Pipeline, State
+from einscale.cli.options import Detail, Explain, Only, Output, PlacedOptions, Price
+from einscale.cli.training import Pipeline, StateOptions
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -36,9 +36,9 @@ class Run(Options, frozen=True, kw_only=True):
 
 @command
 def train(
-    placed: Placed,
+    placed: PlacedOptions,
     pipeline: Pipeline,
-    state: State,
+    state: StateOptions,
     run: Run,
     *,
     detail: Detail = False,

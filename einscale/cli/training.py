@@ -54,7 +54,7 @@ class Pipeline(Options, frozen=True, kw_only=True):
         }
 
 
-class State(Options, frozen=True, kw_only=True):
+class StateOptions(Options, frozen=True, kw_only=True):
     """What is kept, in which element types, where, and what is hidden or computed again."""
 
     precision: PrecisionName = "bf16"

@@ -36,7 +36,7 @@ REQUIRED: Any = object()
 """In the place of a default: the class that a row is like has one, this one has none."""
 
 
-class Source(Struct, frozen=True):
+class ConfigSource(Struct, frozen=True):
     """Where a fact comes from.
 
     Args:
@@ -54,7 +54,7 @@ class Source(Struct, frozen=True):
 
 def defaults_of(*traits: Any) -> dict[str, Any]:
     """Defaults of the keys that sources read."""
-    return {key: value for trait in traits if isinstance(trait, Source) for key, value in trait.defaults.items()}
+    return {key: value for trait in traits if isinstance(trait, ConfigSource) for key, value in trait.defaults.items()}
 
 
 class Family(Struct, frozen=True):
@@ -152,17 +152,17 @@ def at(reader: ConfigReader, key: str) -> tuple[ConfigReader, str]:
     return (reader.nested(outer) if outer else reader), name
 
 
-def spelt(read: Callable[..., Any], *always: Any) -> Callable[..., Source]:
+def spelt(read: Callable[..., Any], *always: Any) -> Callable[..., ConfigSource]:
     """Sources that read a key in one way: a function of the key, or of `key=default`, the class's default of it."""
 
-    def source(key: str = "", **default: Any) -> Source:
+    def source(key: str = "", **default: Any) -> ConfigSource:
         spelling = key or next(iter(default))
 
         def get(reader: ConfigReader, facts: Facts) -> Any:
             inner, name = at(reader, spelling)
             return read(inner, name, *always)
 
-        return Source(get, default)
+        return ConfigSource(get, default)
 
     return source
 
@@ -175,25 +175,25 @@ bias = spelt(lambda reader, key: key in reader.defaults and reader.flag(key))
 """A flag, false in classes that do not have the key."""
 
 
-def size(key: str = "", unless_null: Read | None = None, **default: None) -> Source:
+def size(key: str = "", unless_null: Read | None = None, **default: None) -> ConfigSource:
     """A size; `unless_null` is what null, or a key that the class lets be missing (`key=None`), stands for."""
     name = key or next(iter(default))
-    return Source(lambda reader, facts: reader.size(name, unless_null and unless_null(reader, facts)), default)
+    return ConfigSource(lambda reader, facts: reader.size(name, unless_null and unless_null(reader, facts)), default)
 
 
-def then(source: Source, function: Callable[[Any], Any]) -> Source:
+def then(source: ConfigSource, function: Callable[[Any], Any]) -> ConfigSource:
     """What follows from what a source reads."""
-    return Source(lambda reader, facts: function(source(reader, facts)), source.defaults)
+    return ConfigSource(lambda reader, facts: function(source(reader, facts)), source.defaults)
 
 
-def where(condition: str | Read, source: Read, otherwise: object = 0) -> Source:
+def where(condition: str | Read, source: Read, otherwise: object = 0) -> ConfigSource:
     """What a source reads, where a fact (by name) or another source says so; nothing is read elsewhere."""
 
     def read(reader: ConfigReader, facts: Facts) -> Any:
         holds = facts[condition] if isinstance(condition, str) else condition(reader, facts)
         return source(reader, facts) if holds else otherwise
 
-    return Source(read, defaults_of(condition, source))
+    return ConfigSource(read, defaults_of(condition, source))
 
 
 def read_dtype(reader: ConfigReader, dtype: str | None) -> str:

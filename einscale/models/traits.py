@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from einscale.models.config import ConfigReader
-from einscale.models.reading import Facts, Read, Source, activation, defaults_of, filled, size
+from einscale.models.reading import ConfigSource, Facts, Read, activation, defaults_of, filled, size
 from einscale.models.values import Activation, Delta, Experts, Latent, NormPlace
 
 SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
@@ -117,8 +117,8 @@ def check_rotary(reader: ConfigReader, key: str, turned: int, fault: str = "") -
 
 
 def layers(
-    rule: Callable[[int, int], object], by: Source | None = None, word: str = SLIDING, letter: str = "w"
-) -> Source:
+    rule: Callable[[int, int], object], by: ConfigSource | None = None, word: str = SLIDING, letter: str = "w"
+) -> ConfigSource:
     """One letter for each layer, `f` for full attention; from `layer_types`, else from the class's rule.
 
     Args:
@@ -137,7 +137,7 @@ def layers(
             raise reader.error("layer_types", "does not fit", f"{count} entries, each {FULL} or {word}")
         return "".join(letter if kind == word else "f" for kind in kinds)
 
-    return Source(read, defaults_of(by))
+    return ConfigSource(read, defaults_of(by))
 
 
 def routed_layers(step: str, dense: str) -> Read:
@@ -168,13 +168,13 @@ def routed_behind(key: str) -> Read:
     return read
 
 
-def experts(**traits: Any) -> Source:
+def experts(**traits: Any) -> ConfigSource:
     """The mixture of experts from a row of its own, where a layer is routed."""
 
     def read(reader: ConfigReader, facts: Facts) -> Experts | None:
         return Experts(**filled(traits, reader)) if "e" in facts["mlps"] else None
 
-    return Source(read, defaults_of(*traits.values()))
+    return ConfigSource(read, defaults_of(*traits.values()))
 
 
 def top(key: str) -> Read:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from einscale.notation.check import check_spec, check_tensors
 from einscale.notation.detect import DIALECTS, detect
-from einscale.notation.question import Question, lower
+from einscale.notation.question import EinsumQuestion, lower
 from einscale.notation.rules import Rules, expand, parse_rules
 from einscale.notation.slash import parse_slash, parse_slash_tensor
 from einscale.notation.syntax import Axis, Group, Partial, Shard, Spec, TensorSpec
@@ -30,9 +30,9 @@ __all__ = [
     "DIALECTS",
     "LAYOUTS",
     "Axis",
+    "EinsumQuestion",
     "Group",
     "Partial",
-    "Question",
     "Rules",
     "Shard",
     "Spec",

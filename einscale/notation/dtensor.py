@@ -55,7 +55,7 @@ _WORDS = {
 }
 
 
-class Placement(Struct, frozen=True):
+class DimPlacement(Struct, frozen=True):
     """What is done over one mesh dim.
 
     Args:
@@ -129,10 +129,10 @@ def read_dtensor(scanner: Scanner, dims: Dims | None = None, mesh: MeshAxes | No
     return Reading(TensorSpec(laid, partial=partial, span=span), () if dims is not None else (UNKNOWN_RANK,))
 
 
-def _placements(scanner: Scanner) -> list[Placement]:
+def _placements(scanner: Scanner) -> list[DimPlacement]:
     """The list, in brackets or written one after the other."""
     bracket = scanner.accept("[", "(")
-    found: list[Placement] = []
+    found: list[DimPlacement] = []
     while True:
         token = scanner.peek()
         if bracket and scanner.accept("]" if bracket.kind == "[" else ")"):
@@ -149,7 +149,7 @@ def _placements(scanner: Scanner) -> list[Placement]:
     return found
 
 
-def _one(scanner: Scanner) -> list[Placement]:
+def _one(scanner: Scanner) -> list[DimPlacement]:
     """One placement, or several written as one word: `RRS(0)`."""
     token = scanner.need("name", "where a placement should stand", _EXPECTED)
     word = token.text
@@ -160,14 +160,14 @@ def _one(scanner: Scanner) -> list[Placement]:
     return [_called(scanner, token)]
 
 
-def _bare(scanner: Scanner, letter: str, span: Span) -> Placement:
+def _bare(scanner: Scanner, letter: str, span: Span) -> DimPlacement:
     """`R` or `P` without parentheses."""
     if letter == "S":
         raise scanner.fail("`S` without a dim", span, expected="`S(0)`")
-    return Placement(_WORDS[letter], span=span)
+    return DimPlacement(_WORDS[letter], span=span)
 
 
-def _called(scanner: Scanner, token: Token) -> Placement:
+def _called(scanner: Scanner, token: Token) -> DimPlacement:
     """A placement by its name, its arguments and the numbers in brackets to come."""
     word = _WORDS.get(token.text, token.text)
     if word not in tuple(PlacementKind):
@@ -190,7 +190,7 @@ def _called(scanner: Scanner, token: Token) -> Placement:
             if not scanner.accept(","):
                 break
         scanner.need("]", "after the order of mesh dims")
-    return Placement(kind, dim, reduction, split, tuple(marks), scanner.since(token))
+    return DimPlacement(kind, dim, reduction, split, tuple(marks), scanner.since(token))
 
 
 def _arguments(scanner: Scanner, token: Token, kind: PlacementKind) -> tuple[int, Reduction, int]:
@@ -270,7 +270,7 @@ def _numbers(scanner: Scanner) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _rank(scanner: Scanner, placements: list[Placement], dims: Dims | None, span: Span) -> int:
+def _rank(scanner: Scanner, placements: list[DimPlacement], dims: Dims | None, span: Span) -> int:
     """Dims of the tensor: those given, or as many as are divided."""
     if dims is not None:
         return len(dims)
@@ -282,15 +282,15 @@ def _rank(scanner: Scanner, placements: list[Placement], dims: Dims | None, span
     return rank
 
 
-def _counted(scanner: Scanner, placement: Placement, rank: int) -> Placement:
+def _counted(scanner: Scanner, placement: DimPlacement, rank: int) -> DimPlacement:
     """The placement with its dim counted from the front."""
     dim = placement.dim + rank if placement.dim < 0 else placement.dim
     if placement.shards and not 0 <= dim < rank:
         raise scanner.fail(f"dim {placement.dim} of a tensor of {rank} dims", placement.span)
-    return Placement(placement.kind, dim, placement.reduction, placement.split, placement.marks, placement.span)
+    return DimPlacement(placement.kind, dim, placement.reduction, placement.split, placement.marks, placement.span)
 
 
-def _one_a_mesh_dim(placements: list[Placement], mesh: MeshAxes) -> bool:
+def _one_a_mesh_dim(placements: list[DimPlacement], mesh: MeshAxes) -> bool:
     """Whether there is a placement for each mesh dim, so that numbers in brackets are places in an order.
 
     The other form has the mesh dims in brackets: `S(0)[0,1]`.
@@ -309,20 +309,20 @@ def _ranked(marks: list[tuple[int, ...]]) -> bool:
     return not any(marks) or sorted(marks) == [(k,) for k in range(len(marks))]
 
 
-def _by_dim(scanner: Scanner, placements: list[Placement], mesh: MeshAxes, span: Span) -> dict[int, tuple[int, ...]]:
+def _by_dim(scanner: Scanner, placements: list[DimPlacement], mesh: MeshAxes, span: Span) -> dict[int, tuple[int, ...]]:
     """Tensor dim -> mesh dims that divide it, major to minor."""
     if len(placements) != len(mesh):
         names = ", ".join(name for name, _ in mesh)
         message = f"{len(placements)} placement{'s' * (len(placements) != 1)} on a mesh of {len(mesh)} dims"
         raise scanner.fail(message, span, expected=f"one for each of: {names}")
-    by_dim: dict[int, list[tuple[int, Placement]]] = {}
+    by_dim: dict[int, list[tuple[int, DimPlacement]]] = {}
     for position, placement in enumerate(placements):
         if placement.shards:
             by_dim.setdefault(placement.dim, []).append((position, placement))
     return {dim: _ordered(scanner, found, mesh) for dim, found in by_dim.items()}
 
 
-def _ordered(scanner: Scanner, found: list[tuple[int, Placement]], mesh: MeshAxes) -> tuple[int, ...]:
+def _ordered(scanner: Scanner, found: list[tuple[int, DimPlacement]], mesh: MeshAxes) -> tuple[int, ...]:
     """The mesh dims that divide one dim, major to minor."""
     if any(placement.marks for _, placement in found):
         return tuple(position for position, _ in sorted(found, key=lambda pair: pair[1].marks))
@@ -342,7 +342,7 @@ def _ordered(scanner: Scanner, found: list[tuple[int, Placement]], mesh: MeshAxe
     return tuple(order)
 
 
-def _by_marks(scanner: Scanner, placements: list[Placement], rank: int) -> dict[int, tuple[int, ...]]:
+def _by_marks(scanner: Scanner, placements: list[DimPlacement], rank: int) -> dict[int, tuple[int, ...]]:
     """Tensor dim -> mesh dims, where the numbers in brackets are mesh dims: `S(0)[0,1]P(sum)R`."""
     taken = [mark for placement in placements for mark in placement.marks]
     for placement in placements:
@@ -355,13 +355,13 @@ def _by_marks(scanner: Scanner, placements: list[Placement], rank: int) -> dict[
     return {placement.dim: placement.marks for placement in placements if placement.shards}
 
 
-def _left(placements: list[Placement], rank: int) -> list[int]:
+def _left(placements: list[DimPlacement], rank: int) -> list[int]:
     """The mesh dims that no bracket names, in order."""
     named = {mark for placement in placements for mark in placement.marks}
     return [k for k in range(rank) if k not in named]
 
 
-def _owed(scanner: Scanner, placements: list[Placement], places: list[int] | None) -> tuple[list[int], Reduction]:
+def _owed(scanner: Scanner, placements: list[DimPlacement], places: list[int] | None) -> tuple[list[int], Reduction]:
     """Mesh dims over which a reduction is owed, and which it is.
 
     Args:

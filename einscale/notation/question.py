@@ -14,7 +14,7 @@ Axes: TypeAlias = tuple[str, ...]
 """Mesh axes (or parts of them, `x:(2)4`) that divide one dim, major to minor."""
 
 
-class Question(Struct, frozen=True):
+class EinsumQuestion(Struct, frozen=True):
     """An einsum, the layouts its operands are in, and the layout its output is wanted in.
 
     Args:
@@ -53,7 +53,7 @@ class Question(Struct, frozen=True):
     has_output: bool
 
 
-def lower(spec: Spec) -> Question:
+def lower(spec: Spec) -> EinsumQuestion:
     """The question that a spec asks.
 
     >>> from einscale.notation import parse_spec
@@ -68,7 +68,7 @@ def lower(spec: Spec) -> Question:
         sizes |= tensor.sizes
     wholly_open = output is None or output.open
     partial = output.partial if output is not None else None
-    return Question(
+    return EinsumQuestion(
         inputs=tuple(operand.indices for operand in operands),
         output=tuple(axis.name for axis in spec.output_axes),
         names=names[:-1],

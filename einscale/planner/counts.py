@@ -180,7 +180,7 @@ def _nothing(counts: Counts) -> object:
     return ()
 
 
-class Part:
+class CountShare:
     """One tensor's share in the cost of a vector of counts: an operand on its way in, or the result on its way out.
 
     Args:
@@ -302,10 +302,10 @@ class Part:
         return found
 
 
-def parts_of(question: Question, kept: tuple[int, ...], slow: int) -> list[Part]:
+def parts_of(question: Question, kept: tuple[int, ...], slow: int) -> list[CountShare]:
     """The parts of a question, operands first; `kept` says over which digits each operand stays unreduced."""
     parts = [
-        Part(operand.volume, operand.labels, operand.source[0], operand.source[1] & ~mask, question, slow)
+        CountShare(operand.volume, operand.labels, operand.source[0], operand.source[1] & ~mask, question, slow)
         for operand, mask in zip(question.operands, kept, strict=True)
     ]
     homes = tuple(dim or () for dim in question.target)
@@ -313,7 +313,9 @@ def parts_of(question: Question, kept: tuple[int, ...], slow: int) -> list[Part]
     if question.wanted.unreduced_open or question.owes:
         volume = 0  # what may stay owed costs nothing for sure
     free = question.open or bool(question.owes)
-    parts.append(Part(volume, question.out_labels, homes, union(kept), question, slow, question.contracted, free=free))
+    parts.append(
+        CountShare(volume, question.out_labels, homes, union(kept), question, slow, question.contracted, free=free)
+    )
     return parts
 
 
@@ -322,7 +324,7 @@ Vector = tuple[int, Counts, Counts | None]
 
 
 def ordered_vectors(
-    question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
+    question: Question, parts: list[CountShare], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
 ) -> tuple[list[Vector], bool]:
     """Count vectors that can be cheaper than `most`, the least bound first; and whether all were looked at."""
     result: list[Vector] = []
@@ -338,7 +340,7 @@ def ordered_vectors(
 
 
 def few_vectors(
-    question: Question, parts: list[Part], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
+    question: Question, parts: list[CountShare], atoms: Atoms, banned: int, needed: int, most: int, objective: Objective
 ) -> list[Vector] | None:
     """Count vectors that can be cheaper than `most`, the least bound first; None if not soon seen to be few."""
     result: list[Vector] = []
@@ -353,7 +355,7 @@ def few_vectors(
 
 def vectors(
     question: Question,
-    parts: list[Part],
+    parts: list[CountShare],
     atoms: Atoms,
     banned: int,
     needed: int,
@@ -407,7 +409,7 @@ def product_of(counts: Counts) -> int:
     return result
 
 
-def _volume(part: Part) -> int:
+def _volume(part: CountShare) -> int:
     return -part.volume
 
 
@@ -415,7 +417,9 @@ def _bound(vector: Vector) -> tuple[int, Counts, Counts]:
     return vector[0], vector[1], vector[2] or ()
 
 
-def _kept(counts: Counts, far: Counts | None, parts: list[Part], most: int, objective: Objective) -> Vector | None:
+def _kept(
+    counts: Counts, far: Counts | None, parts: list[CountShare], most: int, objective: Objective
+) -> Vector | None:
     """A vector with its bound, None if that reaches `most`."""
     floor = objective.work(counts)
     for part in parts:

@@ -48,7 +48,7 @@ CUT = "; the search stopped at its bound on work"
 """Added where not every contraction tree and layout was looked at."""
 
 
-class Option(Struct, frozen=True):
+class Reachable(Struct, frozen=True):
     """A layout that a tensor can have: the steps that lead there and their cost (bytes, or seconds)."""
 
     layout: Layout
@@ -94,7 +94,7 @@ def plan_many(
         if (spare is not None and spare < 0) or (cap is None and terms.network is None and sum(needs[k]) > least):
             break
         jobs += [(k, caps) for caps in _allotments(needs[k], spare, mesh.devices)]
-    best: Option | None = None
+    best: Reachable | None = None
     narrow: dict[tuple[int, tuple[int | None, ...]], float] = {}
     for wide in (False, True):
         for job in sorted(jobs, key=lambda job: narrow.get(job, 0.0)):
@@ -227,10 +227,10 @@ class _Tree(Struct, frozen=True):
     budget: Budget
     wide: bool
 
-    def planned(self) -> Option | None:
+    def planned(self) -> Reachable | None:
         """The best plan; None where a cap cannot be kept."""
         hand = list(self.tensors)
-        options = [[Option(layout, 0.0)] for layout in self.layouts]
+        options = [[Reachable(layout, 0.0)] for layout in self.layouts]
         try:
             for number, step in enumerate(self.steps):
                 pair = (hand[step.first], hand[step.second])
@@ -249,7 +249,7 @@ class _Tree(Struct, frozen=True):
     def _terms(self, number: int) -> Terms:
         return replace(self.terms, max_flops=self.caps[number])
 
-    def _made(self, number: int, ask: _Ask, hand: list[Tensor], rest: list[list[Option]]) -> list[Option]:
+    def _made(self, number: int, ask: _Ask, hand: list[Tensor], rest: list[list[Reachable]]) -> list[Reachable]:
         """Layouts of an intermediate result; `hand` are the tensors left with it, `rest` the others' layouts."""
         output = ask.output
         made = ask.made(Wanted((None,) * len(output.indices)))
@@ -272,7 +272,7 @@ class _Tree(Struct, frozen=True):
         return _fewest(made, goal_layout)
 
 
-def _cost(option: Option) -> float:
+def _cost(option: Reachable) -> float:
     return option.cost
 
 
@@ -286,9 +286,9 @@ def _as_wanted(tensor: Tensor, output: Tensor, wanted: Wanted) -> Layout:
     return Layout(tuple(asked.get(index, ()) for index in tensor.indices))
 
 
-def _fewest(options: list[Option], always: Layout | None = None) -> list[Option]:
+def _fewest(options: list[Reachable], always: Layout | None = None) -> list[Reachable]:
     """The cheapest option of every layout, and of those the cheapest few, with one that is always among them."""
-    cheapest: dict[Layout, Option] = {}
+    cheapest: dict[Layout, Reachable] = {}
     for option in sorted(options, key=_cost):
         cheapest.setdefault(option.layout, option)
     few = list(cheapest.values())[:LAYOUTS]
@@ -301,16 +301,16 @@ class _Ask(Struct, frozen=True):
     """Two tensors, the layouts they can have, and what is made of them."""
 
     pair: tuple[Tensor, Tensor]
-    choices: tuple[list[Option], list[Option]]
+    choices: tuple[list[Reachable], list[Reachable]]
     output: Tensor
     sizes: Mapping[str, int]
     mesh: Mesh
     terms: Terms
     budget: Budget
 
-    def made(self, wanted: Wanted) -> list[Option]:
+    def made(self, wanted: Wanted) -> list[Reachable]:
         """The result in the wanted layout, from every choice of the operands' layouts while there is work left."""
-        result: list[Option] = []
+        result: list[Reachable] = []
         for first in self.choices[0]:
             for second in self.choices[1]:
                 if result and self.budget.over:
@@ -321,7 +321,7 @@ class _Ask(Struct, frozen=True):
                 self.budget.spend(found.work)
                 cost = float(found.received) if found.seconds is None else found.seconds
                 steps = (*first.steps, *second.steps, *found.plan.steps)
-                result.append(Option(found.plan.output_layout, first.cost + second.cost + cost, steps))
+                result.append(Reachable(found.plan.output_layout, first.cost + second.cost + cost, steps))
         return result
 
 
@@ -330,7 +330,7 @@ class _Read(Struct, frozen=True):
 
     tensor: Tensor
     other: Tensor
-    others: list[Option]
+    others: list[Reachable]
     output: Tensor
     wanted: Wanted
     sizes: Mapping[str, int]
@@ -338,7 +338,7 @@ class _Read(Struct, frozen=True):
     terms: Terms
     budget: Budget
 
-    def layouts(self, made: list[Option]) -> list[Layout]:
+    def layouts(self, made: list[Reachable]) -> list[Layout]:
         """The layouts in which the next einsum would read the result if it comes in one of some layouts."""
         result: dict[Layout, None] = {}
         for option in _fewest(made):

@@ -18,7 +18,7 @@ from einscale.planner.canonical import canonical_order
 from einscale.planner.counts import classes_of, count_vectors, most_shards, single_digits
 from einscale.planner.emission import Prepared, assemble
 from einscale.planner.objective import Bytes, Objective, Seconds
-from einscale.planner.placing import ATOMS, Best, Divisions, Guess, Placer, divisions
+from einscale.planner.placing import ATOMS, BestPlacing, Divisions, Guess, Placer, divisions
 from einscale.planner.prepare import prepared_ways
 from einscale.planner.pricing import Pricing
 from einscale.planner.question import Placement, Question, Wanted
@@ -355,7 +355,7 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
     limit = None if alone else terms.max_flops
     if limit is None and not by_time and not alone:
         limit = _least_flops(asked)
-    best: Best | None = None
+    best: BestPlacing | None = None
     placers: list[tuple[int, Placer, _Cap]] = []
     every = True
     for number in range(len(asked.ways)):
@@ -365,7 +365,7 @@ def _search(asked: _Asked, avoid: frozenset[Divisions] = frozenset()) -> tuple[F
             continue
         if best is None:
             small = by_time and len(question.radices) <= ATOMS
-            best = Best((SMALL if small else 1.0) * terms.effort)
+            best = BestPlacing((SMALL if small else 1.0) * terms.effort)
         objective = terms.objective(question, cap.most_points, asked.base(number))
         choices, complete = keeps(question)
         every = every and complete
@@ -398,7 +398,7 @@ def _lean(placer: Placer, cap: _Cap, avoid: frozenset[Divisions]) -> Guess:
     question, best = placer.question, placer.best
 
     def guess() -> Placement | None:
-        found = Best(4 * GUESS if len(question.radices) <= ATOMS else GUESS)
+        found = BestPlacing(4 * GUESS if len(question.radices) <= ATOMS else GUESS)
         by_bytes = Bytes(question, cap.most_points)
         other = Placer(question, placer.pricing.kept, max(cap.needed, cap.most), by_bytes, found, avoid)
         other.start(1.0)

@@ -60,7 +60,7 @@ def divisions(placement: Placement, question: Question) -> Divisions:
     return tuple(result)
 
 
-class Best:
+class BestPlacing:
     """The cheapest placement found, and whether the search ended by itself.
 
     `allowance` is the share of the objective's bounds on work that may be spent; `nodes` and `work` are what was spent
@@ -119,7 +119,7 @@ class Placer:
         kept: tuple[int, ...],
         needed: int,
         objective: Objective,
-        best: Best,
+        best: BestPlacing,
         avoid: frozenset[Divisions] = frozenset(),
         most: int = 1,
     ) -> None:

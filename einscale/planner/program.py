@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from einscale.collectives import ALL_GATHER, ALL_TO_ALL, REDUCE_SCATTER, Collective
-from einscale.errors import LayoutError, did_you_mean
-from einscale.layout import Layout, Tensor, check_layout
+from einscale.layout import Layout, Tensor
 from einscale.mesh import Mesh, join_parts, part_order, split_name, without_covered
 from einscale.planner.classes import root_of, store_class, stream_axes
 from einscale.planner.decisions import Divided, Fetched, Fixed, Rested, least_moved
 from einscale.planner.deferral import still_owing
 from einscale.planner.direct import direct
 from einscale.planner.free import plan_statement_freely
+from einscale.planner.pins import check_pins
 from einscale.planner.planned import Decision, PlannedProgram, PlannedStatement, Structure
 from einscale.planner.statement import axis_names, local_map, sent_once
 from einscale.planner.strategy_causes import gather_cause, result_cause, statistic_cause
@@ -70,7 +70,7 @@ def plan_program(
         LayoutError: a pinned layout is not one of the mesh.
         StrategyError: an axis is divided into more parts than it has elements, or a mesh axis has no role.
     """
-    _check_pins(pinned or {}, program, mesh)
+    check_pins(pinned or {}, program, mesh)
     bound = bind_strategy(strategy, mesh)
     planner = _Planner(program, bound, mesh, dict(sizes), dict(pinned or {}), network, deferred)
     if any(statement.phase == UPDATE for statement in program.statements):
@@ -78,18 +78,6 @@ def plan_program(
 
         return plan_kernels(program, planner.at_rest(), {of: (pinned or {}).get(f"d_{of}") for of in planner.table})
     return planner.run()
-
-
-def _check_pins(pinned: Mapping[str, Layout], program: Program, mesh: Mesh) -> None:
-    """Raise unless every pinned layout is one of its value on the mesh."""
-    for name, layout in pinned.items():
-        value = program.table.get(name)
-        if value is None:
-            hint = did_you_mean(name, program.table, "the values are")
-            raise LayoutError(f"a layout is given for `{name}`, which the program does not have", hint=hint)
-        if len(layout.dims) != len(value.axes):
-            raise LayoutError(f"`{name}` has {len(value.axes)} dims and its layout {len(layout.dims)}")
-        check_layout(layout, mesh, f"`{name}`")
 
 
 class _Planner:

@@ -57,7 +57,7 @@ class Why(StrEnum):
     STREAMED = "streamed"
 
 
-class Reason(Struct, frozen=True):
+class HoldReason(Struct, frozen=True):
     """Why a device holds a tensor; `report.words` says it in a sentence.
 
     Args:
@@ -87,7 +87,7 @@ class Held(Struct, frozen=True):
     tensor: Tensor
     layout: Layout
     bytes: Number
-    reason: Reason
+    reason: HoldReason
 
     @property
     def text(self) -> str:
@@ -111,7 +111,7 @@ class Peak(Struct, frozen=True):
     alive: tuple[Held, ...]
 
 
-def _held(planned: PlannedProgram, name: str, reason: Reason, layout: Layout | None = None) -> Held:
+def _held(planned: PlannedProgram, name: str, reason: HoldReason, layout: Layout | None = None) -> Held:
     tensor = planned.program.table[name].tensor
     where = planned.resting[name] if layout is None else layout
     return Held(tensor, where, planned.held(tensor, where), reason)
@@ -132,7 +132,7 @@ def parameters_held(planned: PlannedProgram, precision: Precision | None = None)
             tensor = replace(value.tensor, dtype=dtype)
             layout = planned.resting[value.name]
             size = planned.held(tensor, layout)
-            found.append(Held(tensor, layout, size, Reason(Why.PARAMETER)))
+            found.append(Held(tensor, layout, size, HoldReason(Why.PARAMETER)))
     return tuple(found)
 
 
@@ -145,7 +145,7 @@ def gradients_held(planned: PlannedProgram) -> tuple[Held, ...]:
     """
     program = planned.program
     names = (name for of, name in gradient_names(program).items() if of not in program.tied)
-    return tuple(_held(planned, name, Reason(Why.GRADIENT)) for name in names)
+    return tuple(_held(planned, name, HoldReason(Why.GRADIENT)) for name in names)
 
 
 def gradient_bytes(planned: PlannedProgram) -> Number:
@@ -174,7 +174,7 @@ def optimizer_held(
         for state in states:
             layout = Layout(tuple(where[axis] for axis in state.axes))
             size = planned.held(state.tensor, layout)
-            reason = Reason(Why.STATE, name, state.name.removeprefix(f"{name}_"))
+            reason = HoldReason(Why.STATE, name, state.name.removeprefix(f"{name}_"))
             found.append(Held(state.tensor, layout, size, reason))
     return tuple(found)
 
@@ -204,7 +204,7 @@ def kept_gathered(planned: PlannedProgram) -> tuple[Held, ...]:
 
 def gathered_copies(planned: PlannedProgram) -> tuple[Held, ...]:
     """Parameters in the layouts they are read in, where they rest in others: what fetching a layer holds."""
-    reason = Reason(Why.GATHERED)
+    reason = HoldReason(Why.GATHERED)
     return tuple(_held(planned, name, reason, layout) for name, layout in _gathered(planned.structure))
 
 
@@ -233,7 +233,7 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
     program, policy = planned.program, planned.strategy.policy
     if WHOLE in policy.recompute:
         fed = [name for name in program.inputs if program.table[name].kind == INPUT]
-        return tuple(_held(planned, name, Reason(Why.LAYER_INPUT)) for name in fed)
+        return tuple(_held(planned, name, HoldReason(Why.LAYER_INPUT)) for name in fed)
     kept: dict[str, Held] = {}
     parts = redone_values(program, policy.recompute)
     again = frozenset().union(*parts)
@@ -247,13 +247,13 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
             names = (*names, *(n for n in statement.inputs if program.table[n].kind != PARAMETER))
         for name in names:
             if name not in inside and name not in kept:
-                kept[name] = _held(planned, name, Reason(Why.READ_BACK, statement.output, statement.op))
+                kept[name] = _held(planned, name, HoldReason(Why.READ_BACK, statement.output, statement.op))
         for tensor, layout in residual_layouts(planned.structure, statement) if fused else ():
             size = planned.held(tensor, layout)
-            reason = Reason(Why.FUSED_READ_BACK, statement.output, statement.op)
+            reason = HoldReason(Why.FUSED_READ_BACK, statement.output, statement.op)
             kept[tensor.name] = Held(tensor, layout, size, reason)
     for name in sorted(kept_anyway(program, policy.recompute) - set(kept)):
-        kept[name] = _held(planned, name, Reason(Why.KEPT_ANYWAY))
+        kept[name] = _held(planned, name, HoldReason(Why.KEPT_ANYWAY))
     return tuple(kept.values())
 
 
@@ -358,12 +358,12 @@ def spans(planned: PlannedProgram, *, accumulates: bool = False, overlap: Collec
     )
 
 
-Copy = tuple[str, Layout, Reason]
+Copy = tuple[str, Layout, HoldReason]
 """A value, the layout it is in, and why it is there; at rest, that is `AT_REST`."""
 
-AT_REST = Reason(Why.AT_REST)
+AT_REST = HoldReason(Why.AT_REST)
 
-_PASSES = {phase: Reason(Why.PASS, phase=phase) for phase in (FORWARD, BACKWARD, UPDATE)}
+_PASSES = {phase: HoldReason(Why.PASS, phase=phase) for phase in (FORWARD, BACKWARD, UPDATE)}
 
 
 def _sent_together(planned: PlannedProgram) -> list[Copy]:
@@ -383,7 +383,7 @@ def _copied(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
     in between is written. PyTorch's loss under DTensor's loss parallelism holds one such copy beside input and result.
     """
     return {
-        (row.statement.inputs[0], row.work.layouts[0], Reason(Why.BETWEEN_KERNELS)): (moment, moment)
+        (row.statement.inputs[0], row.work.layouts[0], HoldReason(Why.BETWEEN_KERNELS)): (moment, moment)
         for moment, row in enumerate(planned.statements)
         if row.statistics and row.statement.op in UNFUSED
     }
@@ -409,7 +409,7 @@ def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Condition]]:
             shape = local_shape(whole, step.tensor.indices, planned.sizes, planned.degrees)
             apart = any(changed) and product(shape[: changed.index(True)]) > 1
             if not never(apart):
-                found[step.tensor.name, whole, Reason(Why.PUT_IN_ORDER, phase=row.phase)] = (moment, apart)
+                found[step.tensor.name, whole, HoldReason(Why.PUT_IN_ORDER, phase=row.phase)] = (moment, apart)
     return found
 
 
@@ -417,7 +417,7 @@ def _made_beside(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
     """Gradients of parameters that are made in the layout they are accumulated in: held once more for a moment."""
     program = planned.program
     return {
-        (name, planned.resting[name], Reason(Why.MADE)): (moment, moment)
+        (name, planned.resting[name], HoldReason(Why.MADE)): (moment, moment)
         for moment, row in enumerate(planned.statements)
         for name in row.statement.outputs
         if moved_class(program, name) == TensorClass.GRADIENTS and not row.after and name in program.outputs
@@ -428,7 +428,7 @@ def _two_blocks(held: Held, ways: Number) -> Held:
     """A tensor that goes around a ring of so many devices: two blocks of it are held, not all."""
     if never(ways > 2):
         return held
-    return replace(held, bytes=where(ways > 2, held.bytes * 2 // ways, held.bytes), reason=Reason(Why.STREAMED))
+    return replace(held, bytes=where(ways > 2, held.bytes * 2 // ways, held.bytes), reason=HoldReason(Why.STREAMED))
 
 
 def _part_held(held: Held, ordered: tuple[int, Condition] | None) -> Held:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from einscale.bounds import placement_bound
 from einscale.collectives import FREE, Collective, received_each
-from einscale.efficiency import Execution, launch_seconds, launches
+from einscale.efficiency import COMPILED, Execution, launch_seconds, launches
 from einscale.hardware import Chip
 from einscale.layout import shards
 from einscale.numeric import Number, as_float, as_int, exact, largest, maximum, minimum, never, ratio, where
@@ -22,9 +22,6 @@ from einscale.roofline import LocalTime
 from einscale.steps import move_alone
 from einscale.topology import AnyNetwork, step_seconds
 from einscale.vocabulary import UPDATE, TensorClass
-
-COMPILED = Execution("compiled", "fused")
-"""Kernels that wait for nothing but each other: where nobody says how local work is run."""
 
 
 class PricedCollective(Struct, frozen=True):

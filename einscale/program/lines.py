@@ -140,3 +140,9 @@ class Reader:
                 kind=ProgramError,
             )
         return name
+
+
+def second_title(text: str) -> tuple[int, int]:
+    """Place of the second `program` line."""
+    found = list(re.finditer(r"^[ \t]*(program [^\n#]*[^\s#])", text, re.MULTILINE))
+    return found[-1].span(1) if len(found) < 2 else found[1].span(1)

@@ -23,7 +23,7 @@ from einscale.dtypes import is_dtype
 from einscale.einsum import Einsum
 from einscale.errors import NotationError, ProgramError, did_you_mean
 from einscale.layout import Chosen
-from einscale.program.lines import Line, Reader
+from einscale.program.lines import Line, Reader, second_title
 from einscale.program.maps import OPS
 from einscale.program.routed import infer_chosen, part_chosen
 from einscale.program.shapes import (
@@ -411,7 +411,7 @@ def parse_program(text: str) -> Program:
     """
     programs = parse_programs(text)
     if len(programs) > 1:
-        place = _second_title(text)
+        place = second_title(text)
         raise ProgramError(
             f"the text describes {len(programs)} programs: {', '.join(program.name for program in programs)}",
             text=text,
@@ -463,12 +463,6 @@ def parse_programs(text: str) -> tuple[Program, ...]:
         start += len(raw) + 1
     programs.append(_assemble(reader))
     return tuple(programs)
-
-
-def _second_title(text: str) -> tuple[int, int]:
-    """Place of the second `program` line."""
-    found = list(re.finditer(r"^[ \t]*(program [^\n#]*[^\s#])", text, re.MULTILINE))
-    return found[-1].span(1) if len(found) < 2 else found[1].span(1)
 
 
 def _assemble(reader: Reader) -> Program:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import ProgramError
-from einscale.program.options import check_name
+from einscale.program.regions import group, section
 from einscale.program.tracer import ACTIVE, Traced, Tracer, parse_declaration, parse_einsum
 from einscale.program.values import Option, Program
 from einscale.vocabulary import INPUT, PARAMETER
@@ -114,38 +114,6 @@ def trace(
         return tracer.finish(name or function.__name__, outputs, composites or {}, tied, repeat)
     finally:
         ACTIVE.reset(token)
-
-
-class _Region:
-    """`with section(...)` and `with group(...)`: marks the statements written inside."""
-
-    def __init__(self, kind: str, name: str) -> None:
-        check_name(name, f"{kind} name")
-        self.kind = kind
-        self.name = name
-        self.before = ""
-
-    def __enter__(self) -> None:
-        tracer = ACTIVE.get()
-        if tracer is None:
-            raise ProgramError(f"{self.kind}(`{self.name}`) outside of trace()")
-        self.before = getattr(tracer, self.kind)
-        setattr(tracer, self.kind, self.name)
-
-    def __exit__(self, *_: object) -> None:
-        tracer = ACTIVE.get()
-        if tracer is not None:
-            setattr(tracer, self.kind, self.before)
-
-
-def section(name: str) -> _Region:
-    """Context (`with`) in which the statements written belong to the sub-total `name`."""
-    return _Region("section", name)
-
-
-def group(name: str) -> _Region:
-    """Context (`with`) in which the statements written are fused where the strategy says so."""
-    return _Region("group", name)
 
 
 def apply(

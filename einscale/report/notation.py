@@ -8,7 +8,7 @@ from einscale.report.table import Column, Report, Row, Table
 from einscale.units import format_bytes
 
 if TYPE_CHECKING:
-    from einscale.api.notation import Conversion, Converted, DecodedWarning, Written
+    from einscale.conversion import Converted, ConvertedText, DecodedWarning, Written
 
 TITLES = {
     "slash": "slash notation",
@@ -34,7 +34,7 @@ _MOVES = (
 NUMBERED = "an HloSharding numbers devices: its names hold if the mesh's devices are in the order of their numbers"
 
 
-def conversion_report(conversion: Conversion) -> Report:
+def conversion_report(conversion: ConvertedText) -> Report:
     """The report of a conversion."""
     mesh = (f"mesh {conversion.mesh}",) if conversion.mesh is not None else ()
     numbered = (NUMBERED,) if conversion.syntax in {"hlo", "xla-warning"} else ()

@@ -15,7 +15,7 @@ from einscale.topology import level_counts
 from einscale.units import format_bytes
 
 if TYPE_CHECKING:
-    from einscale.api.shard import ShardResult
+    from einscale.placed import PlacedTensor
 
 MOST_SLICES = 4
 """Pictures of one tensor at most: of what two dims do not show."""
@@ -46,7 +46,7 @@ DEVICES = (
 )
 
 
-def shard_report(answer: ShardResult, *, detail: bool = False, units: str = "iec") -> Report:
+def shard_report(answer: PlacedTensor, *, detail: bool = False, units: str = "iec") -> Report:
     """Pictures of the mesh and of the tensor, its dims, and what is said of copies, sums and padding.
 
     Args:
@@ -73,7 +73,7 @@ def shard_report(answer: ShardResult, *, detail: bool = False, units: str = "iec
     )
 
 
-def _mesh_picture(answer: ShardResult) -> Picture:
+def _mesh_picture(answer: PlacedTensor) -> Picture:
     """The numbers of the devices: the fastest axis across, the others down, and what connects them."""
     mesh = answer.mesh
     *outer, last = mesh.axes
@@ -85,7 +85,7 @@ def _mesh_picture(answer: ShardResult) -> Picture:
     return Picture("the mesh: numbers of the devices", draw_grid(down, across, cells, ruled=False) + links)
 
 
-def _link_lines(answer: ShardResult) -> list[str]:
+def _link_lines(answer: PlacedTensor) -> list[str]:
     """What connects the devices along each axis."""
     if answer.network is None:
         return []
@@ -96,7 +96,7 @@ def _link_lines(answer: ShardResult) -> list[str]:
     ]
 
 
-def _axes(answer: ShardResult) -> list[dict[str, Any]]:
+def _axes(answer: PlacedTensor) -> list[dict[str, Any]]:
     """Each mesh axis with the levels of the network it lies on, fast to slow."""
     mesh, network = answer.mesh, answer.network
     found: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ def _axes(answer: ShardResult) -> list[dict[str, Any]]:
     return found
 
 
-def _tensor_pictures(answer: ShardResult) -> list[Picture]:
+def _tensor_pictures(answer: PlacedTensor) -> list[Picture]:
     """The drawn dims as a grid, once for each part of the other dims that are divided."""
     placement, drawn = answer.placement, answer.drawn
     numbers = [placement.indices.index(name) for name in drawn]
@@ -207,7 +207,7 @@ def _dim_rows(placement: Placement) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def _device_rows(answer: ShardResult) -> tuple[Row, ...]:
+def _device_rows(answer: PlacedTensor) -> tuple[Row, ...]:
     """One row for each device, in the order of their numbers."""
     placement, stored = answer.placement, answer.local_bytes
     places = list(product(*(range(axis.size) for axis in answer.mesh.axes)))
@@ -233,7 +233,7 @@ def _cell(part: Slice, count: int) -> str:
     return f"{part.start}:{part.stop}" if part.start is not None else f"{part.shard + 1}/{count}"
 
 
-def _summary(answer: ShardResult, units: str) -> tuple[str, ...]:
+def _summary(answer: PlacedTensor, units: str) -> tuple[str, ...]:
     """What a device holds, which copies there are, which sums are owed, where there is padding."""
     placement = answer.placement
     mesh, layout = answer.mesh, placement.layout
@@ -279,7 +279,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def shard_document(answer: ShardResult) -> dict[str, Any]:
+def shard_document(answer: PlacedTensor) -> dict[str, Any]:
     """Everything the report knows, device by device."""
     placement = answer.placement
     system = answer.network.system.name if answer.network is not None else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from einscale.changes import Change
 from einscale.price.hiders import Hider, HidingWork
-from einscale.price.memory import Reason, Why
+from einscale.price.memory import HoldReason, Why
 
 if TYPE_CHECKING:
     from einscale.layers import Unexpected
@@ -84,7 +84,7 @@ def unexpected_words(one: Unexpected) -> str:
     return f'{one.layer}: {one.kind} over {one.axis} of {one.tensor} ("{one.entry}")'
 
 
-def reason_words(reason: Reason) -> str:
+def reason_words(reason: HoldReason) -> str:
     """Why a device holds a tensor; "" for what rests where it is.
 
     >>> reason_words(Reason(Why.READ_BACK, "q", "einsum"))

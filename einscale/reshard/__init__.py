@@ -27,7 +27,7 @@ from einscale.mesh import Mesh
 from einscale.reshard.answers import solve
 from einscale.reshard.moves import Move, State, digits_in, mask_of
 from einscale.reshard.search import MERGED, fused_steps
-from einscale.reshard.timed import Links, solve_timed
+from einscale.reshard.timed import DigitLinks, solve_timed
 from einscale.vocabulary import BYTES, SUM, TIME
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def reshard(
 
 
 @lru_cache(maxsize=64)
-def links_of(digits: Digits, network: Network | None) -> Links:
+def links_of(digits: Digits, network: Network | None) -> DigitLinks:
     """What moves cost on a network.
 
     Raises:
@@ -105,7 +105,7 @@ def links_of(digits: Digits, network: Network | None) -> Links:
     """
     if network is None:
         raise UsageError("the objective `time` needs a network", expected="network=bind(mesh, system)")
-    return Links(digits, network)
+    return DigitLinks(digits, network)
 
 
 def _check(tensor: Tensor, before: Layout, after: Layout, mesh: Mesh) -> None:

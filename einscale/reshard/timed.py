@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FEMTO = 1e15
 
 
-class Links:
+class DigitLinks:
     """What moves over sets of digits cost on a network.
 
     Args:
@@ -110,7 +110,7 @@ class TimedProblem(Problem):
         target: State,
         factors: tuple[tuple[int, ...], ...],
         room: tuple[int, ...],
-        links: Links,
+        links: DigitLinks,
         bytes_: int,
         groups: tuple[tuple[int, ...], ...],
         shape: Shape | None = None,
@@ -153,7 +153,9 @@ class TimedProblem(Problem):
         return int((alpha + beta * local) * FEMTO) * UNIT + COLLECTIVE
 
 
-def least_crossing(dims: Dims, target: State, parts: int, slow: int, radices: tuple[int, ...], links: Links) -> float:
+def least_crossing(
+    dims: Dims, target: State, parts: int, slow: int, radices: tuple[int, ...], links: DigitLinks
+) -> float:
     """Share of a tensor that a device must receive from beyond its fastest domain, whose devices share the work.
 
     The placement bound once more, with a domain as one device. `parts` counts the partial sums in different domains.
@@ -207,7 +209,7 @@ def solve_timed(
     target: State,
     room: tuple[int, ...],
     bytes_: int,
-    links: Links,
+    links: DigitLinks,
     most: int = NEVER,
     *,
     idle: bool = True,
@@ -237,7 +239,7 @@ def solve_timed(
     return Path(path.cost, path.steps, exact=False, met=path.met, looked=looked)
 
 
-def _cost_of(steps: tuple[Move, ...], source: State, bytes_: int, links: Links, shape: Shape | None) -> int:
+def _cost_of(steps: tuple[Move, ...], source: State, bytes_: int, links: DigitLinks, shape: Shape | None) -> int:
     """What given moves cost by time."""
     total = 0
     dims = source[0]

@@ -6,7 +6,7 @@ the bytes; `bubble_seconds` and `in_flight` are the closed forms of the literatu
 """
 
 from einscale.schedule.alive import AliveForm as AliveForm
-from einscale.schedule.alive import Held as Held
+from einscale.schedule.alive import HeldAtPeak as HeldAtPeak
 from einscale.schedule.alive import alive_forms as alive_forms
 from einscale.schedule.alive import most_alive as most_alive
 from einscale.schedule.alive import peak_held as peak_held

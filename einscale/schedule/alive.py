@@ -26,7 +26,7 @@ HELD_AFTER = 6
 """Microbatches a stage after which no device holds more than it did before."""
 
 
-class Held(Struct, frozen=True):
+class HeldAtPeak(Struct, frozen=True):
     """What a device keeps at its peak.
 
     Args:
@@ -47,7 +47,7 @@ def peak_held(
     chunks: int,
     activations: float | Sequence[float],
     kept_for_weight: float | Sequence[float] | None = None,
-) -> tuple[Held, ...]:
+) -> tuple[HeldAtPeak, ...]:
     """The peak of what each device keeps for its backward passes, exactly, at the cost of a few microbatches.
 
     Args:
@@ -76,7 +76,8 @@ def peak_held(
             raise ScheduleError(f"a chunk cannot keep {value!r}", expected="a number, at least 0")
     if schedule.two_phases:  # everything is kept at once: no need to count it
         return tuple(
-            Held(microbatches * kept[stage], ((stage, microbatches, 0),), microbatches - 1) for stage in range(stages)
+            HeldAtPeak(microbatches * kept[stage], ((stage, microbatches, 0),), microbatches - 1)
+            for stage in range(stages)
         )
     few = enough_microbatches(schedule.name, stages, microbatches, HELD_AFTER)
     return tuple(_peak(tasks, kept, for_weight) for tasks in order(schedule.name, stages, few, chunks))
@@ -232,11 +233,11 @@ def most_alive(forms: Sequence[AliveForm], saved: Sequence[Number], working: Seq
     return most, index
 
 
-def _peak(tasks: Sequence[Task], kept: Sequence[float], for_weight: Sequence[float]) -> Held:
+def _peak(tasks: Sequence[Task], kept: Sequence[float], for_weight: Sequence[float]) -> HeldAtPeak:
     split = split_passes(tasks)
     counts = {chunk: [0, 0] for chunk in sorted({task.chunk for task in tasks})}
     amount: float = 0
-    peak = Held(-1, (), 0)
+    peak = HeldAtPeak(-1, (), 0)
     for position, task in enumerate(tasks):
         count = counts[task.chunk]
         if task.kind == F:
@@ -252,5 +253,5 @@ def _peak(tasks: Sequence[Task], kept: Sequence[float], for_weight: Sequence[flo
             count[1] -= 1
             amount -= for_weight[task.chunk]
         if amount > peak.amount:
-            peak = Held(amount, tuple((chunk, *pair) for chunk, pair in counts.items()), position)  # type: ignore[misc]
+            peak = HeldAtPeak(amount, tuple((chunk, *pair) for chunk, pair in counts.items()), position)  # type: ignore[misc]
     return peak

@@ -76,7 +76,7 @@ class CompiledOrder(Struct, frozen=True):
         return tuple(counts)
 
 
-class Step(Struct, frozen=True, gc=False):
+class CompiledStep(Struct, frozen=True, gc=False):
     """A task, or a block of two, before its channels are known; nodes are numbered device by device, task by task."""
 
     node: int
@@ -255,13 +255,13 @@ def first_nodes(order: Order) -> tuple[int, ...]:
     return tuple(accumulate((len(tasks) for tasks in order[:-1]), initial=0))
 
 
-def _steps(order: Order, links: Links) -> tuple[tuple[tuple[str, int, int, bool], ...], list[list[Step]]]:
+def _steps(order: Order, links: Links) -> tuple[tuple[tuple[str, int, int, bool], ...], list[list[CompiledStep]]]:
     """The kinds of tasks there are, and the steps of each device."""
     durations: dict[tuple[str, int, int, bool], int] = {}
-    queues: list[list[Step]] = []
+    queues: list[list[CompiledStep]] = []
     flat, waits, whole = links.flat, links.waits, links.whole
     for first, tasks in zip(first_nodes(order), order, strict=True):
-        queue: list[Step] = []
+        queue: list[CompiledStep] = []
         node, last = first, first + len(tasks)
         while node < last:
             task, second = flat[node], node + 1
@@ -274,7 +274,9 @@ def _steps(order: Order, links: Links) -> tuple[tuple[tuple[str, int, int, bool]
             else:
                 kind = (task.kind, task.chunk, 0, whole[node])
                 needs = waits[node]
-            queue.append(Step(node, durations.setdefault(kind, len(durations)), needs, task.overlapped, numbers))
+            queue.append(
+                CompiledStep(node, durations.setdefault(kind, len(durations)), needs, task.overlapped, numbers)
+            )
             node += len(numbers)
         queues.append(queue)
     return tuple(durations), queues
@@ -283,13 +285,13 @@ def _steps(order: Order, links: Links) -> tuple[tuple[tuple[str, int, int, bool]
 class _Arranger:
     """Puts the steps of all devices behind one another, each behind all it waits for, the devices in turn."""
 
-    def __init__(self, queues: Sequence[Sequence[Step]], links: Links) -> None:
+    def __init__(self, queues: Sequence[Sequence[CompiledStep]], links: Links) -> None:
         self.queues = queues
         self.flat = links.flat
         self.done = bytearray(len(links.flat))
         self.positions = [0] * len(queues)
 
-    def until(self, stops: Sequence[int]) -> list[Step]:
+    def until(self, stops: Sequence[int]) -> list[CompiledStep]:
         """The steps of each device up to a position, those arranged before left out.
 
         Raises:
@@ -298,7 +300,7 @@ class _Arranger:
         done, positions, queues = self.done, self.positions, self.queues
         waiting: dict[int, list[int]] = {}
         ready = deque(range(len(queues)))
-        found: list[Step] = []
+        found: list[CompiledStep] = []
         while ready:
             device = ready.popleft()
             position = positions[device]
@@ -364,7 +366,10 @@ def _channels(links: Links) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]
 
 
 def _events(
-    steps: Sequence[Step], devices: Sequence[int], reads: Sequence[tuple[int, ...]], writes: Sequence[tuple[int, ...]]
+    steps: Sequence[CompiledStep],
+    devices: Sequence[int],
+    reads: Sequence[tuple[int, ...]],
+    writes: Sequence[tuple[int, ...]],
 ) -> tuple[Event, ...]:
     events: list[Event] = []
     for step in steps:
@@ -389,7 +394,7 @@ def _work(stages: int, parts: tuple[tuple[Event, ...], ...]) -> tuple[tuple[tupl
     return tuple(found)
 
 
-def _repeats(queue: Sequence[Step], shift: int) -> tuple[int, int, int] | None:
+def _repeats(queue: Sequence[CompiledStep], shift: int) -> tuple[int, int, int] | None:
     """Where a device's steps repeat themselves, moved by some microbatches: first, length of a period, last.
 
     None where the step in the middle never comes again.
@@ -413,7 +418,7 @@ def _repeats(queue: Sequence[Step], shift: int) -> tuple[int, int, int] | None:
     return first, lag, last + lag
 
 
-def _closed(queues: Sequence[Sequence[Step]], cuts: list[int], links: Links) -> list[int]:
+def _closed(queues: Sequence[Sequence[CompiledStep]], cuts: list[int], links: Links) -> list[int]:
     """The first positions from these on that leave nothing behind them which a step before them waits for."""
     positions = [0] * len(links.flat)
     for queue in queues:

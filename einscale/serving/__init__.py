@@ -1,7 +1,7 @@
 """What a request costs: prefill, decode with a cache, memory, batches that fit, and ways to serve."""
 
 from einscale.serving.cache import fed_caches, kv_bytes, kv_bytes_per_token, tokens_kept
-from einscale.serving.instance import default_serving_strategy, make_instance
+from einscale.serving.instance import make_instance
 from einscale.serving.largest import most_requests, requests_fit
 from einscale.serving.memory import largest_batch, serving_memory
 from einscale.serving.requests import decode_report, most_sequences, prefill_report, request_report, sweep
@@ -42,7 +42,6 @@ __all__ = [
     "cost_per_million_tokens",
     "decode_report",
     "default_bandwidth",
-    "default_serving_strategy",
     "disaggregated_report",
     "expected_tokens",
     "fed_caches",

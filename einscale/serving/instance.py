@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from einscale.checks import batch_ways, check_divides, check_names, default_strategy
-from einscale.efficiency import Execution
+from einscale.checks import batch_ways, check_divides, check_names
+from einscale.efficiency import COMPILED, Execution
 from einscale.errors import SizeError, StrategyError, UsageError
 from einscale.hardware import System
 from einscale.mesh import Mesh
 from einscale.models import Model, block_order
 from einscale.models.values import Positions
 from einscale.precision import Precision, parse_precision
-from einscale.price.program import COMPILED
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.serving.values import PAGE, Instance
 from einscale.stages import held_layers, in_stages, pipe_axis
-from einscale.strategy import Strategy, load_strategy
+from einscale.strategy import Strategy, default_serving_strategy, load_strategy
 from einscale.topology import bind
 from einscale.units import check_size
-
-DEFAULTS = {
-    (): "dp",
-    ("data",): "dp",
-    ("model",): "megatron",
-    ("data", "model"): "megatron",
-    ("x", "y"): "2d",
-    ("data", "x", "y"): "2d",
-    ("model", "context"): "split-kv",
-    ("data", "model", "context"): "split-kv",
-}
-"""Roles that the mesh has -> the strategy requests are answered with when none is given."""
-
-
-def default_serving_strategy(mesh: Mesh) -> str:
-    """Name of the strategy requests are answered with when none is given: by the roles the mesh axes play.
-
-    >>> from einscale.mesh import parse_mesh
-    >>> default_serving_strategy(parse_mesh("model=8")), default_serving_strategy(parse_mesh("pipe=2,x=4,y=4"))
-    ('megatron', '2d')
-
-    Raises:
-        StrategyError: no named strategy suits the mesh.
-    """
-    return default_strategy(mesh, DEFAULTS)
 
 
 def make_instance(

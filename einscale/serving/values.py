@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.efficiency import Execution
+from einscale.efficiency import COMPILED, Execution
 from einscale.hardware import System, flop_rate, sustained
 from einscale.mesh import Mesh
 from einscale.models import Model
@@ -13,7 +13,7 @@ from einscale.numeric import Number
 from einscale.planner.planned import PlannedProgram
 from einscale.precision import Precision
 from einscale.price.footprint import Memory
-from einscale.price.program import COMPILED, PricedStatement, Totals, total
+from einscale.price.program import PricedStatement, Totals, total
 from einscale.price.spent import Spent
 from einscale.strategy import Strategy
 from einscale.topology import Network

@@ -20,7 +20,7 @@ from einscale.hardware import Level
 from einscale.numeric import as_float, as_int, log2_ceil
 from einscale.topology.formulas import Cost, Segment, ring, torus
 from einscale.topology.network import Network
-from einscale.topology.patterns import FULL, PATTERNS, REDUCTIONS, SWITCH, TORUS, Group, Pattern
+from einscale.topology.patterns import FULL, PATTERNS, REDUCTIONS, SWITCH, TORUS, LevelGroup, Pattern
 from einscale.topology.price import Formula, coefficients, explain, groups
 from einscale.units import format_bytes, format_seconds
 from einscale.vocabulary import CollectiveKind
@@ -133,7 +133,7 @@ def _least(kind: str, n: int, held: int) -> tuple[str, str]:
     return f"{two}V(n-1)/(n W)", f"{twice}{whole} × {n - 1}/{n}"
 
 
-def _closes_a_ring(part: Group) -> bool:
+def _closes_a_ring(part: LevelGroup) -> bool:
     """Whether neighbours of a group are neighbours on the wire, the last one of the first."""
     return len(part.parts) == 1 and bool(part.parts[0].wraps) and part.parts[0].stride == 1
 
@@ -170,18 +170,18 @@ class Way(Struct, frozen=True):
     name: str
     links: tuple[Pattern, ...]
     kinds: tuple[CollectiveKind, ...]
-    cost: Callable[[str, Group], Cost]
+    cost: Callable[[str, LevelGroup], Cost]
     text: str = ""
     inside: bool = False
-    where: Callable[[Group], bool] = lambda part: True
+    where: Callable[[LevelGroup], bool] = lambda part: True
 
-    def algorithm(self, kind: str, part: Group, level: Level, held: int) -> Algorithm:
+    def algorithm(self, kind: str, part: LevelGroup, level: Level, held: int) -> Algorithm:
         """The way with its operands filled in."""
         words = (self.text, "") if self.text else _least(kind, int(part.count), held)
         return _make(self.name, self.cost(kind, part), level, held, *words)
 
 
-def _per_group(cost: Callable[[str, int, int], Cost]) -> Callable[[str, Group], Cost]:
+def _per_group(cost: Callable[[str, int, int], Cost]) -> Callable[[str, LevelGroup], Cost]:
     """A cost of a group by its number of devices and the rounds of a tree over them."""
     return lambda kind, part: cost(kind, int(part.count), as_int(log2_ceil(part.count)))
 
@@ -259,7 +259,7 @@ WAYS = (
 """Ways to run a collective on one level, beside what plans are priced with there. One more is one more row."""
 
 
-def _on_level(kind: str, part: Group, level: Level, held: int) -> Iterator[Algorithm]:
+def _on_level(kind: str, part: LevelGroup, level: Level, held: int) -> Iterator[Algorithm]:
     """Every way of `WAYS` that runs a collective on a level."""
     pattern = PATTERNS[level.kind]
     for way in WAYS:
@@ -268,7 +268,9 @@ def _on_level(kind: str, part: Group, level: Level, held: int) -> Iterator[Algor
             yield way.algorithm(kind, part, level, held)
 
 
-def _across(kind: str, held: int, formula: Formula, parts: tuple[Group, ...], network: Network) -> Iterator[Algorithm]:
+def _across(
+    kind: str, held: int, formula: Formula, parts: tuple[LevelGroup, ...], network: Network
+) -> Iterator[Algorithm]:
     """A hierarchy whose levels take turns; one ring through all devices that uses every port between nodes."""
     if kind == PERMUTE:
         return
@@ -281,7 +283,7 @@ def _across(kind: str, held: int, formula: Formula, parts: tuple[Group, ...], ne
         yield _flat_ring(kind, held, parts, network)
 
 
-def _flat_ring(kind: str, held: int, parts: tuple[Group, ...], network: Network) -> Algorithm:
+def _flat_ring(kind: str, held: int, parts: tuple[LevelGroup, ...], network: Network) -> Algorithm:
     """Rings through all devices, one for each port of a node, so that all ports between nodes are busy (NCCL).
 
     Of the steps, nodes - 1 cross to another node; the bytes go at the slower of a port inside and all ports outside.

@@ -20,7 +20,7 @@ REDUCTIONS = (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE)
 """Collectives that move V(n-1)/n into every device, the last of them twice."""
 
 
-class Group(Struct, frozen=True):
+class LevelGroup(Struct, frozen=True):
     """A group on one level: its size there and, on a torus, the segments of dims it runs over."""
 
     count: Number
@@ -41,7 +41,7 @@ class Operands(Struct, frozen=True):
     """
 
     kind: CollectiveKind
-    part: Group
+    part: LevelGroup
     level: Level
     held: float
     devices: int
@@ -99,14 +99,14 @@ class Pattern(Struct, frozen=True):
         algorithm: (kind, group, level, whether it is the fastest level) -> what the field calls the collective here.
     """
 
-    cost: Callable[[str, Group, Level, bool], Cost]
+    cost: Callable[[str, LevelGroup, Level, bool], Cost]
     reduction: Text
     exchange: Text
-    named: Callable[[Group], str]
-    algorithm: Callable[[str, Group, Level, bool], str]
+    named: Callable[[LevelGroup], str]
+    algorithm: Callable[[str, LevelGroup, Level, bool], str]
 
 
-def _switch_cost(kind: str, part: Group, level: Level, first: bool) -> Cost:
+def _switch_cost(kind: str, part: LevelGroup, level: Level, first: bool) -> Cost:
     return switch(kind, part.count, tree=not first, in_network_reduction=level.in_network_reduction)
 
 
@@ -124,7 +124,7 @@ def _switch_exchange(operands: Operands) -> tuple[str, str]:
     return f"L(n-1)/(n W){split}", f"{held} × {n - 1}/{n}{beyond} / {operands.rate}"
 
 
-def _switch_algorithm(kind: str, part: Group, level: Level, first: bool) -> str:
+def _switch_algorithm(kind: str, part: LevelGroup, level: Level, first: bool) -> str:
     if kind == PERMUTE:
         return "direct"
     if kind == ALL_TO_ALL:
@@ -134,7 +134,7 @@ def _switch_algorithm(kind: str, part: Group, level: Level, first: bool) -> str:
     return "tree" if kind == ALL_REDUCE and not first else "ring"
 
 
-def _full_cost(kind: str, part: Group, level: Level, first: bool) -> Cost:
+def _full_cost(kind: str, part: LevelGroup, level: Level, first: bool) -> Cost:
     return full(kind, part.count)
 
 
@@ -148,7 +148,7 @@ def _full_exchange(operands: Operands) -> tuple[str, str]:
     return f"L/(n W){split}", f"{format_bytes(operands.held)} / {operands.n}{beyond} / {operands.rate}"
 
 
-def _torus_cost(kind: str, part: Group, level: Level, first: bool) -> Cost:
+def _torus_cost(kind: str, part: LevelGroup, level: Level, first: bool) -> Cost:
     return torus(kind, part.parts)
 
 
@@ -170,19 +170,19 @@ def _torus_exchange(operands: Operands) -> tuple[str, str]:
     return f"L floor(n²/4)/({two}n W){split}", f"{held} × {factor:g}{beyond} / {operands.rate}"
 
 
-def _torus_named(part: Group) -> str:
+def _torus_named(part: LevelGroup) -> str:
     if len(part.parts) > 1:
         return "torus " + "x".join(str(segment.size) for segment in part.parts)
     return "bidirectional ring" if part.parts[0].wraps else "line"
 
 
-def _torus_algorithm(kind: str, part: Group, level: Level, first: bool) -> str:
+def _torus_algorithm(kind: str, part: LevelGroup, level: Level, first: bool) -> str:
     if kind == PERMUTE:
         return "farthest shift"
     return "torus" if len(part.parts) > 1 else _torus_named(part)
 
 
-def _links(part: Group) -> float:
+def _links(part: LevelGroup) -> float:
     """Links into a device that a gather over these torus segments keeps busy, shared ones counted by their share."""
     _, gathered = torus(ALL_GATHER, part.parts)
     return float((part.count - 1) / gathered)
@@ -196,7 +196,7 @@ PATTERNS = {"switch": SWITCH, "full": FULL, "torus": TORUS, "ring": TORUS, "line
 """Kind of a level -> how its devices are linked."""
 
 
-def level_cost(kind: str, group: Group, level: Level, *, first: bool) -> Cost:
+def level_cost(kind: str, group: LevelGroup, level: Level, *, first: bool) -> Cost:
     """(steps, factor) of a collective on one level; see `einscale.topology.formulas`."""
     return PATTERNS[level.kind].cost(kind, group, level, first)
 

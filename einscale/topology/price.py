@@ -14,7 +14,7 @@ from einscale.layout import local_bytes, shards
 from einscale.numeric import Number, as_float, maximum, product, tabulated
 from einscale.topology.formulas import Segment, check_kind, entering
 from einscale.topology.network import AnyNetwork, Network, level_counts, segments, wraps
-from einscale.topology.patterns import PATTERNS, TORUS, Group, Operands, level_cost, level_text
+from einscale.topology.patterns import PATTERNS, TORUS, LevelGroup, Operands, level_cost, level_text
 from einscale.units import format_seconds
 from einscale.vocabulary import MODELLED, CollectiveKind, Provenance
 
@@ -22,11 +22,11 @@ PROVENANCE = MODELLED
 """What a collective's time is: a formula on the link figures of the system, not a measurement of the collective."""
 
 
-def groups(axes: tuple[str, ...], network: Network) -> tuple[Group, ...]:
+def groups(axes: tuple[str, ...], network: Network) -> tuple[LevelGroup, ...]:
     """A group over mesh axes on each level, fast to slow."""
     counts = level_counts(axes, network)
     return tuple(
-        Group(count, segments(axes, level, network) if network.shapes[level] else _alone(count, network, level))
+        LevelGroup(count, segments(axes, level, network) if network.shapes[level] else _alone(count, network, level))
         for level, count in enumerate(counts)
     )
 
@@ -37,7 +37,7 @@ def _alone(count: int, network: Network, level: int) -> tuple[Segment, ...]:
 
 
 def alpha_beta(
-    kind: str, parts: Sequence[Group], system: System, shares: Sequence[Number] = ()
+    kind: str, parts: Sequence[LevelGroup], system: System, shares: Sequence[Number] = ()
 ) -> tuple[Number, Number]:
     """(seconds of latency, seconds per local byte) of a collective over groups on every level, elementwise.
 
@@ -126,13 +126,13 @@ def seconds_on(kind: str, local_bytes: Number, counts_per_level: Sequence[Number
     return (alpha + beta * local_bytes) * some
 
 
-def _group(count: Number, level: Level) -> Group:
+def _group(count: Number, level: Level) -> LevelGroup:
     """A group on a level, each torus extent a dim of its own."""
     if PATTERNS[level.kind] is not TORUS:
-        return Group(count)
+        return LevelGroup(count)
     sizes = count if isinstance(count, tuple) else (count,)
     parts = tuple(Segment(size, 1, wraps(size, level) * 1, dim) for dim, size in enumerate(sizes))
-    return Group(product(sizes), parts)
+    return LevelGroup(product(sizes), parts)
 
 
 def step_seconds(
@@ -193,7 +193,7 @@ def level_shares(step: Collective, sizes: Mapping[str, Number], network: Network
     )
 
 
-class Term(Struct, frozen=True):
+class LevelTerm(Struct, frozen=True):
     """What one network level does in a collective: the formula, the same with operands filled in, and its seconds."""
 
     level: str
@@ -211,14 +211,14 @@ class Formula(Struct, frozen=True):
 
     kind: CollectiveKind
     devices: int
-    terms: tuple[Term, ...]
+    terms: tuple[LevelTerm, ...]
     latency: str
     latency_seconds: float
     seconds: float
     provenance: Provenance = PROVENANCE
 
     @property
-    def slowest(self) -> Term | None:
+    def slowest(self) -> LevelTerm | None:
         """The level that decides; None where nothing is sent."""
         return max(self.terms, key=lambda term: term.seconds) if self.terms else None
 
@@ -269,7 +269,7 @@ def explain(kind: str, axes: tuple[str, ...], held: float, network: Network, sha
     if devices == 1:
         return Formula(kind, 1, (), "", 0.0, 0.0)
     system = network.system
-    terms: list[Term] = []
+    terms: list[LevelTerm] = []
     waits: list[str] = []
     launch = 0.0
     for position, (part, level) in enumerate(zip(parts, system.levels, strict=True)):
@@ -283,7 +283,7 @@ def explain(kind: str, axes: tuple[str, ...], held: float, network: Network, sha
         expression, filled = level_text(operands)
         if shares:
             expression, filled = f"D {expression}", f"{share:.3g} sent once × {filled}"
-        terms.append(Term(level.name, PATTERNS[level.kind].named(part), expression, filled, float(seconds)))
+        terms.append(LevelTerm(level.name, PATTERNS[level.kind].named(part), expression, filled, float(seconds)))
         if steps * level.hop.used:
             waits.append(f"{steps:g} × {format_seconds(level.hop.used)}")
         launch = max(launch, level.launch.used)

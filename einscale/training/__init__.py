@@ -2,7 +2,6 @@
 
 from einscale.training.advice import Advice, advise
 from einscale.training.levers import levers
-from einscale.training.request import make_setup
 from einscale.training.reserved import reserved_memory, reserves
 from einscale.training.step import train_report, trained_layers
 from einscale.training.values import (
@@ -24,7 +23,6 @@ __all__ = [
     "TrainSetup",
     "advise",
     "levers",
-    "make_setup",
     "reserved_memory",
     "reserves",
     "train_report",

@@ -8,15 +8,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.changes import Change, Option, arguments_of, options_of
-from einscale.checks import batch_ways
+from einscale.checks import batch_ways, check_experts
 from einscale.errors import EinscaleError
-from einscale.mesh import Mesh
+from einscale.nearby import nearby_meshes
 from einscale.numeric import as_int
 from einscale.program.recompute import WHOLE
 from einscale.schedule import check_schedule
-from einscale.strategy import ROLES, bind_strategy, with_zero
+from einscale.strategy import bind_strategy, with_zero
 from einscale.topology import bind
-from einscale.training.request import check_experts
 from einscale.training.step import train_report
 from einscale.training.values import TrainReport, TrainSetup
 
@@ -28,8 +27,6 @@ MOST_TRIED = 8
 
 PLAIN = "1f1b"
 """Schedule that keeps least in flight of those whose stages hold one chunk."""
-
-PIPE = ROLES["pipe"]
 
 
 class Advice(Struct, frozen=True):
@@ -139,7 +136,7 @@ def _changes(setup: TrainSetup) -> Iterator[tuple[Change, TrainSetup]]:
                 yield Change(Option.ZERO, stage), replace(setup, strategy=divided)
     if not setup.offload.optimizer and setup.network.system.chip.host_bandwidth is not None:
         yield Change(Option.OFFLOAD_OPTIMIZER, True), replace(setup, offload=replace(setup.offload, optimizer=True))
-    for mesh in _meshes(setup.mesh):
+    for mesh in nearby_meshes(setup.mesh):
         ways = batch_ways(strategy, mesh)
         if setup.batch % (ways * setup.microbatch) == 0:
             count = setup.batch // (ways * setup.microbatch)
@@ -150,23 +147,3 @@ def _changes(setup: TrainSetup) -> Iterator[tuple[Change, TrainSetup]]:
 def _with_policy(setup: TrainSetup, **changes: tuple[str, ...]) -> TrainSetup:
     policy = replace(setup.strategy.policy, **changes)
     return replace(setup, strategy=replace(setup.strategy, policy=policy))
-
-
-def _meshes(mesh: Mesh) -> Iterator[Mesh]:
-    """Meshes with twice the ways along one axis: on as many devices, taken from another axis, or on twice as many."""
-    live = [axis.name for axis in mesh.axes if axis.size > 1]
-    for name in live:
-        for other in live:
-            if other != name and mesh.size(other) % 2 == 0 and not (other in PIPE and mesh.size(other) == 2):
-                yield _scaled(_scaled(mesh, name, 2, 1), other, 1, 2)
-        yield _scaled(mesh, name, 2, 1)
-
-
-def same_devices(mesh: Mesh) -> tuple[Mesh, ...]:
-    """Meshes with twice the ways along one axis and half as many along another."""
-    return tuple(other for other in _meshes(mesh) if other.devices == mesh.devices)
-
-
-def _scaled(mesh: Mesh, name: str, times: int, over: int) -> Mesh:
-    axes = (replace(axis, size=axis.size * times // over) if axis.name == name else axis for axis in mesh.axes)
-    return Mesh(tuple(axes))

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from einscale.changes import Change, Option
-from einscale.checks import batch_ways
+from einscale.checks import batch_ways, check_experts
 from einscale.errors import EinscaleError
+from einscale.nearby import same_devices
 from einscale.schedule import check_schedule
 from einscale.strategy import bind_strategy
 from einscale.topology import bind
-from einscale.training.advice import Advice, same_devices
-from einscale.training.request import check_experts
+from einscale.training.advice import Advice
 from einscale.training.step import train_report
 from einscale.training.values import TrainReport, TrainSetup
 

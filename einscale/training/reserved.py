@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from einscale.allocator import Block, CachingAllocator
+from einscale.allocator import CachedBlock, CachingAllocator
 from einscale.checks import is_end
 from einscale.dtypes import BITS
 from einscale.layout import Layout
@@ -195,11 +195,11 @@ class _Player:
         self.gathers = GATHERS if PARAMETERS in overlap else ""
         self.reductions = REDUCTIONS if GRADIENTS in overlap else ""
         self.made, self.kept = BITS[setup.precision.weights], BITS[setup.precision.gradients]
-        self.live: dict[tuple[int, int], list[dict[str, Block]]] = {}
-        self.kept_gathered: list[Block] = []
-        self.waiting: list[Block] = []
+        self.live: dict[tuple[int, int], list[dict[str, CachedBlock]]] = {}
+        self.kept_gathered: list[CachedBlock] = []
+        self.waiting: list[CachedBlock] = []
         self.split = split
-        self.late: dict[tuple[int, int], list[Block]] = {}
+        self.late: dict[tuple[int, int], list[CachedBlock]] = {}
         self.graded: set[tuple[int, int]] = set()
         self.hold("parameters")
         root = sum(one.bytes for kind in self.kinds() for one in layers[kind].gathered)
@@ -229,9 +229,9 @@ class _Player:
         if not backward:
             self.live[key] = [{} for _ in kinds]
         held = self.live.pop(key) if backward else self.live[key]
-        passed: Block | None = None
-        messages: list[Block] = []
-        sending: list[Block] = []
+        passed: CachedBlock | None = None
+        messages: list[CachedBlock] = []
+        sending: list[CachedBlock] = []
         for place in range(len(kinds) - 1, -1, -1) if backward else range(len(kinds)):
             script = self.scripts[kinds[place]]
             if script.message:
@@ -249,7 +249,7 @@ class _Player:
         if not self.live:
             self.drop()
 
-    def reduce(self, script: Script, layer: tuple[int, int], sending: list[Block]) -> None:
+    def reduce(self, script: Script, layer: tuple[int, int], sending: list[CachedBlock]) -> None:
         """Send a layer's gradients, the message held until the next one's; those of the root wait where they were made.
 
         The first time, take what they are added up in.
@@ -289,11 +289,11 @@ class _Player:
     def layer(
         self,
         script: Script,
-        mine: dict[str, Block],
-        passed: Block | None,
+        mine: dict[str, CachedBlock],
+        passed: CachedBlock | None,
         which: int,
-        late: list[Block] | None,
-    ) -> Block | None:
+        late: list[CachedBlock] | None,
+    ) -> CachedBlock | None:
         """One pass through one layer: what it hands on; what it saved goes to `late` if that is given."""
         allocator, entering = self.allocator, script.enters[which]
         saved = frozenset(mine)

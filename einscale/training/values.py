@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.efficiency import Execution
+from einscale.efficiency import FUSED_MAPS, Execution
 from einscale.hardware import Chip, energy, sustained
 from einscale.hardware import peak as peak_rate
 from einscale.mesh import Mesh
@@ -16,7 +16,7 @@ from einscale.numeric import Number, as_float, as_int, maximum
 from einscale.planner.planned import PlannedProgram
 from einscale.precision import Precision
 from einscale.price.footprint import Memory, MemoryPart
-from einscale.price.memory import Held, Peak, Reason
+from einscale.price.memory import Held, HoldReason, Peak
 from einscale.price.overlap import Window
 from einscale.price.program import PricedCollective, PricedStatement, Totals, total
 from einscale.price.spent import Spent
@@ -83,7 +83,7 @@ class TrainSetup(Struct, frozen=True):
     offload: Offload
     attention: Convention
     overhead: int
-    execution: Execution = Execution()
+    execution: Execution = FUSED_MAPS
     loss: LossForm = LossForm.FUSED
     capacity: float = 1.0
 
@@ -237,7 +237,7 @@ class Alive(Struct, frozen=True):
         return as_int(self.held.bytes)
 
     @property
-    def reason(self) -> Reason:
+    def reason(self) -> HoldReason:
         """Why it is held."""
         return self.held.reason
 

@@ -23,7 +23,7 @@ from random_steps import random_steps  # noqa: E402
 from startup import TRIVIAL, cpu_seconds  # noqa: E402
 
 import einscale  # noqa: E402
-from einscale.api.train import train_request, train_setup  # noqa: E402
+from einscale.request.training import train_request, train_setup  # noqa: E402
 from einscale.topology import Network, Networks  # noqa: E402
 from einscale.training import many  # noqa: E402
 from einscale.training.cells import layer_cell  # noqa: E402

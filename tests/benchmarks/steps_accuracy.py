@@ -20,12 +20,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from einscale.api.train import TrainRequest, train_setup
 from einscale.efficiency import Execution
 from einscale.errors import EinscaleError
 from einscale.hardware import System, load_system
 from einscale.models import Model, layer_kinds, read_config
 from einscale.precision import Precision, parse_precision
+from einscale.request.training import TrainRequest, train_setup
 from einscale.strategy import Strategy, load_strategy, with_zero
 from einscale.strategy.values import Rule
 from einscale.training import TrainReport, TrainSetup, train_report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from einscale.comparison.serving import (
     ServingBest,
@@ -17,10 +16,8 @@ from einscale.models import parameter_counts
 from einscale.report.comparison.tables import shown
 from einscale.report.serving.parts import execution_words, part_title
 from einscale.report.table import Column, Report, Row, Table
+from einscale.serving.run import InferRun
 from einscale.units import format_bytes, format_count, format_seconds, format_si
-
-if TYPE_CHECKING:
-    from einscale.api.compare_serving import CompareServingResult
 
 MOST_TERMS = 4
 """Terms of a phase that are shown where all are not asked for."""
@@ -29,34 +26,35 @@ NAMES = {ServingPhase.PREFILL: "first token", ServingPhase.DECODE: "a token"}
 """What a user waits for, in words."""
 
 
-def requests_compare_tables(result: CompareServingResult, *, detail: bool = False, units: str = "iec") -> Report:
+def requests_compare_tables(
+    comparison: ServingComparison, first: InferRun, *, detail: bool = False, units: str = "iec"
+) -> Report:
     """The comparison as tables.
 
     Args:
-        result: what was compared.
+        comparison: what was compared.
+        first: the requests under the first strategy.
         detail: every term by itself; else the largest of each phase.
         units: `iec` or `si`, for the sentences; cells are written by the renderer.
     """
-    comparison = result.comparison
     tables = [_sides_table(comparison), _memory_table(comparison)]
     for difference in comparison.differences:
         tables += [_terms_table(difference, comparison, detail), _memory_terms_table(difference)]
     return Report(
-        heading=(*_heading(result), *_verdict(comparison, units), *comparison.notes),
+        heading=(*_heading(comparison, first), *_verdict(comparison, units), *comparison.notes),
         tables=tuple(table for table in tables if table.rows),
         summary=tuple(best_words(best, units) for best in comparison.best),
         conventions=(
             "no request waits for another: a batch arrives together and is answered together",
-            execution_words(result.answers[0].instance),
+            execution_words(first.instance),
             "a term is the other strategy less the first, in the time to first token or in that of a token after it;"
             " the terms add up to the differences",
         ),
     )
 
 
-def _heading(result: CompareServingResult) -> tuple[str, ...]:
-    comparison, asked = result.comparison, result.answers[0].asked
-    instance = result.answers[0].instance
+def _heading(comparison: ServingComparison, first: InferRun) -> tuple[str, ...]:
+    asked, instance = first.asked, first.instance
     labels = " | ".join(side.label for side in comparison.sides)
     return (
         f"{instance.model.name}: {format_count(parameter_counts(instance.model).total)} parameters on"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from einscale.comparison.serving import ServedSide, ServingBest, ServingDifference
+from einscale.comparison.serving import ServedSide, ServingBest, ServingComparison, ServingDifference
 from einscale.report.document import head, plain
 from einscale.report.serving.document import serving_memory_document
-
-if TYPE_CHECKING:
-    from einscale.api.compare_serving import CompareServingResult
+from einscale.serving.run import InferRun
 
 
 @plain
-def requests_compare_document(result: CompareServingResult) -> dict[str, Any]:
+def requests_compare_document(comparison: ServingComparison, first: InferRun) -> dict[str, Any]:
     """Everything the comparison knows; memory and terms are of one device, request and rates of all."""
-    comparison, asked = result.comparison, result.answers[0].asked
-    instance = result.answers[0].instance
+    asked, instance = first.asked, first.instance
     return {
         **head("compare_serving"),
         "inputs": {

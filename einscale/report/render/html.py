@@ -26,7 +26,7 @@ HUES = (210, 30, 140, 280, 0, 180, 60, 320)
 RULE = "1px solid rgba(128,128,128,.35)"
 
 
-class Bar(Struct, frozen=True):
+class HtmlBar(Struct, frozen=True):
     """One bar.
 
     Args:
@@ -63,7 +63,7 @@ def render_html(report: Report, verdict: str, bars: Iterable[str] = (), *, units
     return f'<div style="font-family:system-ui,sans-serif;line-height:1.4">{"".join(blocks)}</div>'
 
 
-def table_bars(table: Table, units: str = "iec") -> list[tuple[str, list[Bar]]]:
+def table_bars(table: Table, units: str = "iec") -> list[tuple[str, list[HtmlBar]]]:
     """The rows of a table as bars: a group for each of its columns of shares, or one of its time as a share of it all.
 
     Sums are no bars. The amount beside a share is the column before it.
@@ -77,7 +77,9 @@ def table_bars(table: Table, units: str = "iec") -> list[tuple[str, list[Bar]]]:
     for number in shares:
         amount = number - 1
         found = [
-            Bar(_label(table, row), table.columns[amount].text(row.cells[amount], units), _number(row.cells[number]))
+            HtmlBar(
+                _label(table, row), table.columns[amount].text(row.cells[amount], units), _number(row.cells[number])
+            )
             for row in rows
             if row.cells[number]
         ]
@@ -86,26 +88,26 @@ def table_bars(table: Table, units: str = "iec") -> list[tuple[str, list[Bar]]]:
     return groups
 
 
-def _of_whole(table: Table, rows: list[Row], number: int, units: str) -> list[Bar]:
+def _of_whole(table: Table, rows: list[Row], number: int, units: str) -> list[HtmlBar]:
     """Bars of amounts: of their sum where the table adds them up, of the largest where it does not."""
     amounts = [_number(row.cells[number]) for row in rows]
     summed = any(row.role == "total" for row in table.rows)
     whole = (sum(amounts) if summed else max(amounts, default=0.0)) or 1.0
     column = table.columns[number]
     bars = [
-        Bar(_label(table, row), column.text(row.cells[number], units), amount / whole)
+        HtmlBar(_label(table, row), column.text(row.cells[number], units), amount / whole)
         for row, amount in zip(rows, amounts, strict=True)
     ]
     return bars if len(bars) <= MOST_BARS else _largest(bars)
 
 
-def _largest(bars: list[Bar]) -> list[Bar]:
+def _largest(bars: list[HtmlBar]) -> list[HtmlBar]:
     """Bars from the largest on, the small ones together."""
     bars = sorted(bars, key=lambda bar: -bar.share)
     rest = bars[MOST_BARS:]
     if not rest:
         return bars
-    return [*bars[:MOST_BARS], Bar(f"{len(rest)} others", "", sum(bar.share for bar in rest))]
+    return [*bars[:MOST_BARS], HtmlBar(f"{len(rest)} others", "", sum(bar.share for bar in rest))]
 
 
 def _label(table: Table, row: Row) -> str:
@@ -126,7 +128,7 @@ def _line(text: str, style: str) -> str:
     return f'<div style="{style}">{escape(text)}</div>'
 
 
-def _bars(title: str, bars: list[Bar]) -> str:
+def _bars(title: str, bars: list[HtmlBar]) -> str:
     """One group of bars."""
     if not bars:
         return ""

@@ -24,12 +24,12 @@ from einscale.serving import (
 )
 
 if TYPE_CHECKING:
-    from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
-    from einscale.api.serving_advice import ServingAdvice
+    from einscale.serving.advice import ServingAdvice
+    from einscale.serving.run import DecodeRun, InferRun, PrefillRun
 
 
 @plain
-def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None = None) -> dict[str, Any]:
+def infer_document(result: InferRun, advice: tuple[ServingAdvice, ...] | None = None) -> dict[str, Any]:
     """Everything the report knows; `prefill.last.kinds[].collectives[]` and those of `decode` are the finest grain.
 
     Args:
@@ -80,7 +80,7 @@ def infer_document(result: InferResult, advice: tuple[ServingAdvice, ...] | None
 
 
 @plain
-def prefill_document(result: PrefillResult) -> dict[str, Any]:
+def prefill_document(result: PrefillRun) -> dict[str, Any]:
     """A prefill by itself."""
     report = result.prefill
     return {
@@ -101,7 +101,7 @@ def prefill_document(result: PrefillResult) -> dict[str, Any]:
 
 
 @plain
-def decode_document(result: DecodeResult) -> dict[str, Any]:
+def decode_document(result: DecodeRun) -> dict[str, Any]:
     """Decoding by itself."""
     report = result.decode
     return {
@@ -290,7 +290,7 @@ def _speculation(report: SpeculativeReport, reading: PrefillReport | None) -> di
     }
 
 
-def _apart(report: DisaggregatedReport, result: InferResult) -> dict[str, Any]:
+def _apart(report: DisaggregatedReport, result: InferRun) -> dict[str, Any]:
     apart = result.asked.apart
     return {
         "prefill": {**_instance(report.prefill.instance), "batch": report.prefill.batch},

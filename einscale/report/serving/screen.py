@@ -22,8 +22,8 @@ from einscale.serving import DecodeReport, DisaggregatedReport, Instance, Prefil
 from einscale.units import format_bytes, format_seconds, format_si
 
 if TYPE_CHECKING:
-    from einscale.api.infer_result import InferResult
-    from einscale.api.serving_advice import ServingAdvice
+    from einscale.serving.advice import ServingAdvice
+    from einscale.serving.run import InferRun
 
 MOST_BARS = 4
 """Rows of bars of one phase at most."""
@@ -125,7 +125,7 @@ def memory_bars_of(memory: Memory, where: str, precision: tuple[str, str]) -> Ba
     return memory_bars(f"what {where} holds at most", bars, memory.needed, memory.capacity)
 
 
-def request_verdicts(result: InferResult, fits: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def request_verdicts(result: InferRun, fits: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """The answer in lines, each with its style.
 
     Args:
@@ -149,7 +149,7 @@ def request_verdicts(result: InferResult, fits: tuple[str, ...]) -> tuple[tuple[
     return ((first, ""), (rates + price, ""), fit, *_ways(result))
 
 
-def _most_words(result: InferResult) -> tuple[str, ...]:
+def _most_words(result: InferRun) -> tuple[str, ...]:
     """How many requests fit at once, where nothing guesses and nothing is apart."""
     if result.speculative is not None or result.disaggregated is not None:
         return ()
@@ -157,7 +157,7 @@ def _most_words(result: InferResult) -> tuple[str, ...]:
     return (f"at most {most:,} requests fit",) if most else ()
 
 
-def _ways(result: InferResult) -> tuple[tuple[str, str], ...]:
+def _ways(result: InferRun) -> tuple[tuple[str, str], ...]:
     """What comes of a draft, or of instances apart."""
     if result.speculative is not None:
         report = result.speculative
@@ -177,7 +177,7 @@ def _apart_words(report: DisaggregatedReport) -> str:
     )
 
 
-def change_block(result: InferResult, advice: tuple[ServingAdvice, ...], units: str) -> Words:
+def change_block(result: InferRun, advice: tuple[ServingAdvice, ...], units: str) -> Words:
     """What to change first, priced.
 
     Args:
@@ -193,7 +193,7 @@ def change_block(result: InferResult, advice: tuple[ServingAdvice, ...], units: 
     return Words(tuple((text, "") for text in items), "what to change first", indent=2, hanging=4)
 
 
-def _change_words(result: InferResult, one: ServingAdvice, units: str) -> str:
+def _change_words(result: InferRun, one: ServingAdvice, units: str) -> str:
     """A change and what comes of it."""
     found = one.result
     needed = format_bytes(max(memory.needed for memory in found.memories), units)

@@ -32,12 +32,12 @@ from einscale.serving import DecodeReport, Instance, PrefillReport
 from einscale.units import format_bytes, format_count, format_seconds, format_si
 
 if TYPE_CHECKING:
-    from einscale.api.infer_result import DecodeResult, InferResult, PrefillResult
-    from einscale.api.serving_advice import ServingAdvice
+    from einscale.serving.advice import ServingAdvice
+    from einscale.serving.run import DecodeRun, InferRun, PrefillRun
 
 
 def infer_tables(
-    result: InferResult,
+    result: InferRun,
     *,
     detail: bool = False,
     explain: bool = False,
@@ -100,7 +100,7 @@ def infer_tables(
 
 
 def _request_screen(
-    result: InferResult, advice: tuple[ServingAdvice, ...] | None, changes: bool, units: str
+    result: InferRun, advice: tuple[ServingAdvice, ...] | None, changes: bool, units: str
 ) -> tuple[Block, ...]:
     """Blocks between the verdict and the last lines."""
     if result.sweep:
@@ -115,7 +115,7 @@ def _request_screen(
     return (*blocks, change_block(result, found, units))
 
 
-def _fullest_bars(result: InferResult) -> Bars:
+def _fullest_bars(result: InferRun) -> Bars:
     """What a device holds: of two kinds of instances that which is fuller."""
     split = result.disaggregated
     if split is None:
@@ -127,7 +127,7 @@ def _fullest_bars(result: InferResult) -> Bars:
 
 
 def prefill_tables(
-    result: PrefillResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
+    result: PrefillRun, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
 ) -> Report:
     """Prompts read into the cache; arguments as for `infer_tables`."""
     report, every = result.prefill, only is not None
@@ -158,7 +158,7 @@ def prefill_tables(
 
 
 def decode_tables(
-    result: DecodeResult, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
+    result: DecodeRun, *, detail: bool = False, explain: bool = False, only: str | None = None, units: str = "iec"
 ) -> Report:
     """Tokens generated one after the other; arguments as for `infer_tables`."""
     report, every = result.decode, only is not None
@@ -215,7 +215,7 @@ def verdict(memory: Memory, where: str, units: str) -> str:
     return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"
 
 
-def fit_words(result: InferResult, units: str) -> tuple[str, ...]:
+def fit_words(result: InferRun, units: str) -> tuple[str, ...]:
     """Whether every instance of a request fits, and by how much not."""
     words = [f"a device that {what}" for what in ("prefills", "decodes")] if result.disaggregated else ["a device"]
     return tuple(verdict(memory, where, units) for memory, where in zip(result.memories, words, strict=True))
@@ -253,7 +253,7 @@ def _chunk_words(chunk: int | None, prompt: int) -> tuple[str, ...]:
     return (f"prompts are read in chunks of {chunk} tokens each",)
 
 
-def _request_table(result: InferResult) -> Table:
+def _request_table(result: InferRun) -> Table:
     """The answer: what a user waits for, and how much is answered."""
     columns = [
         Column("first_token_seconds", "first token", "seconds"),
@@ -281,7 +281,7 @@ def _request_table(result: InferResult) -> Table:
     return Table("request", "a request; tokens of output a second, of all devices", tuple(columns), tuple(rows))
 
 
-def _request_row(result: InferResult, priced: bool) -> Row:
+def _request_row(result: InferRun, priced: bool) -> Row:
     cells: list[Cell] = [
         result.first_token_seconds,
         result.seconds_per_token or None,
@@ -331,7 +331,7 @@ def _phases_table(prefill: PrefillReport | None, decode: DecodeReport | None, al
     return Table("phases", title, columns, tuple(rows))
 
 
-def _memory_tables(result: InferResult) -> list[Table]:
+def _memory_tables(result: InferRun) -> list[Table]:
     """What the devices of every instance hold."""
     if result.disaggregated is not None:
         split = result.disaggregated
@@ -372,7 +372,7 @@ def _memory_table(memory: Memory, instance: Instance, what: str, draft: str = ""
     return Table(name, title, columns, tuple(rows))
 
 
-def _cache_table(result: InferResult) -> Table:
+def _cache_table(result: InferRun) -> Table:
     """The cache and how many requests fit beside the weights."""
     columns = (
         Column("kv_bytes_per_token", "cache a token", "bytes"),
@@ -391,7 +391,7 @@ def _cache_table(result: InferResult) -> Table:
     return Table("cache", title, columns, (Row(cells),))
 
 
-def _money_table(result: InferResult) -> Table:
+def _money_table(result: InferRun) -> Table:
     """Money for devices, requests and tokens."""
     from einscale.serving import cost_per_million_tokens
 
@@ -446,7 +446,7 @@ def _conventions(instance: Instance, units: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _rates_words(result: InferResult) -> str:
+def _rates_words(result: InferRun) -> str:
     """What the rates of a request mean."""
     if result.disaggregated is not None:
         return (

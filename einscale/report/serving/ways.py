@@ -9,8 +9,8 @@ from einscale.report.words import changes_words
 from einscale.serving import DisaggregatedReport, SpeculativeReport, cost_per_million_tokens
 
 if TYPE_CHECKING:
-    from einscale.api.infer_result import InferResult
-    from einscale.api.serving_advice import ServingAdvice
+    from einscale.serving.advice import ServingAdvice
+    from einscale.serving.run import InferRun
 
 
 def speculation_table(report: SpeculativeReport) -> Table:
@@ -97,7 +97,7 @@ def apart_tables(report: DisaggregatedReport) -> list[Table]:
     ]
 
 
-def sweep_table(result: InferResult) -> Table:
+def sweep_table(result: InferRun) -> Table:
     """Decode steps at every batch and context."""
     price, devices = result.asked.price_per_hour, result.instance.devices
     columns = [
@@ -127,7 +127,7 @@ def sweep_table(result: InferResult) -> Table:
     return Table("sweep", title, tuple(columns), tuple(rows))
 
 
-def advice_table(result: InferResult, advice: tuple[ServingAdvice, ...]) -> Table:
+def advice_table(result: InferRun, advice: tuple[ServingAdvice, ...]) -> Table:
     """Changes with which it would fit, each priced."""
     columns = (
         Column("change", "change", wrap=True),

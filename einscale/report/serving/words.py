@@ -32,7 +32,7 @@ from einscale.topology import explain_step
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
 
 if TYPE_CHECKING:
-    from einscale.api.infer_result import InferResult
+    from einscale.serving.run import InferRun
 
 FORMULAS = 8
 """Most formulas of collectives in a phase: of each kind and axes the one that takes most time."""
@@ -63,7 +63,7 @@ def explain_table(sections: Iterable[Section]) -> Table:
     return Table("explained", "how each number came about", columns, tuple(rows))
 
 
-def infer_sections(result: InferResult, units: str) -> list[Section]:
+def infer_sections(result: InferRun, units: str) -> list[Section]:
     """Sections on a whole request.
 
     Args:
@@ -175,7 +175,7 @@ def _flops_words(step: StepReport, seconds: float, report: PrefillReport | Decod
     return f"{format_flops(step.flops)}{_times(report)} / {promised}"
 
 
-def _request_lines(result: InferResult) -> list[Line]:
+def _request_lines(result: InferRun) -> list[Line]:
     asked = result.asked
     first, token = format_seconds(result.first_token_seconds), format_seconds(result.seconds_per_token)
     formula = f"first token {first}"
@@ -195,7 +195,7 @@ def _request_lines(result: InferResult) -> list[Line]:
     return lines
 
 
-def _memory_lines(result: InferResult, units: str) -> list[Line]:
+def _memory_lines(result: InferRun, units: str) -> list[Line]:
     instance, asked = result.instance, result.asked
     tokens = asked.prompt + asked.output - 1
 
@@ -271,7 +271,7 @@ def _speculation_lines(report: SpeculativeReport) -> list[Line]:
     ]
 
 
-def _apart_lines(report: DisaggregatedReport, result: InferResult, units: str) -> list[Line]:
+def _apart_lines(report: DisaggregatedReport, result: InferRun, units: str) -> list[Line]:
     one, other = report.prefill.instance, report.decode.instance
     link = result.asked.apart.link if result.asked.apart else None
     rate = default_bandwidth(one, other) if link is None else link
@@ -302,7 +302,7 @@ def _apart_lines(report: DisaggregatedReport, result: InferResult, units: str) -
     ]
 
 
-def _money_lines(result: InferResult) -> list[Line]:
+def _money_lines(result: InferRun) -> list[Line]:
     each = result.price_per_second
     if each is None:
         return []
@@ -318,7 +318,7 @@ def _money_lines(result: InferResult) -> list[Line]:
     ]
 
 
-def _hour_words(result: InferResult) -> str:
+def _hour_words(result: InferRun) -> str:
     """Devices times their price; those that prefill may have another."""
     price, split, apart = result.asked.price_per_hour or 0.0, result.disaggregated, result.asked.apart
     if split is None or apart is None or apart.price_per_hour is None:

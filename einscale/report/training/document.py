@@ -18,11 +18,11 @@ from einscale.training import Advice, Alive, LayerCost, StageReport, TrainReport
 from einscale.training.moves import Move, step_moves
 
 if TYPE_CHECKING:
-    from einscale.api.train import TrainResult
+    from einscale.training.run import TrainRun
 
 
 @plain
-def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
+def train_document(result: TrainRun, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
     """Everything the report knows; `collectives[]` is the finest grain of what moves, `tensors[]` of what is held.
 
     Args:
@@ -52,7 +52,7 @@ def train_document(result: TrainResult, advice: tuple[Advice, ...] | None = None
     }
 
 
-def _inputs(result: TrainResult) -> dict[str, Any]:
+def _inputs(result: TrainRun) -> dict[str, Any]:
     setup = result.step.setup
     policy = setup.strategy.policy
     return {
@@ -121,7 +121,7 @@ def _step(report: TrainReport) -> dict[str, Any]:
     }
 
 
-def _run(result: TrainResult) -> dict[str, Any]:
+def _run(result: TrainRun) -> dict[str, Any]:
     return {
         "step_price": result.step_price,
         "steps": result.training_steps,

@@ -17,7 +17,7 @@ from einscale.training.moves import Move
 from einscale.units import format_bytes, format_seconds, format_si
 
 if TYPE_CHECKING:
-    from einscale.api.train import TrainResult
+    from einscale.training.run import TrainRun
 
 MOST_BARS = 6
 """Rows of bars at most; the others are summed up."""
@@ -32,7 +32,7 @@ FILLS = {TimeGroup.WORK: Fill.WORK, TimeGroup.COLLECTIVES: Fill.EXPOSED, TimeGro
 
 
 def train_screen(
-    result: TrainResult,
+    result: TrainRun,
     moves: tuple[Move, ...],
     verdicts: tuple[tuple[str, str], ...],
     heading: tuple[str, ...],
@@ -162,7 +162,7 @@ def _best(advice: tuple[Advice, ...]) -> list[Advice]:
     return list(best.values())
 
 
-def time_verdict(result: TrainResult) -> str:
+def time_verdict(result: TrainRun) -> str:
     """Time, rates and utilisation of a step in a line."""
     report = result.step
     return (
@@ -171,7 +171,7 @@ def time_verdict(result: TrainResult) -> str:
     )
 
 
-def money_verdicts(result: TrainResult) -> tuple[str, ...]:
+def money_verdicts(result: TrainRun) -> tuple[str, ...]:
     """What it costs and how long the whole run takes, as far as that was asked."""
     parts: list[str] = []
     if result.step_price is not None:

@@ -23,7 +23,7 @@ from einscale.units import format_bytes, format_count
 from einscale.vocabulary import UPDATE
 
 if TYPE_CHECKING:
-    from einscale.api.train import TrainResult
+    from einscale.training.run import TrainRun
 
 LARGEST = 8
 """Tensors that are listed without `detail`."""
@@ -33,7 +33,7 @@ BLAMED = 4
 
 
 def train_tables(
-    result: TrainResult,
+    result: TrainRun,
     *,
     detail: bool = False,
     explain: bool = False,
@@ -165,7 +165,7 @@ def _offloaded(report: TrainReport) -> list[str]:
     return words + ([f"{100 * offload.activations:g} % of the saved activations"] if offload.activations else [])
 
 
-def _step_table(result: TrainResult) -> Table:
+def _step_table(result: TrainRun) -> Table:
     """The answer in one row."""
     report = result.step
     columns = (
@@ -193,7 +193,7 @@ def _step_table(result: TrainResult) -> Table:
     return Table("step", "the step: tokens and energy of all devices, memory of the fullest", columns, (Row(cells),))
 
 
-def _run_tables(result: TrainResult) -> list[Table]:
+def _run_tables(result: TrainRun) -> list[Table]:
     """Money, and the whole training run, as far as a price and its tokens are given."""
     columns: list[Column] = []
     cells: list[Cell] = []
@@ -306,7 +306,7 @@ def stage_layers(stage: StageReport) -> str:
     return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in stage.layers)
 
 
-def _memory_table(result: TrainResult) -> Table:
+def _memory_table(result: TrainRun) -> Table:
     """What the fullest stage holds when it holds most."""
     columns = (
         Column("part", "held"),

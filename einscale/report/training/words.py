@@ -22,7 +22,7 @@ from einscale.units import format_bytes, format_flops, format_seconds, format_si
 from einscale.vocabulary import BACKWARD, COMPUTE, FORWARD, UPDATE
 
 if TYPE_CHECKING:
-    from einscale.api.train import TrainResult
+    from einscale.training.run import TrainRun
 
 TIMELINE_WIDTH = 74
 """Columns of a timeline among formulas."""
@@ -34,7 +34,7 @@ Line = tuple[str, str, str]
 """What it is, its value, how it came about."""
 
 
-def explain_table(result: TrainResult, units: str) -> Table:
+def explain_table(result: TrainRun, units: str) -> Table:
     """Every number of the report that is derived, with its formula.
 
     Args:
@@ -127,7 +127,7 @@ def _layer_lines(report: TrainReport) -> list[Line]:
     return lines
 
 
-def _money_lines(result: TrainResult) -> list[Line]:
+def _money_lines(result: TrainRun) -> list[Line]:
     setup = result.step.setup
     step = format_seconds(result.step.step_seconds)
     lines: list[Line] = []

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from einscale.checks import batch_ways, check_divides, check_names
-from einscale.efficiency import Execution
+from einscale.checks import batch_ways, check_divides, check_experts, check_names
+from einscale.efficiency import FUSED_MAPS, Execution
 from einscale.errors import ScheduleError, SizeError, StrategyError, UsageError, did_you_mean
 from einscale.hardware import System
-from einscale.layout import shards
 from einscale.mesh import Mesh
 from einscale.models import Model
 from einscale.models.flops import find_convention
@@ -24,12 +23,9 @@ from einscale.program.optimizers import find_optimizer
 from einscale.program.recompute import WHOLE
 from einscale.schedule import check_schedule, find_schedule
 from einscale.stages import in_stages, pipe_axis
-from einscale.strategy import Policy, Strategy, bind_strategy, place, with_zero
+from einscale.strategy import Policy, Strategy, bind_strategy, with_zero
 from einscale.topology import bind
 from einscale.training.values import Offload, TrainSetup
-
-EAGER = Execution()
-"""Kernel by kernel, as the host sends them: how local work runs where nothing else is said."""
 
 PAIRED = ("dualpipe", "dualpipev")
 """Schedules whose blocks work on two microbatches, so that tokens travel to experts behind the work of the other."""
@@ -61,7 +57,7 @@ def make_setup(
     overhead: int = FRAMEWORK,
     loss: str = FUSED,
     capacity: float = 1.0,
-    execution: Execution = EAGER,
+    execution: Execution = FUSED_MAPS,
     notes: list[str] | None = None,
 ) -> TrainSetup:
     """A request, resolved: what is not given gets a default, which `notes` is told.
@@ -231,30 +227,3 @@ def check_recompute(words: Iterable[str], model: Model) -> None:
             raise StrategyError(
                 f"recompute names `{word}`, which no layer of {model.name} has", hint=error.hint
             ) from None
-
-
-def check_experts(strategy: Strategy, mesh: Mesh, model: Model) -> None:
-    """Raise unless experts divide evenly over the devices that hold them.
-
-    Args:
-        strategy: bound to the mesh.
-        mesh: the devices.
-        model: its layers.
-
-    Raises:
-        StrategyError: some devices would hold fewer experts than others.
-    """
-    for layer in (*model.layers, *model.ahead):
-        sizes = dict(layer.program.sizes)
-        if "e" not in sizes:
-            continue
-        rules = tuple(rule for rule in strategy.compute if rule.index == "e")
-        axes = place(("e",), rules, sizes, mesh, {}, ("experts",))["e"]
-        ways = int(shards(axes, mesh.degrees))
-        count = sizes["e"]
-        if count % ways:
-            near = " or ".join(str(number) for number in nearest_divisors(count, ways))
-            raise StrategyError(
-                f"{count} experts of {model.name} do not divide over {ways} devices along {'/'.join(axes)}",
-                hint=f"divide them {near} ways",
-            )

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from einscale.checks import batch_ways, check_divides, default_strategy
+from einscale.checks import batch_ways, check_divides
 from einscale.errors import SizeError, StrategyError, UsageError, did_you_mean
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.mesh import Mesh
 from einscale.models import Model, load_model, resized
 from einscale.program.shapes import axis_names
-from einscale.strategy import ROLES, Rule, Strategy, load_strategy
+from einscale.strategy import ROLES, Rule, Strategy, default_strategy, load_strategy
 from einscale.units import check_size
 
 DEFAULT_SEQUENCE = 4096

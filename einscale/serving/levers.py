@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from einscale.api.infer import answer
-from einscale.api.infer_result import InferResult
-from einscale.api.serving import Asked
-from einscale.api.serving_advice import Changed, ServingAdvice
 from einscale.changes import Change, Option
 from einscale.errors import EinscaleError
-from einscale.training.advice import same_devices
+from einscale.nearby import same_devices
+from einscale.serving.advice import Changed, ServingAdvice
+from einscale.serving.answer import answer_requests
+from einscale.serving.asked import AskedRequests
+from einscale.serving.run import InferRun
 
 DOUBLINGS = 2
 """How often the batch is doubled."""
@@ -21,7 +21,7 @@ WORTH = 1.01
 """Times the tokens/s that a change must reach to be worth saying."""
 
 
-def levers(result: InferResult) -> tuple[ServingAdvice, ...]:
+def levers(result: InferRun) -> tuple[ServingAdvice, ...]:
     """Single changes on as many devices with which requests still fit and more tokens/s are served, most first.
 
     Tried are larger batches, and twice as many ways along one mesh axis taken from another. Empty where none of them
@@ -32,7 +32,7 @@ def levers(result: InferResult) -> tuple[ServingAdvice, ...]:
     found: list[ServingAdvice] = []
     for changes, asked in _changes(replace(result.asked, points=None)):
         try:
-            changed = answer(asked)
+            changed = answer_requests(asked, type(result))
         except EinscaleError:
             continue
         more = changed.tokens_per_second > WORTH * result.tokens_per_second
@@ -41,7 +41,7 @@ def levers(result: InferResult) -> tuple[ServingAdvice, ...]:
     return tuple(sorted(found, key=lambda one: -one.result.tokens_per_second))
 
 
-def _changes(asked: Asked) -> Iterator[Changed]:
+def _changes(asked: AskedRequests) -> Iterator[Changed]:
     """Nearby requests on as many devices; not all of them are possible."""
     for doubling in range(1, DOUBLINGS + 1):
         batch = asked.batch * 2**doubling

@@ -12,7 +12,7 @@ from einscale.dtypes import BITS
 from einscale.errors import PlanError, SizeError, did_you_mean
 from einscale.layout import Layout, Tensor, check_layout, make_layout, shards
 from einscale.mesh import Mesh, split_name
-from einscale.notation import Axis, Question, Spec, lower
+from einscale.notation import Axis, EinsumQuestion, Spec, lower
 from einscale.planner.question import Wanted
 from einscale.units import check_size
 
@@ -23,7 +23,7 @@ MOST_CHOICES = 256
 """Most readings of `/?` after named axes that are planned."""
 
 
-class Asked(Struct, frozen=True):
+class AskedEinsum(Struct, frozen=True):
     """A question with every name resolved.
 
     Args:
@@ -37,7 +37,7 @@ class Asked(Struct, frozen=True):
     """
 
     spec: Spec
-    question: Question
+    question: EinsumQuestion
     sizes: dict[str, int]
     mesh: Mesh
     tensors: tuple[Tensor, ...]
@@ -45,7 +45,7 @@ class Asked(Struct, frozen=True):
     output: Tensor
 
 
-def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Asked:
+def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> AskedEinsum:
     """Complete a question.
 
     Args:
@@ -76,10 +76,10 @@ def resolve(spec: Spec, mesh: Mesh, sizes: Mapping[str, int], dtype: str) -> Ask
     for tensor, layout in zip((*tensors, output), (*layouts, wanted), strict=True):
         check_layout(layout, mesh, f"`{tensor.name}`")
     _check_degrees(spec, resolved, mesh)
-    return Asked(spec, question, resolved, mesh, tensors, layouts, output)
+    return AskedEinsum(spec, question, resolved, mesh, tensors, layouts, output)
 
 
-def _names(spec: Spec, question: Question) -> tuple[str, ...]:
+def _names(spec: Spec, question: EinsumQuestion) -> tuple[str, ...]:
     """Names of the operands. Where a default name is also an index (`B`), all defaults give way to `lhs`, `rhs`."""
     unnamed = [operand.name is None for operand in spec.operands]
     taken = {index for operand in question.inputs for index in operand}
@@ -98,7 +98,7 @@ def _fixed(dim: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(axis for axis in dim or () if axis != ANYTHING)
 
 
-def wanted_choices(asked: Asked) -> Iterator[Wanted]:
+def wanted_choices(asked: AskedEinsum) -> Iterator[Wanted]:
     """The wanted layouts of the output: one, or where a dim reads `B/x/?` one for each way to go on after `x`.
 
     Raises:
@@ -126,7 +126,7 @@ def wanted_choices(asked: Asked) -> Iterator[Wanted]:
             yield Wanted(dims, question.output_unreduced, question.output_unreduced_open)
 
 
-def _fit(asked: Asked, dims: Sequence[tuple[str, ...] | None]) -> bool:
+def _fit(asked: AskedEinsum, dims: Sequence[tuple[str, ...] | None]) -> bool:
     """Whether no dim of the output is divided over more devices than it has elements."""
     return all(
         shards(dim or (), asked.mesh.degrees) <= asked.sizes[index]
@@ -134,7 +134,7 @@ def _fit(asked: Asked, dims: Sequence[tuple[str, ...] | None]) -> bool:
     )
 
 
-def _sizes(spec: Spec, question: Question, given: Mapping[str, int]) -> dict[str, int]:
+def _sizes(spec: Spec, question: EinsumQuestion, given: Mapping[str, int]) -> dict[str, int]:
     """A size for every index."""
     written = dict(question.sizes)
     indices = tuple(dict.fromkeys(index for operand in question.inputs for index in operand))

@@ -1,14 +1,23 @@
-"""What a question about requests asks, resolved and checked: instances, prompts, ways to serve, points of a sweep."""
+"""What is asked about requests, as one value: what `prefill`, `decode`, `infer` and `compare_serving` take."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.api.request import (
+from einscale.efficiency import find_execution
+from einscale.errors import UsageError, did_you_mean
+from einscale.hardware import System
+from einscale.mesh import Mesh, make_mesh
+from einscale.models import Model
+from einscale.precision import Precision, parse_precision
+from einscale.price.memory import FRAMEWORK
+from einscale.request.common import (
     check_batch,
     check_number,
     check_overhead,
@@ -18,17 +27,10 @@ from einscale.api.request import (
     chosen_strategy,
     chosen_system,
 )
-from einscale.api.serve_request import ServeRequest
-from einscale.efficiency import EXECUTIONS, ROOFLINE
-from einscale.errors import UsageError, did_you_mean
-from einscale.hardware import System, rooflines
-from einscale.layout import shards
-from einscale.mesh import Mesh, make_mesh
-from einscale.models import Model
-from einscale.numeric import product
-from einscale.precision import Precision, parse_precision
-from einscale.serving import Instance, StepReport, ahead_instance, default_serving_strategy, fed_caches, make_instance
-from einscale.strategy import Strategy
+from einscale.serving import Instance, ahead_instance
+from einscale.serving.asked import Apart, AskedRequests, Points, Serving, Speculation
+from einscale.serving.values import PAGE
+from einscale.strategy import Strategy, default_serving_strategy
 from einscale.units import check_size, parse_size
 
 DEFAULT_PROMPT, DEFAULT_OUTPUT = 2048, 256
@@ -61,115 +63,185 @@ SWEPT = ("batch", "context")
 """What a sweep varies."""
 
 
-class Serving(Struct, frozen=True):
-    """An instance as it is asked for.
+class InstanceOptions(TypedDict, total=False):
+    """Keyword arguments of every question about requests, as `ServeRequest` documents them."""
 
-    Args:
-        model: its layers as programs.
-        mesh: the devices.
-        system: chips and links.
-        strategy: compute and store tables; None for one that suits the mesh.
-        precision: element types.
-        page: tokens in a page of the cache.
-        memory_share: share of the chip's memory that may be used.
-        overhead: bytes of each device that a runtime takes beside tensors.
-        execution: one of `EXECUTIONS`.
-    """
-
-    model: Model
-    mesh: Mesh
-    system: System
-    strategy: Strategy | None
-    precision: Precision
+    mesh: Mesh | str | Mapping[str, int]
+    strategy: str | Strategy | None
+    hardware: str | Path | System | None
+    batch: int | None
+    microbatches: int | None
+    precision: str | Precision
     page: int
     memory_share: float
     overhead: int
     execution: str
-
-    def instance(self) -> Instance:
-        """The instance, its parts checked against each other."""
-        return make_instance(
-            self.model,
-            self.mesh,
-            rooflines(self.system) if self.execution == ROOFLINE else self.system,
-            self.strategy,
-            precision=self.precision,
-            page=self.page,
-            memory_share=self.memory_share,
-            execution=EXECUTIONS[self.execution],
-            overhead=self.overhead,
-        )
+    price_per_hour: float | None
+    sizes: Mapping[str, int] | None
+    shard: str | Mapping[str, str | Iterable[str] | None] | None
 
 
-class Speculation(Struct, frozen=True):
-    """Speculative decoding as it is asked for.
+class PrefillOptions(InstanceOptions, total=False):
+    """Keyword arguments of `prefill`."""
 
-    Args:
-        draft: the smaller model; None for the model's own layer that predicts a token further ahead.
-        guesses: tokens it guesses in a row.
-        acceptance: probability that a guess is accepted.
-    """
-
-    draft: Model | None
-    guesses: int
-    acceptance: float
+    prompt: int | None
+    chunk: int | None
+    cached: int
 
 
-class Apart(Struct, frozen=True):
-    """Prefill on instances of their own, as it is asked for.
+class DecodeOptions(InstanceOptions, total=False):
+    """Keyword arguments of `decode`."""
 
-    Args:
-        serving: an instance for prefill.
-        batch: prompts that it reads at a time; None for one a data-parallel replica.
-        link: bytes/s from one prefill instance to a decode instance; None for the network's.
-        prefill_instances: how many there are; None with `decode_instances` for the numbers that serve most a device.
-        decode_instances: how many there are.
-        price_per_hour: of one of its devices; None for the price of the others.
-    """
-
-    serving: Serving
-    batch: int | None = None
-    link: float | None = None
-    prefill_instances: int | None = None
-    decode_instances: int | None = None
-    price_per_hour: float | None = None
+    context: int | None
+    output: int | None
 
 
-class Points(Struct, frozen=True):
-    """Points of a sweep: every batch at every context."""
+class CompareServingOptions(InstanceOptions, total=False):
+    """Keyword arguments of `compare_serving`."""
 
-    batches: tuple[int, ...]
-    contexts: tuple[int, ...]
+    prompt: int | None
+    output: int | None
+    chunk: int | None
 
 
-class Asked(Struct, frozen=True):
-    """A request as it is asked for, every input resolved.
+class ServeOptions(CompareServingOptions, total=False):
+    """Keyword arguments of `infer`."""
+
+    speculative: str | Model | None
+    guesses: int | None
+    acceptance: float | None
+    disaggregate: Mesh | str | Mapping[str, int] | None
+    prefill_strategy: str | Strategy | None
+    prefill_hardware: str | Path | System | None
+    prefill_batch: int | None
+    prefill_instances: int | None
+    decode_instances: int | None
+    link: float | None
+    prefill_price_per_hour: float | None
+    sweep: str | Mapping[str, Iterable[int]] | None
+
+
+class ServeRequest(Struct, frozen=True, kw_only=True):
+    """What is asked about answering requests: one value for `prefill`, `decode`, `infer` and `compare_serving`.
 
     Args:
-        serving: what answers.
-        batch: requests at the same time, all data-parallel replicas together.
-        prompt: tokens of each prompt.
-        output: tokens generated of each.
-        chunk: tokens of each prompt that are read at a time; None for all at once.
-        microbatches: parts the batch is divided into; None for as many as there are pipeline stages.
-        speculation: a draft guesses; None if nothing does.
-        apart: instances of their own for prefill; None for the same ones.
-        points: points of a sweep.
+        mesh: its axes, major to minor: `"data=2,model=8"`, a mapping of names to sizes, or a `Mesh`.
+        strategy: a named strategy, the path of a TOML file, or a `Strategy`; by default one that suits the mesh.
+        hardware: name of a system, path of a system's TOML file, or a `System`; the default is `DEFAULT_SYSTEM`.
+        batch: requests at the same time, all data-parallel replicas together; by default one for each.
+        prompt: tokens of each prompt; 2048 by default.
+        output: tokens generated of each, the first by the prefill; 256 by default. Of `decode` the steps, 1 by default:
+            the cache grows by one in each, and times are means over them.
+        context: tokens of each sequence in the cache before the first step of `decode`; 2048 by default.
+        cached: tokens of each that are in the cache before a `prefill`: a prefix that many requests share.
+        chunk: tokens of each prompt that are read at a time; by default all at once.
+        microbatches: parts the batch is divided into; by default as many as there are pipeline stages.
+        precision: a preset, `PRESET,KEY=DTYPE,...`, or a `Precision`; weights, cache and compute each have a type.
+        page: tokens in a page of the cache; 1 for a cache without pages.
+        memory_share: share of the chip's memory that may be used.
+        overhead: bytes of it that a runtime takes on each device beside tensors.
+        execution: how local work runs: `compiled` (captured once, replayed, maps fused), `eager` (kernel by kernel),
+            `fused` (the same, maps fused) or `roofline` (nothing is faster).
+        speculative: a smaller model that guesses tokens ahead, or `"ahead"`: the model's own layers for that.
+        guesses: tokens it guesses in a row; 4 by default, or as many as the model has layers for.
+        acceptance: probability that a guess is accepted; 0.8 by default.
+        disaggregate: mesh of an instance that only reads prompts; `mesh` then only decodes.
+        prefill_strategy: its strategy, if not one that suits it.
+        prefill_hardware: its system, if another one.
+        prefill_batch: prompts it reads at a time; by default one for each of its data-parallel replicas.
+        prefill_instances: how many there are; without both numbers those that serve most tokens a device.
+        decode_instances: how many there are of the others.
+        link: bytes/s from one prefill instance to a decode instance; by default what their network gives.
+        prefill_price_per_hour: of one device that prefills, if another.
+        sweep: decode steps at every batch and context, `"batch=1,8,64 context=1024,8192"` or a mapping.
         price_per_hour: of one device.
-        notes: what was decided where nothing was given.
+        sizes: axis -> size, for axes that a program of your own leaves open.
+        shard: compute rules of your own, before those of `strategy`.
     """
 
-    serving: Serving
-    batch: int
-    prompt: int
-    output: int
+    mesh: Mesh | str | Mapping[str, int] = "data=1"
+    strategy: str | Strategy | None = None
+    hardware: str | Path | System | None = None
+    batch: int | None = None
+    prompt: int | None = None
+    output: int | None = None
+    context: int | None = None
+    cached: int = 0
     chunk: int | None = None
     microbatches: int | None = None
-    speculation: Speculation | None = None
-    apart: Apart | None = None
-    points: Points | None = None
+    precision: str | Precision = "bf16"
+    page: int = PAGE
+    memory_share: float = 1.0
+    overhead: int = FRAMEWORK
+    execution: str = "compiled"
+    speculative: str | Model | None = None
+    guesses: int | None = None
+    acceptance: float | None = None
+    disaggregate: Mesh | str | Mapping[str, int] | None = None
+    prefill_strategy: str | Strategy | None = None
+    prefill_hardware: str | Path | System | None = None
+    prefill_batch: int | None = None
+    prefill_instances: int | None = None
+    decode_instances: int | None = None
+    link: float | None = None
+    prefill_price_per_hour: float | None = None
+    sweep: str | Mapping[str, Iterable[int]] | None = None
     price_per_hour: float | None = None
-    notes: tuple[str, ...] = ()
+    sizes: Mapping[str, int] | None = None
+    shard: str | Mapping[str, str | Iterable[str] | None] | None = None
+
+
+def serve_request(options: Mapping[str, Any], verb: str, known: Iterable[str]) -> ServeRequest:
+    """A request from keyword arguments.
+
+    >>> serve_request({"prompt": 512}, "prefill", PrefillOptions.__optional_keys__).prompt
+    512
+
+    Args:
+        options: by name.
+        verb: the function that was called, for the message.
+        known: names that it has.
+
+    Raises:
+        UsageError: a name that it does not have, with the near miss.
+    """
+    names = [name for name in ServeRequest.__struct_fields__ if name in frozenset(known)]
+    for name in options:
+        if name not in names:
+            raise UsageError(f"`{verb}` has no argument `{name}`", hint=did_you_mean(name, names, "it has"))
+    return ServeRequest(**options)
+
+
+def asked_requests(model: str | Model, asked: ServeRequest) -> AskedRequests:
+    """A request from prompt to last token, everything resolved and what was decided noted.
+
+    Raises:
+        EinscaleError: an argument cannot be understood.
+    """
+    serving = chosen_serving(model, asked)
+    notes = [*strategy_note(serving)]
+    instance = serving.instance()
+    requests = chosen_requests(instance, asked.batch, notes)
+    tokens, generated = chosen_lengths(serving.model, asked.prompt, asked.output, notes)
+    guessing = chosen_speculation(instance, asked, notes)
+    notes += length_notes(serving.model, tokens + generated)
+    if guessing is not None and guessing.draft is not None:
+        notes += length_notes(guessing.draft, tokens + generated)
+    notes += microbatch_notes(instance, asked.microbatches)
+    parts = asked.microbatches
+    return AskedRequests(
+        serving,
+        requests,
+        tokens,
+        generated,
+        apart=chosen_apart(serving, asked),
+        chunk=None if asked.chunk is None else check_size(asked.chunk, "chunk"),
+        microbatches=None if parts is None else check_size(parts, "number of microbatches"),
+        speculation=guessing,
+        points=read_sweep(asked.sweep, requests, tokens),
+        price_per_hour=check_price(asked.price_per_hour),
+        notes=tuple(notes),
+    )
 
 
 def chosen_serving(model: str | Model, asked: ServeRequest) -> Serving:
@@ -181,8 +253,7 @@ def chosen_serving(model: str | Model, asked: ServeRequest) -> Serving:
     devices = make_mesh(asked.mesh)
     loaded = chosen_model(model, asked.sizes)
     execution, strategy = asked.execution, asked.strategy
-    if check_text(execution, "an execution", "compiled") not in EXECUTIONS:
-        raise UsageError(f"unknown execution `{execution}`", hint=did_you_mean(execution, EXECUTIONS, "it is one of"))
+    find_execution(check_text(execution, "an execution", "compiled"))
     own = strategy is not None or asked.shard
     return Serving(
         model=loaded,
@@ -324,30 +395,6 @@ def length_notes(model: Model, tokens: int) -> tuple[str, ...]:
     return (f"positions: {tokens} tokens, and the config of {model.name} goes up to {config.max_positions}",)
 
 
-def repeated_cache_notes(instance: Instance, step: StepReport) -> tuple[str, ...]:
-    """A note where several devices hold the same keys and values, or latents.
-
-    Args:
-        instance: what answers.
-        step: any pass of it.
-    """
-    most, divided = 1, True
-    for kind in step.kinds:
-        for value in fed_caches(kind.planned.program):
-            layout, degrees = kind.planned.resting[value.name], instance.mesh.degrees
-            ways = product(shards(axes, degrees) for axes in layout.dims)
-            copies = int(instance.devices // instance.stages // ways)
-            if copies > most:
-                most, divided = copies, "n" in value.axes
-    if most == 1:
-        return ()
-    why = "the mesh has more ways than there are key and value heads" if divided else "a latent has no heads to divide"
-    return (
-        f"cache: each part is on {most} devices, for {why}; strategies batch-attention, split-kv and dp-attention"
-        " divide it otherwise",
-    )
-
-
 def microbatch_notes(instance: Instance, microbatches: int | None) -> tuple[str, ...]:
     """A note where the batch is in parts and no pipeline has several of them at work."""
     if microbatches is None or microbatches == 1 or instance.stages > 1:
@@ -356,24 +403,6 @@ def microbatch_notes(instance: Instance, microbatches: int | None) -> tuple[str,
         f"microbatches: {microbatches}, one after the other, for the mesh has no axis `pipe`: less working memory, and"
         f" weights read {microbatches} times",
     )
-
-
-def draft_instance(target: Instance, serving: Serving, speculation: Speculation) -> Instance:
-    """The draft, on the devices of its target and under the same strategy, in the same types."""
-    if speculation.draft is None:
-        return ahead_instance(target)
-    named = Serving(
-        speculation.draft,
-        serving.mesh,
-        serving.system,
-        serving.strategy,
-        serving.precision,
-        serving.page,
-        serving.memory_share,
-        serving.overhead,
-        serving.execution,
-    )
-    return named.instance()
 
 
 def read_sweep(sweep: str | Mapping[str, Iterable[int]] | None, batch: int, context: int) -> Points | None:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from einscale.api.infer import answer
-from einscale.api.infer_result import InferResult
-from einscale.api.serving import Apart, Asked, Serving
 from einscale.changes import Change, Option, arguments_of, options_of
 from einscale.dtypes import bits_of
 from einscale.errors import EinscaleError
 from einscale.mesh import Mesh, MeshAxis
 from einscale.precision import PRESETS, Precision, parse_precision
 from einscale.serving import Planner, requests_fit
+from einscale.serving.answer import answer_requests
+from einscale.serving.asked import Apart, AskedRequests, Serving
+from einscale.serving.run import InferRun
 
 MOST = 6
 """Most changes that are reported."""
@@ -26,7 +26,7 @@ CHUNKS = (8192, 4096, 2048, 1024, 512)
 QUANTISED = ("w8a8-fp8", "int8", "int4")
 """Presets with narrower weights that are tried."""
 
-Changed = tuple[tuple[Change, ...], Asked]
+Changed = tuple[tuple[Change, ...], AskedRequests]
 """Changes, and the request with them."""
 
 MODEL = "model"
@@ -48,7 +48,7 @@ class ServingAdvice(Struct, frozen=True):
     """
 
     changes: tuple[Change, ...]
-    result: InferResult
+    result: InferRun
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -56,7 +56,7 @@ class ServingAdvice(Struct, frozen=True):
         return arguments_of(self.changes)
 
 
-def advise(result: InferResult) -> tuple[ServingAdvice, ...]:
+def advise(result: InferRun) -> tuple[ServingAdvice, ...]:
     """The nearest changes with which requests fit, best first: on fewer devices first, then one change before two.
 
     Single changes are tried first: a smaller batch, prompts read in chunks, a narrower cache, narrower weights, twice
@@ -66,19 +66,19 @@ def advise(result: InferResult) -> tuple[ServingAdvice, ...]:
     """
     if result.fits:
         return ()
-    asked = replace(result.asked, points=None)
-    found = _nearest(_changes(asked, result))
+    asked, kind = replace(result.asked, points=None), type(result)
+    found = _nearest(_changes(asked, result), kind)
     fewer = all(_fewer(advice) for advice in found)
     if all(_fewer(advice) or advice.result.devices > result.devices for advice in found):
         for changes, changed in (change for group in _precisions(asked) for change in group):
-            for more in _nearest([_chunks(changed)]):
+            for more in _nearest([_chunks(changed)], kind):
                 found.append(ServingAdvice((*changes, *more.changes), more.result))
     if fewer:
         for changes, changed in [
             *(change for group in _precisions(asked) for change in group),
             *list(_chunks(asked))[-1:],
         ]:
-            for more in _nearest(_more(changed, fewer=not found)):
+            for more in _nearest(_more(changed, fewer=not found), kind):
                 found.append(ServingAdvice((*changes, *more.changes), more.result))
         found = list({advice.changes: advice for advice in found}.values())
     simplest = sorted(found, key=lambda advice: (len(advice.changes) > 1, _rank(advice)))[:MOST]
@@ -96,13 +96,13 @@ def _rank(advice: ServingAdvice) -> tuple[int, int, float]:
     return result.devices, len(advice.changes), -result.tokens_per_second_per_device
 
 
-def _nearest(groups: Iterable[Iterator[Changed]]) -> list[ServingAdvice]:
+def _nearest(groups: Iterable[Iterator[Changed]], kind: type[InferRun]) -> list[ServingAdvice]:
     """Of each group of changes, nearest first, the first with which it fits."""
     found = []
     for group in groups:
         for changes, asked in group:
             try:
-                changed = answer(asked) if _may_fit(asked) else None
+                changed = answer_requests(asked, kind) if _may_fit(asked) else None
             except EinscaleError:
                 continue
             if changed is not None and changed.fits:
@@ -111,7 +111,7 @@ def _nearest(groups: Iterable[Iterator[Changed]]) -> list[ServingAdvice]:
     return found
 
 
-def _may_fit(asked: Asked) -> bool:
+def _may_fit(asked: AskedRequests) -> bool:
     """Whether it is worth its price to price a request: where nothing guesses and nothing is apart, it fits."""
     if asked.speculation is not None or asked.apart is not None:
         return True
@@ -125,14 +125,14 @@ def _may_fit(asked: Asked) -> bool:
     )
 
 
-def _changes(asked: Asked, result: InferResult) -> Iterator[Iterator[Changed]]:
+def _changes(asked: AskedRequests, result: InferRun) -> Iterator[Iterator[Changed]]:
     """Groups of single changes, each from the nearest on; not all of them are possible."""
     yield _batches(asked, result)
     yield from _precisions(asked)
     yield from _more(asked, fewer=False)
 
 
-def _more(asked: Asked, *, fewer: bool) -> Iterator[Iterator[Changed]]:
+def _more(asked: AskedRequests, *, fewer: bool) -> Iterator[Iterator[Changed]]:
     """Groups of changes that may come on top of others."""
     if fewer:
         yield _batches(asked, None)
@@ -149,7 +149,7 @@ def _more(asked: Asked, *, fewer: bool) -> Iterator[Iterator[Changed]]:
             yield _prefill_meshes(asked, asked.apart, axis)
 
 
-def _batches(asked: Asked, result: InferResult | None) -> Iterator[Changed]:
+def _batches(asked: AskedRequests, result: InferRun | None) -> Iterator[Changed]:
     """Smaller batches: the largest that fits where it is known, else half of it and so on."""
     tried = []
     if result is not None and asked.speculation is None and asked.apart is None:
@@ -163,7 +163,7 @@ def _batches(asked: Asked, result: InferResult | None) -> Iterator[Changed]:
             yield (Change(Option.BATCH, size),), replace(asked, batch=size)
 
 
-def _chunks(asked: Asked) -> Iterator[Changed]:
+def _chunks(asked: AskedRequests) -> Iterator[Changed]:
     """Prompts read in smaller pieces."""
     now = asked.chunk or asked.prompt
     for size in CHUNKS:
@@ -171,13 +171,13 @@ def _chunks(asked: Asked) -> Iterator[Changed]:
             yield (Change(Option.CHUNK, size),), replace(asked, chunk=size)
 
 
-def _precisions(asked: Asked) -> Iterator[Iterator[Changed]]:
+def _precisions(asked: AskedRequests) -> Iterator[Iterator[Changed]]:
     """A narrower cache; narrower weights, and with them a narrower cache."""
     for group in narrower(asked.serving.precision):
         yield (_typed(asked, precision) for precision in group)
 
 
-def _typed(asked: Asked, precision: Precision) -> Changed:
+def _typed(asked: AskedRequests, precision: Precision) -> Changed:
     """The same request in other types."""
     serving, apart = replace(asked.serving, precision=precision), asked.apart
     if apart is not None:
@@ -233,14 +233,14 @@ def _grown(mesh: Mesh, name: str, times: int) -> Mesh:
     return Mesh(tuple(replace(axis, size=axis.size * times) if axis.name == name else axis for axis in mesh.axes))
 
 
-def _meshes(asked: Asked, axis: str) -> Iterator[Changed]:
+def _meshes(asked: AskedRequests, axis: str) -> Iterator[Changed]:
     """Twice the devices along an axis, four times, and so on."""
     for doubling in range(1, DOUBLINGS + 1):
         mesh = _grown(asked.serving.mesh, axis, 2**doubling)
         yield _on_mesh(asked, mesh)
 
 
-def _along_model(asked: Asked) -> Iterator[Changed]:
+def _along_model(asked: AskedRequests) -> Iterator[Changed]:
     """The same devices all along `model`, twice as many, and so on."""
     for doubling in range(DOUBLINGS + 1):
         size = asked.serving.mesh.devices * 2**doubling
@@ -248,7 +248,7 @@ def _along_model(asked: Asked) -> Iterator[Changed]:
             yield _on_mesh(asked, Mesh((MeshAxis(MODEL, size),)))
 
 
-def _on_mesh(asked: Asked, mesh: Mesh) -> Changed:
+def _on_mesh(asked: AskedRequests, mesh: Mesh) -> Changed:
     """The same requests on another mesh, or as few more as its data-parallel devices need to have one each."""
     changed, change = replace(asked, serving=_on(asked.serving, mesh)), Change(Option.MESH, mesh)
     try:
@@ -260,7 +260,7 @@ def _on_mesh(asked: Asked, mesh: Mesh) -> Changed:
     return (change,), changed
 
 
-def _prefill_meshes(asked: Asked, apart: Apart, axis: str) -> Iterator[Changed]:
+def _prefill_meshes(asked: AskedRequests, apart: Apart, axis: str) -> Iterator[Changed]:
     """Twice the devices of a prefill instance along an axis, four times, and so on."""
     for doubling in range(1, DOUBLINGS + 1):
         mesh = _grown(apart.serving.mesh, axis, 2**doubling)
@@ -268,7 +268,7 @@ def _prefill_meshes(asked: Asked, apart: Apart, axis: str) -> Iterator[Changed]:
         yield (Change(Option.DISAGGREGATE, mesh),), changed
 
 
-def _prefill_batches(asked: Asked, apart: Apart) -> Iterator[Changed]:
+def _prefill_batches(asked: AskedRequests, apart: Apart) -> Iterator[Changed]:
     """Fewer prompts read at a time."""
     batch = (apart.batch or 1) // 2
     while batch:

@@ -5,7 +5,7 @@ A trait is a fact of a `ModelConfig`: its value, or where the configuration spel
 (version 5; keys that version 4 spells otherwise are read too, and what a class leaves to its model is what the model
 does). A family more is a row more:
 
-    "olmo2": OLMO.like("Olmo2", {"rms_norm_eps": 1e-5}, norm_place="after", qk_norm="all"),
+    "olmo2": OLMO.like("Olmo2", {"rms_norm_eps": 1e-5}, norm_place=NormPlace.AFTER, qk_norm=HeadNorm.ALL),
 
 says that OLMo 2 is read as OLMo, with another default epsilon, norms after attention and MLP, and a norm of all queries
 and of all keys together; `residual_dropout=rate(resid_pdrop=0.1)` would add a trait that the file spells, with the

@@ -210,8 +210,8 @@ def _marks(scanner: Scanner, lost: list[str]) -> Partial | None:
     while not scanner.accept("}"):
         word = scanner.need("name", "in `{U:...}`", "`U`, `V` or `R`")
         letter, _, kind = word.text.partition("_")
-        kind = kind or "sum"
-        if letter not in {"U", "V", "R"} or (letter != "U" and kind != "sum") or kind not in REDUCTIONS:
+        kind = kind or SUM
+        if letter not in {"U", "V", "R"} or (letter != "U" and kind != SUM) or kind not in REDUCTIONS:
             raise scanner.fail(f"unknown mark `{shorten(word.text)}`", word, expected="`U`, `U_max`, `V` or `R`")
         scanner.need(":", f"after `{word.text}`")
         shards = _plain_axes(scanner)

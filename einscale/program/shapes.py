@@ -358,7 +358,7 @@ def check_statement(statement: Statement, table: Mapping[str, Value], known: Col
             raise ProgramError(f"value `{name}` is made twice")
         if name not in table:
             raise ProgramError(f"value `{name}` is not declared")
-        if table[name].kind not in ("gradient", made_kind(position, statement.op)):
+        if table[name].kind not in (GRADIENT, made_kind(position, statement.op)):
             raise ProgramError(f"`{name}` is made by a statement, so it is not of kind `{table[name].kind}`")
     _check_marks(statement, table)
     shapes = infer(statement.op, [table[name] for name in statement.inputs], statement.labels, dict(statement.options))

@@ -127,15 +127,15 @@ class Reduction(StrEnum):
 SUM = Reduction.SUM
 
 
-class Goal(StrEnum):
+class Aim(StrEnum):
     """What a plan has the least of."""
 
     TIME = "time"
     BYTES = "bytes"
 
 
-TIME = Goal.TIME
-BYTES = Goal.BYTES
+TIME = Aim.TIME
+BYTES = Aim.BYTES
 
 
 class Convention(StrEnum):

@@ -152,4 +152,5 @@ def test_documents_hold_plain_text() -> None:
     )
     for answer in answers:
         assert list(members(answer.to_dict())) == [], type(answer).__name__
+        assert list(members(answer.tables)) == [], type(answer).__name__
     assert list(members({"a": [Phase.FORWARD]})) == [FORWARD]

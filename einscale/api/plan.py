@@ -21,7 +21,7 @@ from einscale.price.plan import LowerBounds, PlanPeak, PricedPlan, PricedStep, l
 from einscale.request.einsum import AskedEinsum, resolve, wanted_choices
 from einscale.steps import Plan
 from einscale.topology import Network, bind
-from einscale.vocabulary import BYTES, Goal
+from einscale.vocabulary import BYTES, Aim
 
 if TYPE_CHECKING:
     from einscale.emulate import Verification
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from einscale.report.einsum.tables import PlanView
     from einscale.report.table import Report
 
-OBJECTIVES = tuple(Goal)
+OBJECTIVES = tuple(Aim)
 
 
 class PlanResult(Answer, frozen=True):
@@ -52,7 +52,7 @@ class PlanResult(Answer, frozen=True):
     spec: str
     priced: PricedPlan
     lower_bound: LowerBounds
-    objective: Goal
+    objective: Aim
     max_flops: int | None
     exact: bool
     note: str
@@ -292,7 +292,7 @@ def answer(
         spec=str(filled),
         priced=priced,
         lower_bound=lower_bounds(priced),
-        objective=Goal(objective),
+        objective=Aim(objective),
         max_flops=max_flops,
         exact=planned.exact,
         note=planned.note,

@@ -15,7 +15,7 @@ from einscale.report.causes import cause_words
 from einscale.report.einsum.steps import StepWords, explain_plan, move_text, placement_words, step_title, work_text
 from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_flops, format_seconds
-from einscale.vocabulary import BYTES, Goal
+from einscale.vocabulary import BYTES, Aim
 
 STEPS = (
     Column("step", "step", wrap=True),
@@ -79,7 +79,7 @@ class PlanView(Struct, frozen=True):
     """
 
     spec: str
-    objective: Goal
+    objective: Aim
     max_flops: int | None
     exact: bool
     bounds: LowerBounds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 from einscale.errors import UsageError, did_you_mean
@@ -140,7 +141,8 @@ def _flat_rows(table: Table) -> list[dict[str, Cell]]:
             continue
         section = "" if row.role == "total" else " / ".join(str(text) for text in sections.values())
         place: dict[str, Cell] = {"table": table.name, "section": section, "role": row.role, "level": row.level}
-        rows.append({**place, **dict(zip(_keys(table), row.cells, strict=True))})
+        cells = (cell.value if isinstance(cell, Enum) else cell for cell in row.cells)
+        rows.append({**place, **dict(zip(_keys(table), cells, strict=True))})
     return rows
 
 

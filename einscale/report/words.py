@@ -86,7 +86,7 @@ def unexpected_words(one: Unexpected) -> str:
 def reason_words(reason: HoldReason) -> str:
     """Why a device holds a tensor; "" for what rests where it is.
 
-    >>> reason_words(Reason(Why.READ_BACK, "q", "einsum"))
+    >>> reason_words(HoldReason(Why.READ_BACK, "q", "einsum"))
     'einsum for q'
     """
     return _REASONS[reason.why].format(of=reason.of, op=reason.op, phase=reason.phase)

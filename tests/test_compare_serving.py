@@ -193,7 +193,7 @@ def test_the_command_line_compares_requests() -> None:
     outcome = run_command(f"{LINE} --batch 4 --prompt 64 --output 8 --chunk 32 --page 1")
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out == answer.to_text()
-    assert len(run_command(LINE, columns=100).out.splitlines()) <= 40
+    assert len(run_command(LINE, terminal=100).out.splitlines()) <= 40
     given = json.loads(run_command(f"{LINE} --batch 4 --prompt 64 --output 8 --chunk 32 --page 1 --json").out)
     assert given["differences"] == json.loads(json.dumps(answer.to_dict()))["differences"]
     terms = run_command(f"{LINE} --only terms").out

@@ -176,7 +176,8 @@ def compare(
     >>> change = answer.comparison.differences[0]
     >>> change.memory_change < 0, sum(term.change.flops for term in change.terms) == change.change.flops
     (True, True)
-    >>> compare("llama3-8b", ["megatron@model=8", "megatron@data=2,model=4"], for_="serve", batch=8).figures["best"]
+    >>> sides = ["megatron@model=8", "megatron@data=2,model=4"]
+    >>> compare("llama3-8b", sides, for_="serve", batch=8).figures["best"]
     'megatron@model=8'
 
     Args:

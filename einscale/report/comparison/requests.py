@@ -101,14 +101,15 @@ def _heading(comparison: ServingComparison, first: InferRun) -> tuple[str, ...]:
 
 def _sides_table(comparison: ServingComparison) -> Table:
     """One row a strategy."""
+    several = len({side.instance.devices for side in comparison.sides}) > 1
     priced = any(side.cost_per_million_tokens is not None for side in comparison.sides)
     columns = [
         Column("strategy", "strategy", wrap=True),
-        Column("devices", "devices", "integer"),
+        *([Column("devices", "devices", "integer")] if several else []),
         Column("first_token_seconds", "first token", "seconds"),
         Column("seconds_per_token", "a token", "seconds"),
         Column("request_seconds", "request", "seconds"),
-        Column("tokens_per_second_per_device", "tokens/s a device", "si"),
+        Column("tokens_per_second_per_device", "tokens/s", "si"),
         *([Column("million_tokens_price", "a million", "si")] if priced else []),
         Column("needed_bytes", "memory", "bytes"),
         Column("fits", "fits"),
@@ -117,7 +118,7 @@ def _sides_table(comparison: ServingComparison) -> Table:
         Row(
             (
                 shown(side.label),
-                side.instance.devices,
+                *([side.instance.devices] if several else []),
                 side.first_token_seconds,
                 side.seconds_per_token or None,
                 side.seconds,
@@ -129,7 +130,7 @@ def _sides_table(comparison: ServingComparison) -> Table:
         )
         for side in comparison.sides
     ]
-    return Table("strategies", "requests; tokens of output a second", tuple(columns), tuple(rows))
+    return Table("strategies", "requests; tokens of output a second for each device", tuple(columns), tuple(rows))
 
 
 def _memory_table(comparison: ServingComparison) -> Table:
@@ -158,8 +159,8 @@ def _terms_table(difference: ServingDifference, comparison: ServingComparison, m
     columns = (
         Column("phase", "of"),
         Column("term", "what", wrap=True),
-        Column("first_seconds", shown(difference.first), "seconds"),
-        Column("other_seconds", shown(difference.other), "seconds"),
+        Column("first_seconds", "first", "seconds"),
+        Column("other_seconds", "other", "seconds"),
         Column("seconds", "change", "+seconds"),
     )
     rows: list[Row] = []
@@ -188,8 +189,8 @@ def _memory_terms_table(difference: ServingDifference) -> Table:
     """What a device holds more or less of, and the sum."""
     columns = (
         Column("part", "held"),
-        Column("first_bytes", shown(difference.first), "bytes"),
-        Column("other_bytes", shown(difference.other), "bytes"),
+        Column("first_bytes", "first", "bytes"),
+        Column("other_bytes", "other", "bytes"),
         Column("bytes", "change", "+bytes"),
     )
     terms = difference.memory_terms

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from msgspec import Struct
 
 from einscale.layout import Layout
+from einscale.vocabulary import Reduction, ValueKind
 
 
 class CauseRule(StrEnum):
@@ -81,7 +83,7 @@ class Cause(Struct, frozen=True):
     axes: tuple[str, ...] = ()
     indices: tuple[str, ...] = ()
     gained: tuple[str, ...] = ()
-    reduction: str = ""
+    reduction: Reduction | Literal[""] = ""
     copies: int = 0
 
 
@@ -132,7 +134,7 @@ class ProgramCause(Cause, frozen=True):
         summed_by: the row that divides the indices summed over.
     """
 
-    kind: str = ""
+    kind: ValueKind | None = None
     of: str = ""
     op: str = ""
     output: str = ""

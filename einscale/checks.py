@@ -12,8 +12,7 @@ from einscale.layout import shards
 from einscale.mesh import Mesh
 from einscale.models import LayerKind, Model
 from einscale.numeric import nearest_divisors, nearest_multiples, product
-from einscale.program.backward import WHOLE
-from einscale.program.recompute import MODES
+from einscale.program.recompute import MODES, WHOLE
 from einscale.program.shapes import axis_names
 from einscale.program.shapes import program_sizes as sizes_of
 from einscale.program.values import Program

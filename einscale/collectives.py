@@ -21,19 +21,20 @@ from einscale.expert_spread import distinct_share
 from einscale.layout import Layout, Tensor, check_layout, local_bytes, shards
 from einscale.mesh import Mesh, MeshAxis
 from einscale.numeric import Number, ceil_div, divide_exact, is_array, product, tabulated
+from einscale.vocabulary import CollectiveKind
 
-SLICE = "slice"
-MASK = "mask"
-ALL_GATHER = "all-gather"
-REDUCE_SCATTER = "reduce-scatter"
-ALL_REDUCE = "all-reduce"
-ALL_TO_ALL = "all-to-all"
-PERMUTE = "permute"
+SLICE = CollectiveKind.SLICE
+MASK = CollectiveKind.MASK
+ALL_GATHER = CollectiveKind.ALL_GATHER
+REDUCE_SCATTER = CollectiveKind.REDUCE_SCATTER
+ALL_REDUCE = CollectiveKind.ALL_REDUCE
+ALL_TO_ALL = CollectiveKind.ALL_TO_ALL
+PERMUTE = CollectiveKind.PERMUTE
 
 FREE = (SLICE, MASK)
 """Moves that send nothing: taking one's part of a replicated dim; keeping a value on one device, zeros elsewhere."""
 
-KINDS = (SLICE, MASK, ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, ALL_TO_ALL, PERMUTE)
+KINDS = tuple(CollectiveKind)
 
 
 class Amount(Struct, frozen=True):
@@ -63,7 +64,7 @@ class Collective(Struct, frozen=True):
     """One move of one tensor from a layout to another, over a set of mesh axes at once.
 
     Args:
-        kind: one of `KINDS`.
+        kind: which move.
         tensor: what moves.
         axes: the mesh axes (or sub-axes) it runs over, in mesh order, major to minor.
         before: layout before the move.
@@ -76,7 +77,7 @@ class Collective(Struct, frozen=True):
         limited: (groups of experts, groups that those of one token lie in); empty for no limit.
     """
 
-    kind: str
+    kind: CollectiveKind
     tensor: Tensor
     axes: tuple[str, ...]
     before: Layout
@@ -98,7 +99,7 @@ def changed_blocks(step: Collective, mesh: Mesh) -> int:
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
     >>> weight, before, after = Tensor("W", ("d",)), make_layout([("x", "y")]), make_layout([("y", "x")])
-    >>> swap = Collective("permute", weight, ("x", "y"), before, after)
+    >>> swap = Collective(PERMUTE, weight, ("x", "y"), before, after)
     >>> changed_blocks(swap, make_mesh("x=2,y=4")), changed_blocks(swap, make_mesh("x=4,y=4"))
     (6, 12)
 
@@ -122,7 +123,7 @@ def received_total(step: Collective, sizes: Mapping[str, Number], mesh: Mesh) ->
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
     >>> weight = Tensor("W", ("d", "f"), "bf16")
-    >>> gather = Collective("all-gather", weight, ("x",), make_layout([("x",), ()]), make_layout([(), ()]))
+    >>> gather = Collective(ALL_GATHER, weight, ("x",), make_layout([("x",), ()]), make_layout([(), ()]))
     >>> received_total(gather, {"d": 8, "f": 16}, make_mesh("x=4"))  # 4 devices, 3/4 of 256 bytes each
     768
     """
@@ -169,7 +170,7 @@ def sent_share(step: Collective, sizes: Mapping[str, Number], degrees: Mapping[s
     >>> from einscale.layout import make_layout
     >>> sent = Tensor("sent", ("e", "b", "d"), "bf16", (("e", 2),))
     >>> before, after = make_layout([(), ("x",), ()]), make_layout([("x",), (), ()])
-    >>> move = Collective("all-to-all", sent, ("x",), before, after, distinct=2)
+    >>> move = Collective(ALL_TO_ALL, sent, ("x",), before, after, distinct=2)
     >>> sent_share(move, {"e": 4, "b": 8, "d": 16}, {"x": 2})
     Fraction(5, 6)
     """
@@ -209,7 +210,7 @@ def check_move(step: Collective, mesh: Mesh) -> None:
     >>> from einscale.layout import make_layout
     >>> from einscale.mesh import make_mesh
     >>> weight, before, after = Tensor("W", ("d",)), make_layout([("x", "y")]), make_layout([("y",)])
-    >>> check_move(Collective("all-gather", weight, ("x",), before, after), make_mesh("x=2,y=4"))
+    >>> check_move(Collective(ALL_GATHER, weight, ("x",), before, after), make_mesh("x=2,y=4"))
     Traceback (most recent call last):
     einscale.errors.LayoutError: all-gather(x) W: d/x/y -> d/y is no move: an all-gather takes axes off the minor ends
 
@@ -239,22 +240,22 @@ def _fault(step: Collective, digits: Digits) -> str:
     if step.before.reduction != step.after.reduction and owed and owes:
         return "the owed reduction changes"
     match step.kind:
-        case "slice":
+        case CollectiveKind.SLICE:
             good = None not in gain and owed == owes and moved == gained and not gained & (used | owed)
             rule = "a slice puts free axes on the minor ends"
-        case "mask":
+        case CollectiveKind.MASK:
             good = before == after and owes == owed | moved and not moved & (used | owed)
             rule = "a mask makes free axes owe a sum"
-        case "all-gather":
+        case CollectiveKind.ALL_GATHER:
             good = None not in lost and owed == owes and moved == {digit for dim in lost if dim for digit in dim}
             rule = "an all-gather takes axes off the minor ends"
-        case "reduce-scatter":
+        case CollectiveKind.REDUCE_SCATTER:
             good = None not in gain and moved == gained and gained <= owed and owes == owed - gained
             rule = "a reduce-scatter puts owed axes on the minor ends"
-        case "all-reduce":
+        case CollectiveKind.ALL_REDUCE:
             good = before == after and moved <= owed and owes == owed - moved
             rule = "an all-reduce settles owed axes and keeps the dims"
-        case "all-to-all":
+        case CollectiveKind.ALL_TO_ALL:
             ends = all(one is not None or other is not None for one, other in zip(lost, gain, strict=True))
             leaving = {digit for dim in lost if dim for digit in dim}
             good = ends and owed == owes and leaving == gained == moved

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from einscale.errors import UsageError, did_you_mean
 from einscale.mesh import Mesh
+from einscale.vocabulary import CollectiveKind
 
 NOTATIONS = ("slash", "numpy", "book", "jax", "jax-type", "dtensor", "shardy", "hlo")
 """Notations that are written."""
@@ -64,7 +65,7 @@ class ReshardMove(Struct, frozen=True):
         bytes_received: bytes a device receives.
     """
 
-    kind: str
+    kind: CollectiveKind
     axes: tuple[str, ...]
     text: str
     bytes_received: int

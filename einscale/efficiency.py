@@ -37,6 +37,7 @@ from einscale.numeric import (
 )
 from einscale.roofline import LocalTime, local_seconds
 from einscale.steps import LocalEinsum, chosen_indices
+from einscale.vocabulary import MODELLED
 
 INSTRUCTION_WIDTHS = (8, 16, 32)
 """Narrow sides of tiles below those of a library's table: `mma.m16n8k16` takes 8 columns (PTX ISA, matrix multiply)."""
@@ -199,7 +200,7 @@ def _product_seconds(shape: Product, written: Number, traffic: Number, dtype: st
     numbers = (shape.batch, shape.rows, shape.columns, shape.depth, written, traffic)
     best = least(seconds, _ways(kernels), next(filter(is_array, numbers), 0))
     memory = traffic / bandwidth
-    return LocalTime(maximum(best, memory) + kernels.start.used, best, memory, "modelled")
+    return LocalTime(maximum(best, memory) + kernels.start.used, best, memory, MODELLED)
 
 
 _scalar_product_seconds = lru_cache(maxsize=65536)(_product_seconds)
@@ -349,7 +350,7 @@ def attention_seconds(
     alone = 0.0 if kernels.units is None else block * _waiting(blocks, int(kernels.units.value))
     compute = (flops + alone) / (peak(chip, dtype).datasheet * share.value)
     memory = traffic / memory_rate(chip)
-    return LocalTime(maximum(compute, memory) + kernels.start.used, compute, memory, "modelled")
+    return LocalTime(maximum(compute, memory) + kernels.start.used, compute, memory, MODELLED)
 
 
 @tabulated
@@ -399,7 +400,7 @@ def moving_seconds(traffic: Number, chip: Chip) -> LocalTime:
     if chip.kernels is None:
         return local_seconds(0, traffic, "fp32", chip)
     memory = traffic / memory_rate(chip)
-    return LocalTime(memory + chip.kernels.start.used, 0.0, memory, "modelled")
+    return LocalTime(memory + chip.kernels.start.used, 0.0, memory, MODELLED)
 
 
 def memory_rate(chip: Chip) -> float:

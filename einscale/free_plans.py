@@ -21,6 +21,7 @@ from einscale.steps import LocalEinsum, Plan
 from einscale.topology import Network
 from einscale.training.layers import forward_cost, layer_cost
 from einscale.training.step import trained_layers
+from einscale.vocabulary import Phase
 
 WORTH = 0.02
 """Share of a statement's time that a free plan must save by itself to be tried."""
@@ -40,7 +41,7 @@ class Gain(Struct, frozen=True):
 
     kind: str
     statement: str
-    phase: str
+    phase: Phase
     strategy_seconds: float
     free_seconds: float
     plan: Plan

@@ -14,7 +14,7 @@ from einscale.layout import padding_fraction
 from einscale.mesh import Mesh, split_name
 from einscale.models import Model
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.footprint import Memory, fullest
 from einscale.price.memory import Held, Peak
 from einscale.price.program import NOTHING, PricedStatement, Totals, total
@@ -25,6 +25,17 @@ from einscale.training.layers import forward_cost
 from einscale.training.stages import chunk_layers, merged
 from einscale.training.step import train_report, trained_layers
 from einscale.training.values import LayerCost, TrainReport, TrainSetup
+from einscale.vocabulary import (
+    ACTIVATION,
+    BACKWARD,
+    FORWARD,
+    INPUT,
+    PARAMETER,
+    UPDATE,
+    CollectiveKind,
+    Phase,
+    TensorClass,
+)
 
 
 class KindReport(Struct, frozen=True):
@@ -39,7 +50,7 @@ class KindReport(Struct, frozen=True):
 
     cost: LayerCost
     repeat: int
-    phases: tuple[str, ...]
+    phases: tuple[Phase, ...]
     padding: tuple[tuple[str, float], ...]
 
     @property
@@ -148,7 +159,7 @@ class Unexpected(Struct, frozen=True):
     """
 
     layer: str
-    kind: str
+    kind: CollectiveKind
     axis: str
     tensor: str
     entry: str
@@ -168,7 +179,7 @@ class LayerReport(Struct, frozen=True):
     """
 
     setup: TrainSetup
-    phases: tuple[str, ...]
+    phases: tuple[Phase, ...]
     kinds: tuple[KindReport, ...]
     step: TrainReport | None
     memory: Memory
@@ -239,7 +250,7 @@ class LayerReport(Struct, frozen=True):
 
 
 def layer_report(
-    setup: TrainSetup, phases: tuple[str, ...] = (FORWARD, BACKWARD), notes: tuple[str, ...] = ()
+    setup: TrainSetup, phases: tuple[Phase, ...] = (FORWARD, BACKWARD), notes: tuple[str, ...] = ()
 ) -> LayerReport:
     """Plan and price one layer of each kind.
 
@@ -295,7 +306,7 @@ def undivided(kinds: tuple[KindReport, ...]) -> tuple[str, ...]:
     found = []
     for kind in kinds:
         planned = kind.planned
-        axes = {axis for rule in planned.strategy.store_rules("parameters") for axis in rule.axes}
+        axes = {axis for rule in planned.strategy.store_rules(TensorClass.PARAMETERS) for axis in rule.axes}
         whole = [
             value.name
             for value in planned.program.parameters
@@ -314,7 +325,7 @@ def padded_values(planned: PlannedProgram) -> tuple[tuple[str, float], ...]:
     for value in planned.program.values:
         layout = planned.resting[value.name]
         share = padding_fraction(layout, value.axes, planned.sizes, planned.degrees)
-        if share > 0 and value.kind in ("parameter", "activation", "input"):
+        if share > 0 and value.kind in (PARAMETER, ACTIVATION, INPUT):
             found.append((f"{value.name}: {layout.text(value.axes)}", share))
     return tuple(found)
 

@@ -11,6 +11,7 @@ from einscale.dtypes import bytes_of
 from einscale.errors import LayoutError, did_you_mean
 from einscale.mesh import Mesh, degree, split_name
 from einscale.numeric import Number, ceil_div, product
+from einscale.vocabulary import SUM, Reduction
 
 Chosen: TypeAlias = tuple[tuple[str, int | float], ...]
 """(index, count): of that index only so many elements exist at every position of the others, spread evenly.
@@ -77,7 +78,7 @@ class Layout(Struct, frozen=True):
 
     dims: tuple[tuple[str, ...], ...]
     unreduced: tuple[str, ...] = ()
-    reduction: str = "sum"
+    reduction: Reduction = SUM
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -89,7 +90,7 @@ class Layout(Struct, frozen=True):
         named = index_words(indices, chosen).split()
         words = ["/".join((index, *axes)) for index, axes in zip(named, self.dims, strict=True)]
         if self.unreduced:
-            owed = "U" if self.reduction == "sum" else f"U({self.reduction})"
+            owed = "U" if self.reduction == SUM else f"U({self.reduction})"
             words.append(f"{{{owed}:{','.join(self.unreduced)}}}")
         return " ".join(words)
 
@@ -98,7 +99,7 @@ class Layout(Struct, frozen=True):
         return Layout(self.dims) if self.unreduced else self
 
 
-def make_layout(dims: Iterable[Iterable[str]], unreduced: Iterable[str] = (), reduction: str = "sum") -> Layout:
+def make_layout(dims: Iterable[Iterable[str]], unreduced: Iterable[str] = (), reduction: Reduction = SUM) -> Layout:
     """A layout from any iterables, `unreduced` sorted."""
     return Layout(tuple(tuple(dim) for dim in dims), tuple(sorted(unreduced)), reduction)
 

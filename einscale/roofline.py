@@ -12,8 +12,9 @@ from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import HardwareError, did_you_mean
 from einscale.hardware import Chip, System, flop_rate, peak
 from einscale.numeric import Array, Condition, Number, is_array, maximum
+from einscale.vocabulary import BOUND, COMPUTE, LAUNCH, MEMORY, MODELLED, LimitedBy, Provenance
 
-Words: TypeAlias = "str | Array"
+Words: TypeAlias = "LimitedBy | Array"
 """A word, or an array of them where there are many points."""
 
 
@@ -35,7 +36,7 @@ class LocalTime(Struct, frozen=True):
     seconds: Number
     compute_seconds: Number
     memory_seconds: Number
-    provenance: str
+    provenance: Provenance
     kernels: int = 1
     converted: Number = 0
     launched: Number = 1.0
@@ -44,8 +45,8 @@ class LocalTime(Struct, frozen=True):
     def bound(self) -> Words:
         """What limits it: `compute`, `memory` or `launch`; an array of these words where the numbers are arrays."""
         compute = (self.compute_seconds >= self.memory_seconds) & (self.compute_seconds > 0)
-        words = _either(compute, "compute", "memory")
-        return _either(self.launched > 1.0, "launch", words)
+        words = _either(compute, COMPUTE, MEMORY)
+        return _either(self.launched > 1.0, LAUNCH, words)
 
     def share(self, part: Number, *, first: bool = True) -> LocalTime:
         """A part of it; the first of the statements that share a kernel counts it."""
@@ -76,8 +77,8 @@ def local_seconds(flops: Number, hbm_bytes: Number, dtype: str, chip: Chip) -> L
     >>> from einscale.hardware import load_system
     >>> chip = load_system("tpu-v5e").ideal().chip
     >>> time = local_seconds(2 * 4096**3, 3 * 2 * 4096**2, "bf16", chip)
-    >>> time.bound, round(time.seconds * 1e6)
-    ('compute', 698)
+    >>> print(time.bound, round(time.seconds * 1e6))
+    compute 698
 
     Raises:
         HardwareError: the chip has no FLOP/s figure for the dtype; the message lists those it has.
@@ -88,7 +89,7 @@ def local_seconds(flops: Number, hbm_bytes: Number, dtype: str, chip: Chip) -> L
         compute = flops / flop_rate(chip, dtype)
         measured = measured or peak(chip, dtype).attainable is not None
     memory = hbm_bytes / chip.memory_bandwidth.used
-    return LocalTime(maximum(compute, memory), compute, memory, "modelled" if measured else "bound")
+    return LocalTime(maximum(compute, memory), compute, memory, MODELLED if measured else BOUND)
 
 
 def ridge_intensity(chip: Chip, dtype: str) -> float:
@@ -114,8 +115,8 @@ def matmul_seconds(m: Number, k: Number, n: Number, dtype: str, chip: Chip) -> L
 
     >>> from einscale.hardware import load_system
     >>> time = matmul_seconds(64, 8192, 8192, "bf16", load_system("h100").ideal().chip)
-    >>> time.bound, round(time.seconds * 1e6, 1)
-    ('memory', 40.7)
+    >>> print(time.bound, round(time.seconds * 1e6, 1))
+    memory 40.7
 
     Raises:
         HardwareError: the chip has no FLOP/s figure for the dtype.

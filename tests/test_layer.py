@@ -9,10 +9,10 @@ import pytest
 
 from einscale.api.layer import LayerResult, layer
 from einscale.errors import SizeError, StrategyError, UsageError
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.program import PricedCollective, bound_ratio
 from einscale.report.words import unexpected_words
 from einscale.strategy import parse_strategy
+from einscale.vocabulary import BACKWARD, FORWARD
 
 D, N, G, K, F, V, LAYERS = 8192, 8, 8, 128, 28672, 128256, 80
 """llama3-70b."""

@@ -8,8 +8,8 @@ import pytest
 from einscale.api.layer import LayerResult, layer
 from einscale.errors import StrategyError
 from einscale.models import list_models
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.report.causes import cause_words
+from einscale.vocabulary import BACKWARD, FORWARD
 
 STRATEGIES = ("dp", "fsdp", "megatron", "megatron-sp", "fsdp+tp")
 

@@ -12,11 +12,12 @@ from einscale.errors import LayoutError, StrategyError
 from einscale.layout import make_layout
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
-from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
 from einscale.program import Program, backward, parse_program
 from einscale.report.causes import cause_words
 from einscale.strategy import load_strategy, parse_strategy
+from einscale.vocabulary import BACKWARD, FORWARD
 
 
 def block(name: str = "llama3-8b") -> Program:

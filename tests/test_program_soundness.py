@@ -15,12 +15,13 @@ from einscale.collectives import check_move
 from einscale.layout import Layout, check_layout, local_shape
 from einscale.mesh import parse_mesh, split_name
 from einscale.models import list_models, load_model
-from einscale.planner.planned import BACKWARD, PlannedProgram, PlannedStatement
+from einscale.planner.planned import PlannedProgram, PlannedStatement
 from einscale.planner.program import plan_program
 from einscale.program import Program, backward
 from einscale.program.maps import rule, statistics, whole_axes
 from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import load_strategy
+from einscale.vocabulary import BACKWARD
 
 MESHES = {
     "dp": "data=8",

@@ -25,7 +25,7 @@ from einscale.hardware import load_system
 from einscale.layout import Tensor, local_bytes, local_elements, make_layout
 from einscale.mesh import parse_mesh
 from einscale.models import load_model
-from einscale.planner.planned import FORWARD, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.planner.program import plan_program
 from einscale.price.memory import peak, saved_activations
 from einscale.price.program import bound_bytes, bound_ratio, price_collectives
@@ -36,6 +36,7 @@ from einscale.report.causes import cause_words
 from einscale.steps import LocalEinsum, LocalMap, step_flops, untouched, work_flops, work_traffic
 from einscale.strategy import default_strategy, load_strategy, parse_strategy
 from einscale.topology import bind, explain_step, level_counts, step_seconds
+from einscale.vocabulary import FORWARD
 
 BLOCKS = {
     "softmax over the chosen": {},

@@ -10,10 +10,10 @@ from suited_meshes import MESHES
 from einscale.api.layer import layer
 from einscale.errors import StrategyError
 from einscale.layers import KindReport, LayerReport
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE
 from einscale.price.memory import Why
 from einscale.report.render.text import render_text
 from einscale.strategy import list_strategies, load_strategy, parse_strategy
+from einscale.vocabulary import BACKWARD, FORWARD, UPDATE
 
 D, N, G, K, F = 4096, 8, 4, 128, 14336
 """llama3-8b."""

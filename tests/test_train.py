@@ -10,11 +10,11 @@ from msgspec.structs import replace
 import einscale
 from einscale.errors import ScheduleError, SizeError, StrategyError, UsageError
 from einscale.models import load_model, parameter_counts
-from einscale.planner.planned import FORWARD
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.spent import TimePart
 from einscale.schedule import bubble_seconds, schedule_names
 from einscale.training import TrainReport
+from einscale.vocabulary import FORWARD
 
 MIXED = 2 + 4 + 12
 """Bytes a parameter: 16-bit weight, fp32 gradient, fp32 master copy and two moments."""

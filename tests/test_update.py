@@ -16,7 +16,7 @@ from einscale.mesh import parse_mesh
 from einscale.models import load_model
 from einscale.planner.classes import moved_class
 from einscale.planner.deferral import still_owing
-from einscale.planner.planned import BACKWARD, PlannedProgram, accumulator_layouts
+from einscale.planner.planned import PlannedProgram, accumulator_layouts
 from einscale.planner.program import plan_program
 from einscale.planner.update import plan_update
 from einscale.precision import parse_precision
@@ -34,6 +34,7 @@ from einscale.strategy import (
     replicas,
     with_zero,
 )
+from einscale.vocabulary import BACKWARD
 
 BF16 = parse_precision("bf16")
 

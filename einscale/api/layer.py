@@ -9,10 +9,10 @@ from einscale.errors import UsageError
 from einscale.free_plans import Gain, free_gains
 from einscale.layers import LayerReport, layer_report
 from einscale.models import Model
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.footprint import Memory
 from einscale.request.training import RUN, TrainOptions, train_request, train_setup
 from einscale.units import format_seconds
+from einscale.vocabulary import BACKWARD, FORWARD, Phase
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
@@ -148,7 +148,7 @@ def layer(
     return LayerResult(layer_report(setup, phases, notes))
 
 
-def _phases(forward: bool, backward: bool) -> tuple[str, ...]:
+def _phases(forward: bool, backward: bool) -> tuple[Phase, ...]:
     """The passes that are shown, in order.
 
     Raises:

@@ -21,6 +21,7 @@ from einscale.price.plan import LowerBounds, PlanPeak, PricedPlan, PricedStep, l
 from einscale.request.einsum import AskedEinsum, resolve, wanted_choices
 from einscale.steps import Plan
 from einscale.topology import Network, bind
+from einscale.vocabulary import BYTES, Goal
 
 if TYPE_CHECKING:
     from einscale.emulate import Verification
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from einscale.report.einsum.tables import PlanView
     from einscale.report.table import Report
 
-OBJECTIVES = ("time", "bytes")
+OBJECTIVES = tuple(Goal)
 
 
 class PlanResult(Answer, frozen=True):
@@ -51,7 +52,7 @@ class PlanResult(Answer, frozen=True):
     spec: str
     priced: PricedPlan
     lower_bound: LowerBounds
-    objective: str
+    objective: Goal
     max_flops: int | None
     exact: bool
     note: str
@@ -291,7 +292,7 @@ def answer(
         spec=str(filled),
         priced=priced,
         lower_bound=lower_bounds(priced),
-        objective=objective,
+        objective=Goal(objective),
         max_flops=max_flops,
         exact=planned.exact,
         note=planned.note,
@@ -330,7 +331,7 @@ def _planned(
 
 def _cost(planned: PlannedEinsum, objective: str) -> tuple[float, int, int]:
     """What a plan costs by the objective, then what it costs otherwise."""
-    first: float = planned.received if objective == "bytes" else (planned.seconds or 0.0)
+    first: float = planned.received if objective == BYTES else (planned.seconds or 0.0)
     return first, planned.received, planned.flops
 
 

@@ -7,6 +7,7 @@ no statement. Pieces of two sides are matched by their key; their differences ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 from einscale.causes import Cause
 from einscale.checks import role_names
 from einscale.collectives import FREE
-from einscale.comparison.values import About, Divided, Doing, Moves, Runs, Scope, WorkDivision
+from einscale.comparison.values import About, Divided, Doing, LocalWork, Moves, Runs, Scope, WorkDivision
 from einscale.layout import shards
 from einscale.mesh import Mesh, join_parts, part_order, split_name
 from einscale.numeric import ceil_div, product
@@ -26,6 +27,7 @@ from einscale.schedule import find_schedule
 from einscale.steps import LocalEinsum
 from einscale.training.moves import step_moves
 from einscale.training.values import LayerCost, TrainReport
+from einscale.vocabulary import CollectiveKind, Moving, Phase
 
 Key = tuple[str, ...]
 """What a piece is matched by: about, layer, phase, section, name."""
@@ -59,10 +61,10 @@ class Piece(Struct, frozen=True):
 
     about: About
     layer: str
-    phase: str
+    phase: Phase | Literal[""]
     section: str
     name: str
-    what: str | TimePart
+    what: Moving | LocalWork | TimePart
     doing: Doing
     cause: Cause | None
     totals: Totals
@@ -173,12 +175,12 @@ def _layer_collectives(side: View, layer: LayerCost) -> Iterator[Piece]:
 
 def _moved(
     side: View,
-    kind: str,
+    kind: CollectiveKind,
     axes: tuple[str, ...],
     cause: Cause | None,
     totals: Totals,
-    where: tuple[str, str, str],
-    what: str,
+    where: tuple[str, Phase | Literal[""], str],
+    what: Moving,
     name: str,
 ) -> Piece:
     """A piece of one collective."""
@@ -212,7 +214,7 @@ def _worked(side: View, kind: str, row: PricedStatement, planned: PlannedProgram
         phase=row.planned.phase,
         section=statement.section,
         name=statement.output,
-        what="einsum" if statement.op == "einsum" else "map",
+        what=LocalWork.EINSUM if statement.op == "einsum" else LocalWork.MAP,
         doing=work_division(row, planned, side),
         cause=None,
         totals=local.times(times),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from msgspec import Struct
 
@@ -11,6 +12,7 @@ from einscale.price.footprint import MemoryPart
 from einscale.price.program import Totals
 from einscale.price.spent import TimePart
 from einscale.training.values import TrainReport
+from einscale.vocabulary import CollectiveKind, Moving, Phase
 
 
 class Scope(StrEnum):
@@ -30,6 +32,13 @@ class About(StrEnum):
     COMPUTE = "compute"
     PART = "part"
     """A part of a step's time that belongs to no statement, such as the bubble."""
+
+
+class LocalWork(StrEnum):
+    """What a device computes by itself."""
+
+    EINSUM = "einsum"
+    MAP = "map"
 
 
 class Side(Struct, frozen=True):
@@ -57,7 +66,7 @@ class Moves(Struct, frozen=True):
         count: how many different ones.
     """
 
-    kind: str
+    kind: CollectiveKind
     axes: tuple[str, ...]
     count: int = 1
 
@@ -116,10 +125,10 @@ class Term(Struct, frozen=True):
 
     about: About
     layer: str
-    phase: str
+    phase: Phase | Literal[""]
     sections: tuple[str, ...]
     names: tuple[str, ...]
-    what: str | TimePart
+    what: Moving | LocalWork | TimePart
     first: Doing
     other: Doing
     first_cause: Cause | None

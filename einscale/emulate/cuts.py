@@ -11,6 +11,7 @@ from einscale.errors import MeshError, PlanError, did_you_mean
 from einscale.layout import Layout
 from einscale.mesh import Mesh, MeshAxis, split_name, sub_axis
 from einscale.numeric import ceil_div
+from einscale.vocabulary import SUM, Reduction
 
 
 class Placed(Struct, frozen=True):
@@ -24,7 +25,7 @@ class Placed(Struct, frozen=True):
 
     dims: tuple[tuple[int, ...], ...]
     unreduced: tuple[int, ...] = ()
-    reduction: str = "sum"
+    reduction: Reduction = SUM
 
 
 class CutMesh(Struct, frozen=True):
@@ -70,7 +71,7 @@ class CutMesh(Struct, frozen=True):
     def place(self, layout: Layout) -> Placed:
         """A layout in digits."""
         owed = tuple(sorted(self.expand(layout.unreduced)))
-        return Placed(tuple(self.expand(dim) for dim in layout.dims), owed, layout.reduction if owed else "sum")
+        return Placed(tuple(self.expand(dim) for dim in layout.dims), owed, layout.reduction if owed else SUM)
 
     def resized(self, radices: Iterable[int]) -> CutMesh:
         """The same cuts on axes whose digits have other sizes."""

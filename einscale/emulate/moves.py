@@ -48,7 +48,7 @@ def misfit(kind: str, axes: frozenset[int], before: Placed, after: Placed, radic
     gained = frozenset(digit for dim in gained_dims for digit in dim)
     paid, owed = frozenset(before.unreduced) - set(after.unreduced), frozenset(after.unreduced) - set(before.unreduced)
     nothing: frozenset[int] = frozenset()
-    pattern = {
+    pattern: dict[str, tuple[frozenset[int], ...]] = {
         SLICE: (nothing, axes, nothing, nothing),
         MASK: (nothing, nothing, nothing, axes),
         ALL_GATHER: (axes, nothing, nothing, nothing),

@@ -19,6 +19,7 @@ from einscale.errors import EinscaleError, PlanError, VerificationError
 from einscale.layout import Layout, Tensor, check_layout
 from einscale.mesh import Mesh
 from einscale.steps import LocalEinsum, Plan, Step
+from einscale.vocabulary import SUM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -374,13 +375,13 @@ class _Run:
         """The layout a local einsum leaves its result in: what its operands say, not what the step says."""
         placement: dict[str, tuple[int, ...]] = {}
         owed: list[int] = []
-        reduction = "sum"
+        reduction = SUM
         copies = len(step.inputs) == 1 and not step.einsum.contracted
         for tensor, layout in zip(step.inputs, step.layouts, strict=True):
             placed = self.small.original.place(layout)
-            if placed.reduction != "sum" and copies:
+            if placed.reduction != SUM and copies:
                 reduction = placed.reduction
-            elif placed.reduction != "sum":
+            elif placed.reduction != SUM:
                 raise _Wrong(f"reads `{tensor.name}`, which still owes a {placed.reduction}")
             for index, dim in zip(tensor.indices, placed.dims, strict=True):
                 if placement.setdefault(index, dim) != dim:
@@ -437,7 +438,7 @@ def _random_parts(whole: Array, parts: int, reduction: str, seed: int) -> list[A
     import numpy as np
 
     generator = np.random.default_rng(seed)
-    if reduction == "sum":
+    if reduction == SUM:
         drawn = [np.asarray(generator.integers(-9, 10, size=whole.shape), dtype=np.float64) for _ in range(parts - 1)]
         rest: Array = whole.copy()
         for part in drawn:

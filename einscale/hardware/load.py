@@ -445,7 +445,7 @@ def _choices(kind: str, field: str) -> list[str]:
     if field == "direction":
         return ["one-way", "two-way"]
     if field == "kind":
-        return ["switch", "full", "torus", "ring", "line"]
+        return list(values.NetworkKind)
     owner = kind.split(".")[-2] if "." in kind else ""
     units = {"hop": values.TIME_UNITS, **UNIT_OF}.get(owner, values.BANDWIDTH_UNITS)
     return list(units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Literal
 
@@ -239,6 +240,16 @@ class Chip(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_
         return self.memory.bytes
 
 
+class NetworkKind(StrEnum):
+    """How the devices of a network level are linked; `Level` says what each is."""
+
+    SWITCH = "switch"
+    FULL = "full"
+    TORUS = "torus"
+    RING = "ring"
+    LINE = "line"
+
+
 class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
     """One level of the network.
 
@@ -259,7 +270,7 @@ class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache
     """
 
     name: Name
-    kind: Literal["switch", "full", "torus", "ring", "line"]
+    kind: NetworkKind
     bandwidth: Bandwidth
     launch: Latency
     hop: Latency

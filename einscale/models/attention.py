@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from einscale.models.values import ModelConfig
+from einscale.models.values import HeadNorm, ModelConfig, Norm
 from einscale.program.trace import (
     Traced,
     add,
@@ -44,8 +44,8 @@ def prepare(x: Traced, weight: Traced | None, heads: str, theta: float, config: 
     """Queries or keys as the scores read them: clamped, normed, rotated, as far as the model does it."""
     x = clamp(x, config.clip_qkv, name=f"{name}_clipped" if config.clip_qkv else None)
     if weight is not None:
-        axes = f"{heads} k" if config.qk_norm == "all" else "k"
-        norm = rms_norm if config.norm == "rms" else layer_norm
+        axes = f"{heads} k" if config.qk_norm == HeadNorm.ALL else "k"
+        norm = rms_norm if config.norm == Norm.RMS else layer_norm
         x = norm(x, weight, axis=axes, eps=config.norm_eps, name=f"{name}_normed")
     return rope(x, theta=theta, rotary=config.rotary, name=f"{name}_rotated") if theta else x
 

@@ -8,6 +8,7 @@ from einscale.models.values import LayerKind, Model, ParameterCounts
 from einscale.numeric import product
 from einscale.program.shapes import known_sizes, missing_size
 from einscale.program.values import Program, Statement, Value
+from einscale.vocabulary import PARAMETER
 
 
 def program_parameters(program: Program) -> dict[str, int]:
@@ -46,7 +47,7 @@ def routed_parameters(program: Program) -> dict[str, tuple[float, int]]:
         chosen = dict(pair for name in statement.inputs for pair in table[name].chosen)
         for name in statement.inputs:
             for axis in _axes_read(statement, name, table):
-                if table[name].kind == "parameter" and axis in chosen and axis in sizes:
+                if table[name].kind == PARAMETER and axis in chosen and axis in sizes:
                     routed[name] = (chosen[axis], sizes[axis])
     return routed
 

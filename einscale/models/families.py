@@ -12,7 +12,7 @@ from einscale.errors import ModelError, near_miss
 from einscale.models.config import ConfigReader
 from einscale.models.reading import Family
 from einscale.models.table import FAMILIES
-from einscale.models.values import ModelConfig
+from einscale.models.values import ModelConfig, Scoring
 
 LANGUAGE_MODELS = {"gemma3": "gemma3_text"}
 """`model_type` of a model of text and images -> that of the language model inside, where it does not say itself."""
@@ -91,7 +91,7 @@ def read_config(
         notes.append(f"quantization_config is not read: weights are taken as {config.dtype}")
     if inner.get("scale_attn_by_inverse_layer_idx"):
         notes.append("scale_attn_by_inverse_layer_idx changes a factor, not the cost: it is not read")
-    if config.experts is not None and config.experts.scoring == "sigmoid":
+    if config.experts is not None and config.experts.scoring == Scoring.SIGMOID:
         notes.append("e_score_correction_bias balances the choice of experts and has no gradient: it is not counted")
     if inner.get("layerdrop"):
         notes.append("layerdrop is not read: every layer is priced")

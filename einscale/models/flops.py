@@ -18,9 +18,25 @@ from einscale.program.maps import attended_pairs, flops_per_element
 from einscale.program.shapes import program_sizes
 from einscale.program.values import Program, Statement
 from einscale.units import check_size
+from einscale.vocabulary import PARAMETER, Convention
 
-CONVENTIONS = ("causal", "full")
+CONVENTIONS = tuple(Convention)
 """How attention is counted: the pairs that its mask lets through, or all pairs of a sequence."""
+
+
+def find_convention(name: str) -> Convention:
+    """How attention is counted, by its name.
+
+    >>> print(find_convention("full"))
+    full
+
+    Raises:
+        UsageError: an unknown convention.
+    """
+    if name not in CONVENTIONS:
+        hint = did_you_mean(name, CONVENTIONS, "conventions")
+        raise UsageError(f"unknown convention of attention `{name}`", hint=hint)
+    return Convention(name)
 
 
 class ModelFlops(Struct, frozen=True):
@@ -42,7 +58,7 @@ class ModelFlops(Struct, frozen=True):
     recurrence: int
     router: int
     total: int
-    convention: str
+    convention: Convention
 
     @property
     def per_token(self) -> float:
@@ -73,16 +89,14 @@ def model_flops(
         UsageError: an unknown convention.
         SizeError: a sequence that is no positive size, or an axis of a program of one's own without a size.
     """
-    if convention not in CONVENTIONS:
-        hint = did_you_mean(convention, CONVENTIONS, "conventions")
-        raise UsageError(f"unknown convention of attention `{convention}`", hint=hint)
+    counted = find_convention(convention)
     check_size(sequence, "length of the sequence")
     parts = {"projections": 0, "attention": 0, "recurrence": 0, "router": 0}
     for layer in (*model.layers, *(model.ahead if ahead else ())):
-        for name, flops in layer_flops(layer, sequence, convention).items():
+        for name, flops in layer_flops(layer, sequence, counted).items():
             parts[name] += flops * layer.repeat
     total = parts["projections"] + parts["attention"] + parts["recurrence"] + (parts["router"] if router else 0)
-    return ModelFlops(sequence, total=total, convention=convention, **parts)
+    return ModelFlops(sequence, total=total, convention=counted, **parts)
 
 
 def layer_flops(layer: LayerKind, sequence: int, convention: str) -> dict[str, int]:
@@ -107,7 +121,7 @@ def layer_flops(layer: LayerKind, sequence: int, convention: str) -> dict[str, i
 
 def _kind(statement: Statement, program: Program) -> str:
     """Which part an einsum belongs to; a router's is the one whose result, perhaps with a bias, `route` reads."""
-    if not any(program.table[name].kind == "parameter" for name in statement.inputs):
+    if not any(program.table[name].kind == PARAMETER for name in statement.inputs):
         return "attention"
     ways = {statement.output}
     for later in program.statements:

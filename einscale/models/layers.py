@@ -15,7 +15,7 @@ from einscale.models.delta import delta_net, delta_parameters
 from einscale.models.mla import latent_attention, latent_parameters
 from einscale.models.mlp import mlp
 from einscale.models.moe import moe, moe_parameters
-from einscale.models.values import Delta, Experts, LayerKind, Model, ModelConfig
+from einscale.models.values import Delta, Experts, HeadNorm, LayerKind, Model, ModelConfig, Norm, NormPlace, Positions
 from einscale.program.trace import (
     Traced,
     add,
@@ -33,8 +33,8 @@ from einscale.program.trace import (
 )
 from einscale.program.values import Program
 
-BEFORE = ("before", "both")
-AFTER = ("after", "both")
+BEFORE = (NormPlace.BEFORE, NormPlace.BOTH)
+AFTER = (NormPlace.AFTER, NormPlace.BOTH)
 """Places of norms that are before attention and MLP, and after them."""
 
 
@@ -68,7 +68,7 @@ def kind_sizes(config: ModelConfig, form: BlockForm) -> dict[str, int]:
 def norm(x: Traced, weights: Weights, which: str, config: ModelConfig, name: str) -> Traced:
     """The model's norm along `d`, with the scale `which` and the bias `which_bias` if it has them."""
     weight, bias = weights.get(which), weights.get(f"{which}_bias")
-    if config.norm == "rms":
+    if config.norm == Norm.RMS:
         return rms_norm(x, weight, eps=config.norm_eps, name=name)
     return layer_norm(x, weight, bias, eps=config.norm_eps, name=name)
 
@@ -90,8 +90,8 @@ def attention_parameters(config: ModelConfig) -> dict[str, str]:
     )
     norms = {
         "": {},
-        "head": {"q_norm": "k", "k_norm": "k"},
-        "all": {"q_norm": f"{heads} k", "k_norm": "n k"},
+        HeadNorm.HEAD: {"q_norm": "k", "k_norm": "k"},
+        HeadNorm.ALL: {"q_norm": f"{heads} k", "k_norm": "n k"},
     }
     return weights | norms[config.qk_norm]
 
@@ -108,7 +108,7 @@ def mlp_parameters(config: ModelConfig) -> dict[str, str]:
 def section_norms(config: ModelConfig, name: str) -> dict[str, str]:
     """Axes of the parameters of the norms around attention (`attn`) or the MLP (`mlp`)."""
     parameters = norm_parameters(config, f"{name}_norm") if config.norm_place in BEFORE else {}
-    if config.norm_place != "before":
+    if config.norm_place != NormPlace.BEFORE:
         parameters |= norm_parameters(config, f"{name}_post_norm")
     return parameters
 
@@ -175,7 +175,7 @@ def embedding_program(config: ModelConfig) -> Program:
     inputs, parameters = {"tokens": "int64[b s]"}, {"embedding": f"v {width}"}
     if config.embedding_size:
         parameters |= {"project_in": "w d"}
-    if config.positions == "learned":
+    if config.positions == Positions.LEARNED:
         inputs |= {"positions": "int64[s]"}
         parameters |= {"position_embedding": "p d"}
     if config.embedding_norm:
@@ -226,7 +226,7 @@ def _added(
     if config.residual_scale != 1:
         result = scale(result, config.residual_scale, name=f"{which}_scaled")
     residual = inner if config.residual_from_norm else x
-    if config.norm_place != "residual":
+    if config.norm_place != NormPlace.RESIDUAL:
         return add(residual, result, name=name)
     total = add(residual, result, name=f"{name}_sum")
     return norm(total, weights, f"{which}_post_norm", config, name)

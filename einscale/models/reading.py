@@ -10,19 +10,19 @@ from msgspec import Struct, structs
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.dtypes import is_dtype
 from einscale.models.config import ConfigReader
-from einscale.models.values import ModelConfig
+from einscale.models.values import Activation, ModelConfig, Positions
 
 DEFAULT_DTYPE = "bf16"
 """Element type where neither the caller nor the file names one: that of mixed-precision training."""
 
 ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
+    "gelu": Activation.GELU,
+    "gelu_new": Activation.GELU_TANH,
+    "gelu_fast": Activation.GELU_TANH,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "relu": Activation.RELU,
 }
 """Names of activation functions in transformers -> ours."""
 
@@ -136,7 +136,7 @@ def settled(facts: Facts) -> Facts:
     """With what follows from other facts, and without windows and experts that no layer has."""
     theta, other = facts.get("rope_theta", 0.0), facts.pop("window_rope_theta", 0.0)
     facts = {"kv_heads": facts["heads"], "score_factor": facts["head_dim"] ** -0.5, **facts}
-    facts["positions"] = "alibi" if facts.get("alibi") else "rope" if theta else "learned"
+    facts["positions"] = Positions.ALIBI if facts.get("alibi") else Positions.ROPE if theta else Positions.LEARNED
     if other not in (0.0, theta):
         facts["window_rope_theta"] = other
     if "l" not in (pattern := facts.get("pattern", "")):

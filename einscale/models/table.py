@@ -5,7 +5,7 @@ A trait is a fact of a `ModelConfig`: its value, or where the configuration spel
 (version 5; keys that version 4 spells otherwise are read too, and what a class leaves to its model is what the model
 does). A family more is a row more:
 
-    "olmo2": OLMO.like("Olmo2", {"rms_norm_eps": 1e-5}, norm_place="after", qk_norm="all"),
+    "olmo2": OLMO.like("Olmo2", {"rms_norm_eps": 1e-5}, norm_place=NormPlace.AFTER, qk_norm=HeadNorm.ALL),
 
 says that OLMo 2 is read as OLMo, with another default epsilon, norms after attention and MLP, and a norm of all queries
 and of all keys together; `residual_dropout=rate(resid_pdrop=0.1)` would add a trait that the file spells, with the
@@ -34,6 +34,7 @@ from einscale.models.reading import (
     then,
     where,
 )
+from einscale.models.values import Activation, HeadNorm, Norm, NormPlace, Scoring
 
 GPT = Family().like(
     "",
@@ -41,9 +42,9 @@ GPT = Family().like(
     intermediate=traits.four_wide,
     vocab=size("vocab_size"),
     max_positions=optional_size("max_position_embeddings"),
-    activation="gelu",
+    activation=Activation.GELU,
     gated=False,
-    norm="layer",
+    norm=Norm.LAYER,
     norm_eps=number(layer_norm_epsilon=1e-5),
     norm_bias=True,
     qkv_bias=True,
@@ -115,7 +116,7 @@ GEMMA = DECODER.like(
 GEMMA2 = GEMMA.like(
     "Gemma2",
     activation=activation(hidden_activation="gelu_pytorch_tanh"),
-    norm_place="both",
+    norm_place=NormPlace.BOTH,
     score_factor=then(positive(query_pre_attn_scalar=256), traits.root),
     softcap=optional_number(attn_logit_softcapping=50.0),
     logit_softcap=optional_number(final_logit_softcapping=30.0),
@@ -124,7 +125,7 @@ GEMMA2 = GEMMA.like(
 )
 OLMO = LLAMA.like("Olmo", {"mlp_bias": REQUIRED})
 # Norms after attention and MLP, and of all queries and of all keys together.
-OLMO2 = OLMO.like("Olmo2", {"rms_norm_eps": 1e-5}, norm_place="after", qk_norm="all")
+OLMO2 = OLMO.like("Olmo2", {"rms_norm_eps": 1e-5}, norm_place=NormPlace.AFTER, qk_norm=HeadNorm.ALL)
 
 _TOP: dict[str, Any] = {"count": size("num_experts"), "top": traits.top("num_experts_per_tok")}
 _EXPERTS = {"num_experts": "num_local_experts"}
@@ -145,7 +146,7 @@ _DEEPSEEK_ROUTED: dict[str, Any] = {
     "shared": lambda reader, facts: reader.optional_count("n_shared_experts") * facts["hidden"],
     "groups": traits.groups,
     "top": traits.top("num_experts_per_tok"),
-    "scoring": "sigmoid",
+    "scoring": Scoring.SIGMOID,
     "normalise": flag(norm_topk_prob=True),
     "factor": positive(routed_scaling_factor=1.0),
 }
@@ -179,7 +180,7 @@ FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
     "mistral": MISTRAL,
     "qwen2": QWEN.like("Qwen2", qkv_bias=True),
-    "qwen3": QWEN.like("Qwen3", {"head_dim": REQUIRED, "attention_bias": False}, qk_norm="head"),
+    "qwen3": QWEN.like("Qwen3", {"head_dim": REQUIRED, "attention_bias": False}, qk_norm=HeadNorm.HEAD),
     "gemma": GEMMA,
     "gemma2": GEMMA2,
     # As Gemma 2, queries and keys of each head normed, angles of their own in windowed layers, scores not capped.
@@ -193,7 +194,7 @@ FAMILIES: dict[str, Family] = {
         },
         config_class="Gemma3TextConfig",
         nested_sizes={"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256},
-        qk_norm="head",
+        qk_norm=HeadNorm.HEAD,
         softcap=0.0,
         pattern=traits.layers(lambda layer, every: (layer + 1) % every, from_one(sliding_window_pattern=6)),
         window_rope_theta=traits.rope_theta("rope_local_base_freq", traits.SLIDING),
@@ -215,7 +216,9 @@ FAMILIES: dict[str, Family] = {
         logit_scale=then(positive(logits_scaling=1.0), lambda divisor: 1 / divisor),
     ),
     # Layer norms without parameters (epsilon 1e-5, written in the model), queries, keys, values clamped.
-    "olmo": OLMO.like("Olmo", norm="layer", norm_eps=1e-5, norm_weight=False, clip_qkv=optional_number(clip_qkv=None)),
+    "olmo": OLMO.like(
+        "Olmo", norm=Norm.LAYER, norm_eps=1e-5, norm_weight=False, clip_qkv=optional_number(clip_qkv=None)
+    ),
     "olmo2": OLMO2,
     "olmo3": OLMO2.like(  # three of four layers windowed
         "Olmo3",
@@ -253,7 +256,9 @@ FAMILIES: dict[str, Family] = {
         activation=activation(activation_function="relu"),
         norm_eps=1e-5,
         **dict.fromkeys(("norm_weight", "norm_bias"), flag(layer_norm_elementwise_affine=True)),
-        norm_place=then(flag(do_layer_norm_before=True), lambda before: "before" if before else "residual"),
+        norm_place=then(
+            flag(do_layer_norm_before=True), lambda before: NormPlace.BEFORE if before else NormPlace.RESIDUAL
+        ),
         final_norm=traits.opt_final_norm,
         **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), flag(enable_bias=True)),
         residual_dropout=rate(dropout=0.1),
@@ -264,7 +269,7 @@ FAMILIES: dict[str, Family] = {
         aliases={"hidden_size": "n_embed", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"},
         **traits.widths("hidden_size", "n_head", "n_layer"),
         max_positions=where(lambda reader, facts: "seq_length" in reader.data, optional_size("seq_length")),
-        activation="gelu_tanh",
+        activation=Activation.GELU_TANH,
         alibi=traits.ALIBI_EXPONENT,
         embedding_norm=True,
         residual_from_norm=flag(apply_residual_connection_post_layernorm=False),
@@ -339,7 +344,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3Moe",
         {"attention_bias": False},
         qkv_bias=bias("attention_bias"),
-        qk_norm="head",
+        qk_norm=HeadNorm.HEAD,
         experts=traits.experts(**_QWEN_ROUTED),
     ),
     # Three of four layers are gated delta nets; attention is gated and rotates a part of each head.
@@ -347,7 +352,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3Next",
         {"head_dim": REQUIRED, "attention_bias": False, "norm_topk_prob": True, "partial_rotary_factor": 0.25},
         qkv_bias=bias("attention_bias"),
-        qk_norm="head",
+        qk_norm=HeadNorm.HEAD,
         output_gate=True,
         window=0,
         pattern=traits.layers(
@@ -393,7 +398,8 @@ FAMILIES: dict[str, Family] = {
             "topk_method": "greedy",
         },
         experts=traits.experts(
-            **_DEEPSEEK_ROUTED | {"scoring": "softmax", "normalise": then(flag("norm_topk_prob"), lambda _: False)}
+            **_DEEPSEEK_ROUTED
+            | {"scoring": Scoring.SOFTMAX, "normalise": then(flag("norm_topk_prob"), lambda _: False)}
         ),
         ahead=0,
     ),
@@ -412,7 +418,7 @@ FAMILIES: dict[str, Family] = {
         },
         out_bias=False,
         rotary=traits.rotated(),
-        qk_norm=then(flag(use_qk_norm=False), lambda normed: "head" if normed else ""),
+        qk_norm=then(flag(use_qk_norm=False), lambda normed: HeadNorm.HEAD if normed else ""),
     ),
 }
 """`model_type` -> how it is read."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from einscale.models.config import ConfigReader
 from einscale.models.reading import ConfigSource, Facts, Read, activation, defaults_of, filled, size
-from einscale.models.values import Delta, Experts, Latent
+from einscale.models.values import Activation, Delta, Experts, Latent, NormPlace
 
 SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
 """Words of `layer_types`."""
@@ -233,7 +233,7 @@ def narrow_table(reader: ConfigReader, facts: Facts) -> int:
 
 def opt_final_norm(reader: ConfigReader, facts: Facts) -> bool:
     """A norm before the head only where the others come before, too."""
-    return facts["norm_place"] == "before" and not reader.flag("_remove_final_layer_norm")
+    return facts["norm_place"] == NormPlace.BEFORE and not reader.flag("_remove_final_layer_norm")
 
 
 def usual_scale(reader: ConfigReader, facts: Facts) -> float:
@@ -272,11 +272,12 @@ def every_layer_routed(reader: ConfigReader, facts: Facts) -> str:
     return "e" * int(facts["layers"])
 
 
-def gemma_activation(reader: ConfigReader, facts: Facts) -> str:
+def gemma_activation(reader: ConfigReader, facts: Facts) -> Activation:
     """`hidden_activation` where it says something, else `hidden_act`: its `gelu` was always meant as the tanh form."""
     if reader.data.get("hidden_activation") is not None or "hidden_activation" in reader.defaults:
-        return str(activation("hidden_activation")(reader, facts))
-    return "gelu_tanh" if (name := str(activation("hidden_act")(reader, facts))) == "gelu" else name
+        return Activation(activation("hidden_activation")(reader, facts))
+    name = Activation(activation("hidden_act")(reader, facts))
+    return Activation.GELU_TANH if name is Activation.GELU else name
 
 
 def root(value: float) -> float:

@@ -2,9 +2,59 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Literal
+
 from msgspec import Struct
 
 from einscale.program.values import Program
+
+
+class Activation(StrEnum):
+    """The function between the maps of an MLP; `GELU` is the form with erf."""
+
+    SILU = "silu"
+    RELU = "relu"
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+
+
+class Norm(StrEnum):
+    """What is normalised by: the root of the mean square, or mean and variance."""
+
+    RMS = "rms"
+    LAYER = "layer"
+
+
+class NormPlace(StrEnum):
+    """Where norms are: around attention and MLP, or after their result is added."""
+
+    BEFORE = "before"
+    AFTER = "after"
+    BOTH = "both"
+    RESIDUAL = "residual"
+
+
+class HeadNorm(StrEnum):
+    """How queries and keys are normalised: each head by itself, or all heads together."""
+
+    HEAD = "head"
+    ALL = "all"
+
+
+class Positions(StrEnum):
+    """How a model knows positions: rotary angles, a learned table, or biases on attention scores."""
+
+    ROPE = "rope"
+    LEARNED = "learned"
+    ALIBI = "alibi"
+
+
+class Scoring(StrEnum):
+    """What makes weights of a router's logits."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
 
 
 class Experts(Struct, frozen=True):
@@ -32,7 +82,7 @@ class Experts(Struct, frozen=True):
     hidden: int
     shared: int = 0
     shared_gate: bool = False
-    scoring: str = "softmax"
+    scoring: Scoring = Scoring.SOFTMAX
     normalise: bool = True
     factor: float = 1.0
     groups: int = 1
@@ -148,11 +198,11 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     intermediate: int
     vocab: int
     max_positions: int
-    activation: str
+    activation: Activation
     gated: bool = True
-    norm: str = "rms"
+    norm: Norm = Norm.RMS
     norm_eps: float
-    positions: str
+    positions: Positions
     rope_theta: float = 0.0
     qkv_bias: bool = False
     out_bias: bool = False
@@ -171,10 +221,10 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     softcap: float = 0.0
     logit_softcap: float = 0.0
     clip_qkv: float = 0.0
-    qk_norm: str = ""
+    qk_norm: HeadNorm | Literal[""] = ""
     norm_weight: bool = True
     norm_bias: bool = False
-    norm_place: str = "before"
+    norm_place: NormPlace = NormPlace.BEFORE
     final_norm: bool = True
     parallel: bool = False
     parallel_norms: int = 2

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from einscale.errors import NotationError, did_you_mean
 from einscale.notation.syntax import Axis, Partial, Shard, Span, Spec, TensorSpec
 from einscale.notation.tokens import Token, bad_character, check_name
+from einscale.vocabulary import SUM
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<name>[^\W\d_]\w*)|(?P<arrow>->|→|\\rightarrow\b|\\to\b)|(?P<times>\\cdot\b|\\times\b|[*·⋅×.])"
@@ -112,7 +113,7 @@ class _Reader:
         if close is None:
             raise self.fail("`{` is never closed", brace.span, expected="`}`")
         ordered = tuple(sorted(shards, key=lambda shard: shard.name))
-        return Partial("sum", ordered, span=(brace.start, close.stop))
+        return Partial(SUM, ordered, span=(brace.start, close.stop))
 
     def subscript(self, token: Token, offset: int) -> tuple[Shard, ...]:
         """Mesh axes of a subscript that begins `offset` characters into a name token, or in braces after it."""

@@ -9,6 +9,7 @@ from einscale.errors import NotationError, did_you_mean
 from einscale.notation.detect import looks_like_numpy
 from einscale.notation.syntax import ELLIPSIS, Axis, Shard, Span, Spec, TensorSpec, claim, split_shard
 from einscale.notation.tokens import describe
+from einscale.vocabulary import SUM
 
 _MAX_KNOWN = 30
 
@@ -175,11 +176,11 @@ def _check_owed(spec: Spec) -> None:
     produced = {axis.name for axis in spec.output_axes}
     adds = len(spec.operands) > 1 or any(name not in produced for name in spec.operands[0].indices)
     for partial in partials:
-        if partial.reduction != "sum" and adds:
+        if partial.reduction != SUM and adds:
             message = f"an einsum cannot carry a {partial.reduction} that is still owed"
             expected = "`{U:x}`, or one operand whose axes are all in the output"
             raise NotationError(message, text=spec.text, span=partial.span, expected=expected)
-        anything = partial.open and partial.reduction == "sum"
+        anything = partial.open and partial.reduction == SUM
         if partial.reduction != partials[0].reduction and not anything:
             message = f"the operand owes a {partials[0].reduction}, the output a {partial.reduction}"
             raise NotationError(message, text=spec.text, span=partial.span, expected="the same reduction")

@@ -7,6 +7,7 @@ torch is never imported.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from math import prod
 
 from msgspec import Struct
@@ -27,20 +28,38 @@ from einscale.notation.foreign import (
 )
 from einscale.notation.syntax import REDUCTIONS, Shard, Span, TensorSpec
 from einscale.notation.tokens import Token, shorten
+from einscale.vocabulary import SUM, Reduction
 
 NAME = "DTensor"
-_LONG = ("Shard", "Replicate", "Partial", "_StridedShard")
-_WORDS = {"S": "Shard", "R": "Replicate", "P": "Partial", "_S": "_StridedShard", "_Partial": "Partial"}
 _EXPECTED = "`[Shard(0), Replicate(), Partial()]`, one placement a mesh dim"
 UNKNOWN_RANK = "placements do not say how many dims the tensor has: more may follow"
 _UNKNOWN_OPS = {"avg": "an average", "product": "a product"}
+
+
+class PlacementKind(StrEnum):
+    """What PyTorch calls the placements of a mesh dim."""
+
+    SHARD = "Shard"
+    REPLICATE = "Replicate"
+    PARTIAL = "Partial"
+    STRIDED_SHARD = "_StridedShard"
+
+
+_SHARD = (PlacementKind.SHARD, PlacementKind.STRIDED_SHARD)
+_WORDS = {
+    "S": PlacementKind.SHARD,
+    "R": PlacementKind.REPLICATE,
+    "P": PlacementKind.PARTIAL,
+    "_S": PlacementKind.STRIDED_SHARD,
+    "_Partial": PlacementKind.PARTIAL,
+}
 
 
 class DimPlacement(Struct, frozen=True):
     """What is done over one mesh dim.
 
     Args:
-        kind: `Shard`, `Replicate`, `Partial` or `_StridedShard`.
+        kind: what is done.
         dim: the tensor dim that is divided.
         reduction: what a `Partial` owes.
         split: how many shards a `_StridedShard` finds there already.
@@ -48,9 +67,9 @@ class DimPlacement(Struct, frozen=True):
         span: where it stands.
     """
 
-    kind: str
+    kind: PlacementKind
     dim: int = 0
-    reduction: str = "sum"
+    reduction: Reduction = SUM
     split: int = 1
     marks: tuple[int, ...] = ()
     span: Span = (0, 0)
@@ -58,7 +77,7 @@ class DimPlacement(Struct, frozen=True):
     @property
     def shards(self) -> bool:
         """Whether it divides a dim."""
-        return self.kind in {"Shard", "_StridedShard"}
+        return self.kind in _SHARD
 
 
 def _short_run(word: str) -> bool:
@@ -150,9 +169,9 @@ def _bare(scanner: Scanner, letter: str, span: Span) -> DimPlacement:
 
 def _called(scanner: Scanner, token: Token) -> DimPlacement:
     """A placement by its name, its arguments and the numbers in brackets to come."""
-    kind = _WORDS.get(token.text, token.text)
-    if kind not in _LONG:
-        hint = did_you_mean(token.text, _LONG, "placements are")
+    word = _WORDS.get(token.text, token.text)
+    if word not in tuple(PlacementKind):
+        hint = did_you_mean(token.text, tuple(PlacementKind), "placements are")
         if "Mask" in token.text:
             hint = "the partial sum of an embedding's lookup is `Partial()`"
         raise scanner.fail(f"unknown placement `{shorten(token.text)}`", token, expected=_EXPECTED, hint=hint)
@@ -161,9 +180,10 @@ def _called(scanner: Scanner, token: Token) -> DimPlacement:
         if placement is None:
             raise scanner.fail(f"`(` is missing after `{token.text}`", token, expected=_EXPECTED)
         return placement
+    kind = PlacementKind(word)
     dim, reduction, split = _arguments(scanner, token, kind)
     marks: list[int] = []
-    if kind not in {"Replicate"} and scanner.follows("[", "number"):
+    if kind != PlacementKind.REPLICATE and scanner.follows("[", "number"):
         scanner.take()
         while True:
             marks.append(scanner.index("in the order of mesh dims")[0])
@@ -173,33 +193,33 @@ def _called(scanner: Scanner, token: Token) -> DimPlacement:
     return DimPlacement(kind, dim, reduction, split, tuple(marks), scanner.since(token))
 
 
-def _arguments(scanner: Scanner, token: Token, kind: str) -> tuple[int, str, int]:
+def _arguments(scanner: Scanner, token: Token, kind: PlacementKind) -> tuple[int, Reduction, int]:
     """(dim, reduction, split factor) in the parentheses of a placement."""
     scanner.take()
-    dim, reduction, split = None, "sum", None
+    dim, reduction, split = None, SUM, None
     while not scanner.accept(")"):
         key = scanner.take().text if scanner.follows("name", "=") else None
         if key is not None:
             scanner.take()
-        if kind == "Partial" and key in {None, "reduce_op"}:
+        if kind == PlacementKind.PARTIAL and key in {None, "reduce_op"}:
             reduction = _reduction(scanner)
-        elif kind in {"Shard", "_StridedShard"} and (key == "dim" or (key is None and dim is None)):
+        elif kind in _SHARD and (key == "dim" or (key is None and dim is None)):
             sign = -1 if scanner.accept("-") else 1
             dim = sign * scanner.index("where a dim should stand")[0]
-        elif kind == "_StridedShard" and key in {None, "sf", "split_factor"}:
+        elif kind == PlacementKind.STRIDED_SHARD and key in {None, "sf", "split_factor"}:
             split = scanner.number("split factor")
         else:
             what = f"`{key}`" if key else f"`{shorten(scanner.peek().text)}`"
             raise scanner.fail(f"`{token.text}` takes no {what}", expected=_EXPECTED)
         scanner.separate(token, ")")
-    if kind in {"Shard", "_StridedShard"} and dim is None:
+    if kind in _SHARD and dim is None:
         raise scanner.fail(f"`{token.text}` without a dim", scanner.since(token), expected="`Shard(0)`")
-    if kind == "_StridedShard" and split is None:
+    if kind == PlacementKind.STRIDED_SHARD and split is None:
         raise scanner.fail(f"`{kind}` without a split factor", scanner.since(token), expected=f"`{kind}(0, sf=2)`")
     return dim or 0, reduction, split or 1
 
 
-def _reduction(scanner: Scanner) -> str:
+def _reduction(scanner: Scanner) -> Reduction:
     token = scanner.take()
     word = token.text.strip("'\"")
     if word in _UNKNOWN_OPS:
@@ -208,7 +228,7 @@ def _reduction(scanner: Scanner) -> str:
     if word not in REDUCTIONS:
         hint = did_you_mean(word, REDUCTIONS, "reductions")
         raise scanner.fail(f"unknown reduction `{shorten(word)}`", token, hint=hint)
-    return word
+    return Reduction(word)
 
 
 def _shard_order(scanner: Scanner) -> dict[int, tuple[int, ...]] | None:
@@ -341,7 +361,7 @@ def _left(placements: list[DimPlacement], rank: int) -> list[int]:
     return [k for k in range(rank) if k not in named]
 
 
-def _owed(scanner: Scanner, placements: list[DimPlacement], places: list[int] | None) -> tuple[list[int], str]:
+def _owed(scanner: Scanner, placements: list[DimPlacement], places: list[int] | None) -> tuple[list[int], Reduction]:
     """Mesh dims over which a reduction is owed, and which it is.
 
     Args:
@@ -359,13 +379,13 @@ def _owed(scanner: Scanner, placements: list[DimPlacement], places: list[int] | 
             raise scanner.fail("more placements than mesh dims", placement.span)
         if places is not None and not placement.marks:
             places = places[1:]
-        if placement.kind == "Partial":
+        if placement.kind == PlacementKind.PARTIAL:
             owed += at
             reduction = reduction or placement.reduction
             if placement.reduction != reduction:
                 message = f"one tensor owes both a {reduction} and a {placement.reduction}"
                 raise scanner.fail(message, placement.span, expected="one reduction per tensor")
-    return owed, reduction or "sum"
+    return owed, reduction or SUM
 
 
 def _reordered(
@@ -404,7 +424,7 @@ def write_dtensor(tensor: TensorSpec, mesh: MeshAxes) -> str:
         if places != sorted(places):
             orders.append(f"ShardOrderEntry(tensor_dim={dim}, mesh_dims=({', '.join(map(str, places))})),")
     for name in whole_axes(owed_axes(tensor, NAME, mesh), NAME):
-        words[_place(name, names)] = "Partial()" if tensor.reduction == "sum" else f'Partial("{tensor.reduction}")'
+        words[_place(name, names)] = "Partial()" if tensor.reduction == SUM else f'Partial("{tensor.reduction}")'
     order = f", shard_order=({' '.join(orders)})" if orders else ""
     return f"[{', '.join(words)}]{order}"
 

@@ -29,6 +29,7 @@ from einscale.notation.syntax import (
     split_shard,
 )
 from einscale.notation.tokens import Token, describe, shorten, whole_number
+from einscale.vocabulary import Reduction
 
 MeshAxes: TypeAlias = Sequence[tuple[str, int]]
 """(name, size) of every mesh axis, major to minor."""
@@ -261,7 +262,7 @@ def _laid_out(scanner: Scanner, dim: Axis | Group, layout: DimLayout, span: Span
     return replace(dim, size=size, shards=layout.shards, open=layout.open, span=at, name_span=at, size_span=at)
 
 
-def owing(shards: Sequence[Shard], reduction: str, span: Span) -> Partial | None:
+def owing(shards: Sequence[Shard], reduction: Reduction, span: Span) -> Partial | None:
     """The mark of a reduction owed over these mesh axes, None where there are none."""
     ordered = tuple(sorted(shards, key=lambda shard: shard.name))
     return Partial(reduction, ordered, span=span) if ordered else None

@@ -34,6 +34,7 @@ from einscale.notation.foreign import (
 from einscale.notation.shardy import read_dims, read_sets
 from einscale.notation.syntax import Shard, Span, TensorSpec, split_shard
 from einscale.notation.tokens import Token, shorten
+from einscale.vocabulary import SUM
 
 NAME = "HloSharding"
 MOST_DEVICES = 1 << 20
@@ -125,7 +126,7 @@ def _everywhere(scanner: Scanner, start: Token, token: Token, dims: Dims | None,
         raise scanner.fail("a sum owed over every axis of a mesh that is not known", span, expected="a mesh")
     owed = [Shard(name, span) for name, size in mesh or () if size > 1] if token.text == "unreduced" else []
     laid = lay_out(scanner, [], dims, span, exact=False, what="dims")
-    return Reading(TensorSpec(laid, partial=owing(owed, "sum", span), span=span))
+    return Reading(TensorSpec(laid, partial=owing(owed, SUM, span), span=span))
 
 
 def _by_mesh(scanner: Scanner, start: Token, dims: Dims | None, mesh: MeshAxes | None) -> Reading:
@@ -326,7 +327,7 @@ def _decoded(scanner: Scanner, start: Token, tiling: Tiling, dims: Dims | None, 
             raise scanner.fail(_WHOLE["maximal"], span)
     layouts = [DimLayout(shards, span=span) for shards in named[: tiling.rank]]
     laid = lay_out(scanner, layouts, dims, span, exact=True, what="tile dims")
-    return Reading(TensorSpec(laid, partial=owing(owed, "sum", span), span=span), tuple(lost))
+    return Reading(TensorSpec(laid, partial=owing(owed, SUM, span), span=span), tuple(lost))
 
 
 def _per_tile_dim(scanner: Scanner, tiling: Tiling, mesh: MeshAxes, span: Span) -> list[list[str]]:
@@ -407,7 +408,7 @@ def write_hlo(tensor: TensorSpec, mesh: MeshAxes) -> str:
     if any(dim.open for dim in dims):
         raise NotationError("an HloSharding is settled: it has no open dims")
     owed = owed_axes(tensor, NAME, mesh)
-    if owed and tensor.reduction != "sum":
+    if owed and tensor.reduction != SUM:
         raise NotationError(f"an HloSharding owes sums only, and the tensor a {tensor.reduction}")
     ladder = _ladder(mesh)
     tiles = [[_digit(shard.name, ladder, sizes) for shard in dim.shards] for dim in dims]

@@ -29,6 +29,7 @@ from einscale.notation.foreign import (
 )
 from einscale.notation.syntax import REDUCTIONS, Partial, Shard, TensorSpec
 from einscale.notation.tokens import Token, shorten
+from einscale.vocabulary import SUM, Reduction
 
 SPEC_NAMES = ("P", "PartitionSpec")
 NAME = "JAX"
@@ -70,7 +71,7 @@ def _spec(scanner: Scanner, start: Token, dims: Dims | None) -> Reading:
     scanner.need("(", "after a PartitionSpec's name")
     layouts: list[DimLayout] = []
     owed: list[Shard] = []
-    reduction, lost, kind = "sum", [], None
+    reduction, lost, kind = SUM, [], None
     while not scanner.accept(")"):
         token = scanner.peek()
         if token.kind == "name" and scanner.peek(1).kind == "=":
@@ -141,7 +142,7 @@ def _name_set(scanner: Scanner) -> list[Shard]:
     return shards
 
 
-def _kind(scanner: Scanner) -> str:
+def _kind(scanner: Scanner) -> Reduction:
     """`sum`, `UnreducedKind.max`, `'min'`."""
     while scanner.follows("name", "."):
         scanner.at += 2
@@ -151,7 +152,7 @@ def _kind(scanner: Scanner) -> str:
         raise scanner.fail(
             f"unknown reduction `{shorten(word)}`", token, hint=did_you_mean(word, REDUCTIONS, "reductions")
         )
-    return word
+    return Reduction(word)
 
 
 def _type(scanner: Scanner, start: Token, dims: Dims | None) -> Reading:
@@ -209,14 +210,14 @@ def _marks(scanner: Scanner, lost: list[str]) -> Partial | None:
     while not scanner.accept("}"):
         word = scanner.need("name", "in `{U:...}`", "`U`, `V` or `R`")
         letter, _, kind = word.text.partition("_")
-        kind = kind or "sum"
-        if letter not in {"U", "V", "R"} or (letter != "U" and kind != "sum") or kind not in REDUCTIONS:
+        kind = kind or SUM
+        if letter not in {"U", "V", "R"} or (letter != "U" and kind != SUM) or kind not in REDUCTIONS:
             raise scanner.fail(f"unknown mark `{shorten(word.text)}`", word, expected="`U`, `U_max`, `V` or `R`")
         scanner.need(":", f"after `{word.text}`")
         shards = _plain_axes(scanner)
         names = ", ".join(f"`{shard}`" for shard in shards)
         if letter == "U":
-            partial = owing(shards, kind, scanner.since(brace))
+            partial = owing(shards, Reduction(kind), scanner.since(brace))
         elif letter == "R":
             lost.append(REDUCED.format(names))
         else:
@@ -246,7 +247,7 @@ def write_spec(tensor: TensorSpec, mesh: MeshAxes | None = None) -> str:
     owed = whole_axes(owed_axes(tensor, NAME, mesh), NAME)
     if owed:
         words.append(f"unreduced={{{', '.join(map(repr, owed))}}}")
-    if owed and tensor.reduction != "sum":
+    if owed and tensor.reduction != SUM:
         words.append(f"unreduced_kind={tensor.reduction}")
     return f"P({', '.join(words)})"
 
@@ -270,7 +271,7 @@ def write_type(tensor: TensorSpec, mesh: MeshAxes | None = None) -> str:
             raise NotationError(f"a type has the size of every dim, and that of `{axis}` is not given")
         words.append(f"{dim.size}{_at(whole_axes([shard.name for shard in dim.shards], NAME), '@')}")
     owed = whole_axes(owed_axes(tensor, NAME, mesh), NAME)
-    letter = "U" if tensor.reduction == "sum" else f"U_{tensor.reduction}"
+    letter = "U" if tensor.reduction == SUM else f"U_{tensor.reduction}"
     mark = f"{{{_at(owed, f'{letter}:')}}}" if owed else ""
     if tensor.dtype not in _SHORT:
         why = "none is given" if tensor.dtype is None else f"JAX has none called `{tensor.dtype}`"

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from einscale.notation.syntax import ELLIPSIS, Axis, Partial, Spec, TensorSpec, default_name
+from einscale.vocabulary import SUM, Reduction
 
 Axes: TypeAlias = tuple[str, ...]
 """Mesh axes (or parts of them, `x:(2)4`) that divide one dim, major to minor."""
@@ -43,11 +44,11 @@ class EinsumQuestion(Struct, frozen=True):
     output_dtype: str | None
     input_dims: tuple[tuple[Axes, ...], ...]
     input_unreduced: tuple[Axes, ...]
-    reductions: tuple[str, ...]
+    reductions: tuple[Reduction, ...]
     output_dims: tuple[Axes | None, ...]
     output_unreduced: Axes
     output_unreduced_open: bool
-    output_reduction: str
+    output_reduction: Reduction
     sizes: tuple[tuple[str, int], ...]
     has_output: bool
 
@@ -94,11 +95,11 @@ def _wanted(axis: Axis, wholly_open: bool) -> Axes | None:
     return axes if axes or not wholly_open or axis.name == ELLIPSIS else None
 
 
-def _output_reduction(operands: Sequence[TensorSpec], partial: Partial | None) -> str:
+def _output_reduction(operands: Sequence[TensorSpec], partial: Partial | None) -> Reduction:
     """What the output may owe: what is written or, for `{U:?}` and a single operand, what that one owes."""
-    if partial is not None and partial.open and partial.reduction == "sum" and len(operands) == 1:
+    if partial is not None and partial.open and partial.reduction == SUM and len(operands) == 1:
         return operands[0].reduction
-    return partial.reduction if partial is not None else "sum"
+    return partial.reduction if partial is not None else SUM
 
 
 def _names(given: Sequence[str | None], output: str | None) -> tuple[str, ...]:

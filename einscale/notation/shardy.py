@@ -23,6 +23,7 @@ from einscale.notation.foreign import (
 )
 from einscale.notation.syntax import REDUCTIONS, Shard, TensorSpec, split_shard
 from einscale.notation.tokens import Token, shorten
+from einscale.vocabulary import SUM, Reduction
 
 NAME = "Shardy"
 _EXPECTED = '`[{"x"}, {"z", "y", ?}]`, one for each dim'
@@ -139,7 +140,9 @@ def _one_axis(scanner: Scanner, *, quoted: bool) -> Shard:
     return quoted_axis(scanner, scanner.take())
 
 
-def read_sets(scanner: Scanner, lost: list[str], *, quoted: bool, comma: bool) -> tuple[list[Shard], list[Shard], str]:
+def read_sets(
+    scanner: Scanner, lost: list[str], *, quoted: bool, comma: bool
+) -> tuple[list[Shard], list[Shard], Reduction]:
     """`replicated={"w"}`, `unreduced={"u"}`, `unreduced=max{"u"}`, `manual={"m"}`.
 
     Args:
@@ -156,7 +159,7 @@ def read_sets(scanner: Scanner, lost: list[str], *, quoted: bool, comma: bool) -
     """
     replicated: list[Shard] = []
     owed: list[Shard] = []
-    reduction = "sum"
+    reduction = SUM
     while scanner.follows(",", "name", "=") or (not comma and scanner.follows("name", "=")):
         scanner.accept(",")
         word = scanner.take()
@@ -168,7 +171,7 @@ def read_sets(scanner: Scanner, lost: list[str], *, quoted: bool, comma: bool) -
         if kind is not None and kind.text not in REDUCTIONS:
             hint = did_you_mean(kind.text, REDUCTIONS, "reductions")
             raise scanner.fail(f"unknown reduction `{shorten(kind.text)}`", kind, hint=hint)
-        reduction = kind.text if kind else reduction
+        reduction = Reduction(kind.text) if kind else reduction
         brace = scanner.need("{", f"after `{word.text}=`")
         shards, is_open = _axes(scanner, brace, quoted=quoted)
         if is_open:
@@ -197,7 +200,7 @@ def write_shardy(tensor: TensorSpec, mesh: MeshAxes | None = None) -> str:
         inner = [_quoted(shard.name) for shard in dim.shards] + (["?"] if dim.open else [])
         words.append(f"{{{', '.join(inner)}}}")
     owed = ", ".join(map(_quoted, owed_axes(tensor, NAME, mesh)))
-    kind = "" if tensor.reduction == "sum" else tensor.reduction
+    kind = "" if tensor.reduction == SUM else tensor.reduction
     return f"#sdy.sharding<@mesh, [{', '.join(words)}]{f', unreduced={kind}{{{owed}}}' if owed else ''}>"
 
 

@@ -8,6 +8,7 @@ from einscale.dtypes import ALIASES, BITS, dtype, is_dtype
 from einscale.errors import NotationError, did_you_mean, near_miss
 from einscale.notation.syntax import ELLIPSIS, REDUCTIONS, Axis, Group, Partial, Shard, Span, Spec, TensorSpec
 from einscale.notation.tokens import Token, shorten, tokenize, whole_number
+from einscale.vocabulary import SUM, Reduction
 
 _AFTER_TENSOR = "an axis, `...`, `*name`, `(a b)`, `{U:x}`, `?`, `,` or `->`"
 
@@ -304,7 +305,7 @@ def _partial(cursor: Cursor) -> Partial:
     if marker.kind != "name" or marker.text != "U":
         raise _bad_marker(cursor, marker)
     cursor.take()
-    reduction = _reduction(cursor) if cursor.accept("(") else "sum"
+    reduction = _reduction(cursor) if cursor.accept("(") else SUM
     colon = cursor.accept(":")
     if colon is None:
         raise cursor.fail("`:` is missing after `U`", expected="`{U:x}`")
@@ -342,14 +343,14 @@ def _bad_marker(cursor: Cursor, marker: Token) -> NotationError:
     return cursor.fail(f"unknown mark `{marker.text}`", expected="`{U:x}`, a sum still owed", hint=hint)
 
 
-def _reduction(cursor: Cursor) -> str:
+def _reduction(cursor: Cursor) -> Reduction:
     token = cursor.take()
     if token.text not in REDUCTIONS:
         hint = did_you_mean(token.text, REDUCTIONS, "reductions")
         raise cursor.fail(f"unknown reduction `{shorten(token.text)}`", token, hint=hint)
     if not cursor.accept(")"):
         raise cursor.fail("`)` is missing after the reduction", expected=f"`{{U({token.text}):x}}`")
-    return token.text
+    return Reduction(token.text)
 
 
 def _merged(cursor: Cursor, partials: list[Partial]) -> Partial | None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from einscale.errors import NotationError
+from einscale.vocabulary import SUM, Reduction
 
 Span: TypeAlias = tuple[int, int]
 """(start, stop) of characters in the text that was read."""
@@ -19,7 +20,7 @@ NOWHERE: Span = (0, 0)
 ELLIPSIS = "..."
 """Name of the one index that `...` stands for; it is never sharded and never summed."""
 
-REDUCTIONS = ("sum", "max", "min")
+REDUCTIONS = tuple(Reduction)
 """What a tensor may owe over the mesh axes in `{U:...}`."""
 
 
@@ -91,13 +92,13 @@ class Partial(Struct, frozen=True):
     ('{U(max):c}', '{U:?}')
     """
 
-    reduction: str = "sum"
+    reduction: Reduction = SUM
     axes: tuple[Shard, ...] = ()
     open: bool = False
     span: Span = NOWHERE
 
     def __str__(self) -> str:
-        marker = "U" if self.reduction == "sum" else f"U({self.reduction})"
+        marker = "U" if self.reduction == SUM else f"U({self.reduction})"
         return f"{{{marker}:{'?' if self.open else ','.join(axis.name for axis in self.axes)}}}"
 
 
@@ -141,9 +142,9 @@ class TensorSpec(Struct, frozen=True):
         return tuple(shard.name for shard in self.partial.axes) if self.partial else ()
 
     @property
-    def reduction(self) -> str:
+    def reduction(self) -> Reduction:
         """The reduction that is owed: `sum` where nothing else is said."""
-        return self.partial.reduction if self.partial else "sum"
+        return self.partial.reduction if self.partial else SUM
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -187,7 +188,9 @@ class Spec(Struct, frozen=True):
         """The same spec without spans, text and dialect: what two texts of one meaning have in common."""
         return Spec(tuple(map(_bare, self.operands)), None if self.output is None else _bare(self.output))
 
-    def with_output(self, dims: Sequence[Sequence[str]], unreduced: Iterable[str] = (), reduction: str = "sum") -> Spec:
+    def with_output(
+        self, dims: Sequence[Sequence[str]], unreduced: Iterable[str] = (), reduction: Reduction = SUM
+    ) -> Spec:
         """The spec with an output that has exactly this layout; names, dtypes, sizes and groups stay.
 
         Args:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from einscale.errors import NotationError
 from einscale.notation.foreign import whole_axes
 from einscale.notation.syntax import ELLIPSIS, Axis, Group, Spec, TensorSpec, default_name
+from einscale.vocabulary import SUM
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -129,7 +130,7 @@ def write_book_tensor(tensor: TensorSpec, name: str) -> str:
     words = ", ".join(_book_axis(dim) for dim in tensor.dims)
     owed = ""
     if tensor.partial is not None:
-        if tensor.partial.open or tensor.reduction != "sum":
+        if tensor.partial.open or tensor.reduction != SUM:
             raise NotationError(f"the book's notation owes sums over named axes only, and this is `{tensor.partial}`")
         owed = f" {{U{_subscript(tensor.unreduced)}}}"
     return f"{name}[{words}]{owed}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from einscale.program.shapes import is_float
 from einscale.program.values import Program, Value
+from einscale.vocabulary import CACHE, GRADIENT, PARAMETER, STATE, TensorClass
 
-CLASS_OF = {"gradient": "gradients", "state": "optimizer"}
+CLASS_OF = {GRADIENT: TensorClass.GRADIENTS, STATE: TensorClass.OPTIMIZER}
 """Kind of what belongs to a parameter -> its class; the parameter itself, and what an update makes of it, are
 parameters."""
 
@@ -26,24 +27,24 @@ def root_of(value: Value, program: Program) -> Value:
     return program.table.get(value.of, value) if value.of is not None else value
 
 
-def store_class(value: Value, root: Value, stream: tuple[str, ...]) -> str:
-    """Class of a value in the store tables, "" if none speaks of it.
+def store_class(value: Value, root: Value, stream: tuple[str, ...]) -> TensorClass | None:
+    """Class of a value in the store tables, None if none speaks of it.
 
     Args:
         value: the value.
         root: what it is the gradient of, or itself.
         stream: axes of the residual stream.
     """
-    if root.kind == "parameter":
-        return CLASS_OF.get(value.kind, "parameters")
-    if root.kind == "cache":
-        return "kv_cache"
+    if root.kind == PARAMETER:
+        return CLASS_OF.get(value.kind, TensorClass.PARAMETERS)
+    if root.kind == CACHE:
+        return TensorClass.KV_CACHE
     if value.chosen:
-        return "routed"
-    return "residual" if value.axes == stream else ""
+        return TensorClass.ROUTED
+    return TensorClass.RESIDUAL if value.axes == stream else None
 
 
-def moved_class(program: Program, name: str) -> str:
+def moved_class(program: Program, name: str) -> TensorClass:
     """Class of what a collective moves, as a strategy's `expect` list names it.
 
     `parameters`, `gradients` (of parameters), `optimizer` (its state), `kv_cache`, `statistics` (of a map), `shared`
@@ -52,22 +53,22 @@ def moved_class(program: Program, name: str) -> str:
     known = program.kept.setdefault(moved_class, {})
     if name not in known:
         known[name] = _moved_class(program, name)
-    found: str = known[name]
+    found: TensorClass = known[name]
     return found
 
 
-def _moved_class(program: Program, name: str) -> str:
+def _moved_class(program: Program, name: str) -> TensorClass:
     value = program.table.get(name)
     if value is None:
-        return "statistics"
-    if value.kind == "parameter":
-        return "parameters"
-    if value.kind == "cache":
-        return "kv_cache"
+        return TensorClass.STATISTICS
+    if value.kind == PARAMETER:
+        return TensorClass.PARAMETERS
+    if value.kind == CACHE:
+        return TensorClass.KV_CACHE
     root = root_of(value, program)
-    if root.kind == "parameter":
-        return CLASS_OF.get(value.kind, "parameters")
-    return "shared" if _made_of_parameters(program, root) else "activations"
+    if root.kind == PARAMETER:
+        return CLASS_OF.get(value.kind, TensorClass.PARAMETERS)
+    return TensorClass.SHARED if _made_of_parameters(program, root) else TensorClass.ACTIVATIONS
 
 
 def _made_of_parameters(program: Program, value: Value) -> bool:
@@ -76,4 +77,4 @@ def _made_of_parameters(program: Program, value: Value) -> bool:
     if producer is None or "b" in value.axes:
         return False
     floats = [source for source in producer.inputs if is_float(program.table[source].dtype)]
-    return all(program.table[source].kind == "parameter" for source in floats)
+    return all(program.table[source].kind == PARAMETER for source in floats)

@@ -8,6 +8,7 @@ from einscale.collectives import Collective
 from einscale.planner.classes import moved_class
 from einscale.planner.planned import PlannedProgram
 from einscale.precision import Precision
+from einscale.vocabulary import TensorClass
 
 
 def sent_as(planned: PlannedProgram, precision: Precision) -> PlannedProgram:
@@ -42,7 +43,7 @@ def sent_as(planned: PlannedProgram, precision: Precision) -> PlannedProgram:
     def sent(step: Collective) -> Collective:
         name = step.tensor.name
         dtype = precision.dispatch if name in dispatched else ""
-        if moved_class(program, name) == "gradients":
+        if moved_class(program, name) == TensorClass.GRADIENTS:
             dtype = precision.communication
         return replace(step, tensor=replace(step.tensor, dtype=dtype)) if dtype else step
 

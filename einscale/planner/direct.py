@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from einscale.causes import Cause
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, SLICE, Collective, check_move
@@ -12,6 +13,9 @@ from einscale.mesh import Mesh, split_name
 from einscale.planner.decisions import Searched
 from einscale.planner.planned import Decision
 from einscale.reshard import reshard
+from einscale.vocabulary import SUM, CollectiveKind
+
+_Move: TypeAlias = tuple[CollectiveKind, tuple[str, ...], Layout]
 
 
 def direct(
@@ -39,7 +43,7 @@ def direct(
     lost, gained = _difference(before, after), _difference(after, before)
     owed = tuple(axis for axis in before.unreduced if axis not in after.unreduced)
     rest = tuple(axis for axis in owed if axis not in gained)
-    moves: list[tuple[str, tuple[str, ...], Layout]] = []
+    moves: list[_Move] = []
     settled = Layout(before.dims, tuple(axis for axis in before.unreduced if axis not in owed), before.reduction)
     settled = settled if settled.unreduced else settled.reduced()
     if gained and not lost and not owed:
@@ -51,7 +55,7 @@ def direct(
         moves = [(ALL_REDUCE, owed, after)]
     elif owed and not lost and set(gained) <= set(owed):
         left = tuple(axis for axis in before.unreduced if axis not in gained)
-        scattered = Layout(after.dims, left, before.reduction if left else "sum")
+        scattered = Layout(after.dims, left, before.reduction if left else SUM)
         moves = [(REDUCE_SCATTER, gained, scattered)]
         moves += [(ALL_REDUCE, rest, after)] if rest else []
     elif owed and set(lost) == set(gained) and not set(lost) & set(owed):
@@ -72,7 +76,11 @@ def _difference(one: Layout, other: Layout) -> tuple[str, ...]:
 
 
 def _chain(
-    tensor: Tensor, before: Layout, moves: list[tuple[str, tuple[str, ...], Layout]], mesh: Mesh, cause: Cause | None
+    tensor: Tensor,
+    before: Layout,
+    moves: list[_Move],
+    mesh: Mesh,
+    cause: Cause | None,
 ) -> tuple[Collective, ...]:
     """The moves as collectives, or nothing if one of them is none that a collective makes."""
     steps = []

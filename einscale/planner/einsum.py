@@ -13,13 +13,14 @@ from einscale.planner.nary import plan_many
 from einscale.planner.pair import PlannedEinsum, Terms, pair_alternatives, plan_pair
 from einscale.planner.prepare import check_question
 from einscale.planner.question import Wanted
+from einscale.vocabulary import BYTES, TIME
 
 if TYPE_CHECKING:
     from einscale.topology import Network
 
 __all__ = ["PlannedEinsum", "Wanted", "alternatives", "forget", "plan_einsum"]
 
-OBJECTIVES = ("bytes", "time")
+OBJECTIVES = (BYTES, TIME)
 
 REMEMBERED = 4_000
 """Whole plans kept; then all are forgotten."""
@@ -80,10 +81,10 @@ def plan_einsum(
     """
     if objective not in OBJECTIVES:
         raise UsageError(f"unknown objective `{objective}`", hint=did_you_mean(objective, OBJECTIVES, "objectives"))
-    if objective == "time" and network is None:
+    if objective == TIME and network is None:
         raise UsageError("the objective `time` needs a network", expected="network=bind(mesh, system)")
     check_question(tensors, layouts, output, wanted, sizes, mesh)
-    terms = Terms(network if objective == "time" else None, flop_rate, max_flops, effort)
+    terms = Terms(network if objective == TIME else None, flop_rate, max_flops, effort)
     return _remembered(tensors, layouts, output, wanted, sizes, mesh, terms)
 
 
@@ -130,7 +131,7 @@ def alternatives(
     if len(tensors) != 2:
         return ()
     check_question(tensors, layouts, output, wanted, sizes, mesh)
-    terms = Terms(network if objective == "time" else None, flop_rate, max_flops)
+    terms = Terms(network if objective == TIME else None, flop_rate, max_flops)
     return pair_alternatives(tensors, layouts, output, wanted, sizes, mesh, terms, count)
 
 

@@ -13,12 +13,13 @@ from einscale.planner.question import Placement, Question
 from einscale.reshard import emit
 from einscale.reshard.moves import Dims, State, digits_in
 from einscale.steps import LocalEinsum, Plan, Step
+from einscale.vocabulary import SUM, Reduction
 
 
-def named(dims: Dims, owed: int, digits: Digits, reduction: str = "sum") -> Layout:
+def named(dims: Dims, owed: int, digits: Digits, reduction: Reduction = SUM) -> Layout:
     """A layout in digits, with the names of axes."""
     owes = tuple(sorted(digits.mesh_names(digits_in(owed))))
-    return Layout(tuple(digits.names(dim) for dim in dims), owes, reduction if owes else "sum")
+    return Layout(tuple(digits.names(dim) for dim in dims), owes, reduction if owes else SUM)
 
 
 def wanted_layout(question: Question, end: State) -> Layout:
@@ -69,7 +70,7 @@ def assemble(question: Question, prepared: tuple[Prepared, ...], placement: Plac
         moves = tuple(replace(step, cause=operand_cause(step, question, placement)) for step in moves)
         steps += sliced_first(prepared[j], moves, digits)
         layouts.append(target)
-    reduction = next((layout.reduction for layout in layouts if layout.unreduced), "sum")
+    reduction = next((layout.reduction for layout in layouts if layout.unreduced), SUM)
     made, final, after = result_moves(question, placement, pricing, prepared, reduction)
     tensors = tuple(operand.tensor for operand in question.operands)
     steps.append(LocalEinsum(tensors, tuple(layouts), question.output, made))
@@ -82,7 +83,7 @@ def result_moves(
     placement: Placement,
     pricing: Pricing,
     prepared: tuple[Prepared, ...],
-    reduction: str,
+    reduction: Reduction,
 ) -> tuple[Layout, Layout, tuple[Collective, ...]]:
     """The layout the einsum leaves its result in, the layout it ends in, and the moves between."""
     digits = question.digits

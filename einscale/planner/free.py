@@ -10,6 +10,7 @@ from einscale.mesh import Mesh
 from einscale.planner.einsum import PlannedEinsum, plan_einsum
 from einscale.planner.question import Wanted
 from einscale.program.values import Statement, Value
+from einscale.vocabulary import BYTES, TIME
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -48,7 +49,7 @@ def plan_statement_freely(
         known,
         mesh,
         network=network,
-        objective="bytes" if network is None else "time",
+        objective=BYTES if network is None else TIME,
     )
 
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 from einscale.layout import Layout, Tensor
 from einscale.numeric import Number
-from einscale.planner.planned import FORWARD, PlannedProgram, PlannedStatement, Structure, of_structure
+from einscale.planner.planned import PlannedProgram, PlannedStatement, Structure, of_structure
 from einscale.program.maps import fused_residuals
 from einscale.program.values import Program, Statement
-
-RECOMPUTE = "recompute"
+from einscale.vocabulary import FORWARD, RECOMPUTE
 
 
 def interior(program: Program, groups: Iterable[str]) -> frozenset[str]:

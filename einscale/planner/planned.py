@@ -16,10 +16,7 @@ from einscale.program.update import gradient_names
 from einscale.program.values import Program, Statement
 from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import Strategy
-
-FORWARD = "forward"
-BACKWARD = "backward"
-UPDATE = "update"
+from einscale.vocabulary import BACKWARD, FORWARD, UPDATE, Phase
 
 
 class Decision(Protocol):
@@ -61,7 +58,7 @@ class PlannedStatement(Struct, frozen=True):
         return any(step.kind not in FREE for step in self.collectives)
 
     @property
-    def phase(self) -> str:
+    def phase(self) -> Phase:
         """`forward`, `backward` or `update`; recomputed work belongs to the backward pass."""
         return self.statement.phase if self.statement.phase in (FORWARD, UPDATE) else BACKWARD
 

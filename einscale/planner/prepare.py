@@ -16,6 +16,7 @@ from einscale.planner.emission import Prepared
 from einscale.planner.question import Wanted
 from einscale.reshard import reshard
 from einscale.steps import LocalEinsum, Step
+from einscale.vocabulary import BYTES, SUM, TIME
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -84,7 +85,7 @@ def prepare(
     steps: list[Step] = []
 
     def move(before: Layout, after: Layout, cause: Cause) -> Layout:
-        objective = "bytes" if network is None else "time"
+        objective = BYTES if network is None else TIME
         steps.extend(reshard(tensor, before, after, sizes, mesh, network=network, objective=objective, cause=cause))
         return after
 
@@ -93,7 +94,7 @@ def prepare(
         whole = tuple(() if i in repeated else dim for i, dim in zip(tensor.indices, layout.dims, strict=True))
         cause = Cause(CauseRule.DIAGONAL, tensor.name)
         here = move(here, Layout(whole, layout.unreduced, layout.reduction), cause)
-    if lonely and here.unreduced and here.reduction != "sum":
+    if lonely and here.unreduced and here.reduction != SUM:
         cause = Cause(CauseRule.SETTLED, tensor.name, here.unreduced, reduction=here.reduction)
         here = move(here, here.reduced(), cause)
     kept = tuple(index for index in dict.fromkeys(tensor.indices) if index not in lonely)
@@ -102,7 +103,7 @@ def prepare(
     digits = digits_of(mesh, layout.axes)
     owes = tuple(sorted(digits.mesh_names(digits.expand(owed))))
     left = Tensor(name, kept, tensor.dtype, tuple((i, count) for i, count in tensor.chosen if i in kept))
-    after = Layout(tuple(dims[index] for index in kept), owes, here.reduction if owes else "sum")
+    after = Layout(tuple(dims[index] for index in kept), owes, here.reduction if owes else SUM)
     steps.append(LocalEinsum((tensor,), (here,), left, after))
     return Prepared(tensor, layout, tuple(steps), left, after)
 

@@ -20,7 +20,7 @@ from einscale.planner.deferral import still_owing
 from einscale.planner.direct import direct
 from einscale.planner.free import plan_statement_freely
 from einscale.planner.pins import check_pins
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, Decision, PlannedProgram, PlannedStatement, Structure
+from einscale.planner.planned import Decision, PlannedProgram, PlannedStatement, Structure
 from einscale.planner.statement import axis_names, local_map, sent_once
 from einscale.planner.strategy_causes import gather_cause, result_cause, statistic_cause
 from einscale.program.maps import (
@@ -34,6 +34,7 @@ from einscale.program.maps import (
 from einscale.program.values import Program, Statement, Value
 from einscale.steps import LocalEinsum, LocalMap
 from einscale.strategy import Rule, Strategy, bind_strategy, place, stored_layout
+from einscale.vocabulary import BACKWARD, CACHE, FORWARD, PARAMETER, UPDATE, TensorClass
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -134,10 +135,10 @@ class _Planner:
 
     def optimizer_rest(self, value: Value) -> Layout:
         """Layout the optimizer state of a parameter rests in: its own store rules, else where the parameter rests."""
-        if "optimizer" not in dict(self.strategy.store):
+        if TensorClass.OPTIMIZER not in dict(self.strategy.store):
             return self.resting[value.name]
         placement = self.placed(value.axes, self.scopes.get(value.name, ()))
-        return self.stored(value.axes, placement, self.strategy.store_rules("optimizer"))
+        return self.stored(value.axes, placement, self.strategy.store_rules(TensorClass.OPTIMIZER))
 
     def stored(
         self, axes: tuple[str, ...], placement: Mapping[str, tuple[str, ...]], rules: tuple[Rule, ...]
@@ -196,8 +197,8 @@ class _Planner:
         rules = self.strategy.store_rules(kind) if kind else ()
         return self.stored(value.axes, placement, rules)
 
-    def class_of(self, value: Value) -> str:
-        """Class of a value in the store tables, "" if none speaks of it."""
+    def class_of(self, value: Value) -> TensorClass | None:
+        """Class of a value in the store tables, None if none speaks of it."""
         return store_class(value, root_of(value, self.program), self.stream)
 
     def plan(self, statement: Statement) -> PlannedStatement:
@@ -326,7 +327,7 @@ class _Planner:
                     used.update(placement[axis])
         for axis in whole_axes(statement):
             placement[axis] = ()
-        if output.kind == "cache":
+        if output.kind == CACHE:
             placement |= dict.fromkeys(set(placement) - set(output.axes), ())
         return placement
 
@@ -362,7 +363,7 @@ class _Planner:
 
     def fetch(self, statement: Statement, name: str, wanted: Layout, labels: tuple[str, ...]) -> tuple[Collective, ...]:
         """Moves that bring a value to a layout; once per value, layout and phase."""
-        kept = self.table[name].kind == "parameter" and not self.strategy.policy.reshard_after_forward
+        kept = self.table[name].kind == PARAMETER and not self.strategy.policy.reshard_after_forward
         phase = FORWARD if kept or statement.phase == FORWARD else BACKWARD
         at_hand = self.at_hand.setdefault((name, phase), [self.resting[name]])
         if wanted in at_hand:
@@ -399,7 +400,7 @@ class _Planner:
         if self.keeps_owing(name) or (value.of in self.program.tied and name in self.program.outputs):
             self.resting[name] = natural
             return ()
-        if self.deferred and self.class_of(value) == "gradients" and name in self.program.outputs:
+        if self.deferred and self.class_of(value) == TensorClass.GRADIENTS and name in self.program.outputs:
             self.resting[name] = still_owing(natural, self.resting[name])
         resting = self.resting[name]
         if natural == resting:

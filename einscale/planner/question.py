@@ -16,6 +16,7 @@ from einscale.layout import Layout, Tensor
 from einscale.reshard import to_state
 from einscale.reshard.moves import Dims, State, mask_of
 from einscale.reshard.shape import Shape, shape_of
+from einscale.vocabulary import SUM
 
 Placement = tuple[tuple[int, ...], ...]
 
@@ -199,7 +200,7 @@ class Question:
 
 def _linear(layout: Layout, alone: bool) -> bool:
     """Whether what an operand owes may stay owed: a sum, and anything where nothing is computed."""
-    return alone or layout.reduction == "sum"
+    return alone or layout.reduction == SUM
 
 
 def _room(size: int, radices: tuple[int, ...]) -> int:

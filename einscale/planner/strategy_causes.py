@@ -9,6 +9,7 @@ from einscale.layout import Layout
 from einscale.mesh import split_name
 from einscale.program.values import Statement, Value
 from einscale.strategy import LARGEST, Strategy
+from einscale.vocabulary import Reduction, TensorClass
 
 Composites = Mapping[str, tuple[str, ...]]
 
@@ -27,11 +28,16 @@ def _differing(labels: Sequence[str], before: Layout, after: Layout) -> tuple[Di
 
 
 def _row(
-    strategy: Strategy, kind: str, indices: Iterable[str], composites: Composites, scopes: Collection[str]
+    strategy: Strategy,
+    kind: TensorClass | None,
+    indices: Iterable[str],
+    composites: Composites,
+    scopes: Collection[str],
 ) -> TableRow | None:
     """The row that divides one of the given indices: of the class's store table, else of the compute table."""
     names = set(indices)
-    for table, rules in ((f"store.{kind}", strategy.store_rules(kind)), ("compute", strategy.compute)):
+    stored = strategy.store_rules(kind) if kind else ()
+    for table, rules in ((f"store.{kind}", stored), ("compute", strategy.compute)):
         for rule in rules:
             if rule.scope and rule.scope not in scopes:
                 continue
@@ -43,7 +49,7 @@ def _row(
 def gather_cause(
     statement: Statement,
     value: Value,
-    kind: str,
+    kind: TensorClass | None,
     layouts: tuple[Layout, Layout],
     labels: Sequence[str],
     strategy: Strategy,
@@ -55,7 +61,7 @@ def gather_cause(
     Args:
         statement: what reads it.
         value: the operand.
-        kind: its class in the store tables.
+        kind: its class in the store tables, None for none.
         layouts: the one it is at hand in, and the one it is read in.
         labels: names of its dims in the statement.
         strategy: for the row that divides it.
@@ -82,7 +88,7 @@ def gather_cause(
 
 def result_cause(
     value: Value,
-    kind: str,
+    kind: TensorClass | None,
     layouts: tuple[Layout, Layout],
     labels: Sequence[str],
     placement: Mapping[str, tuple[str, ...]],
@@ -94,7 +100,7 @@ def result_cause(
 
     Args:
         value: the result.
-        kind: its class in the store tables.
+        kind: its class in the store tables, None for none.
         layouts: the one the local work leaves it in, and the one it rests in.
         labels: names of its dims in the statement.
         placement: index -> mesh axes of the statement's iteration space.
@@ -118,7 +124,7 @@ def result_cause(
         layout=resting if divided else None,
         labels=tuple(labels),
         row=_row(strategy, kind, dict(divided), composites, scopes) if divided else None,
-        summed_by=_row(strategy, "", summed, composites, scopes) if by_sum else None,
+        summed_by=_row(strategy, None, summed, composites, scopes) if by_sum else None,
     )
 
 
@@ -126,7 +132,7 @@ def statistic_cause(
     statement: Statement,
     axis: str,
     over: Sequence[str],
-    reduction: str,
+    reduction: Reduction,
     strategy: Strategy,
     composites: Composites,
     scopes: Collection[str] = (),
@@ -141,5 +147,5 @@ def statistic_cause(
         reduction=reduction,
         op=statement.op,
         output=statement.output,
-        row=_row(strategy, "residual", indices, composites, scopes),
+        row=_row(strategy, TensorClass.RESIDUAL, indices, composites, scopes),
     )

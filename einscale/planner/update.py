@@ -23,6 +23,7 @@ from einscale.program.maps import option_axes
 from einscale.program.optimizers import FLOPS, NEWTON_SCHULZ, orthogonal_flops
 from einscale.program.values import Program, Statement, Value
 from einscale.steps import LocalMap
+from einscale.vocabulary import GRADIENT, STATE, UPDATED, TensorClass
 
 
 def plan_update(planned: PlannedProgram, update: Program) -> PlannedProgram:
@@ -83,9 +84,9 @@ class _Update:
     def rest(self, value: Value, accumulators: Mapping[str, Layout | None]) -> Layout:
         """Layout a value rests in."""
         of = value.of or value.name
-        if value.kind == "gradient":
+        if value.kind == GRADIENT:
             return accumulators.get(of) or self.planned.resting.get(value.name, self.planned.resting[of])
-        if value.kind == "state":
+        if value.kind == STATE:
             where = dict(zip(self.planned.program.table[of].axes, self.planned.optimizer[of].dims, strict=True))
             return Layout(tuple(where[axis] for axis in value.axes))
         return self.planned.resting[of]
@@ -155,9 +156,9 @@ class _Update:
         value = self.table[name]
         kind = moved_class(self.program, name)
         rule, axes = CauseRule.TO_STATES, tuple(dict.fromkeys((*before.axes, *after.axes)))
-        if kind == "gradients":
+        if kind == TensorClass.GRADIENTS:
             rule, axes = CauseRule.GRADIENT_TO_STATES, before.unreduced
-        elif value.kind == "updated":
+        elif value.kind == UPDATED:
             rule = CauseRule.UPDATED_TO_REST
         elif statement.op == NEWTON_SCHULZ:
             rule = CauseRule.WHOLE_MATRIX

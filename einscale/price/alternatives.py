@@ -23,6 +23,7 @@ from einscale.reshard import reshard
 from einscale.roofline import local_seconds
 from einscale.steps import LocalEinsum, Plan, compute_dtype, step_flops, work_traffic
 from einscale.topology import Network, step_seconds
+from einscale.vocabulary import BYTES, SUM, TIME
 
 MOST = 20_000
 """Placements listed at most."""
@@ -158,7 +159,7 @@ class _Search:
         works = any(
             isinstance(step, LocalEinsum) and step_flops(step, sizes, network.mesh.degrees) for step in plan.steps
         )
-        self._rate = flop_rate(chip, compute_dtype(plan.inputs)) if objective == "time" and works else 1.0
+        self._rate = flop_rate(chip, compute_dtype(plan.inputs)) if objective == TIME and works else 1.0
 
     def promise(self, placement: Placement) -> tuple[float, float]:
         """What a placement costs at least, from its counts of shards alone, so that the promising come first.
@@ -186,7 +187,7 @@ class _Search:
             copies = self.network.mesh.devices / prod(wanted)
             received += self._volume(output) / self.network.mesh.devices * (parts + copies - 2)
         points = prod(ceil_div(sizes[index], counts.get(index, 1)) for index in whole_einsum(question).indices)
-        if self.objective == "bytes":
+        if self.objective == BYTES:
             return received, points
         return received / self._fastest + 2 * points / self._rate, received
 
@@ -219,7 +220,7 @@ class _Search:
             steps += self.moves(tensor, before, layouts[-1])
         output = question.output
         summed = [axis for index, axes in placement.items() if index not in output.indices for axis in axes]
-        reduction = next((layout.reduction for layout in layouts if layout.unreduced), "sum")
+        reduction = next((layout.reduction for layout in layouts if layout.unreduced), SUM)
         partial = make_layout([placement.get(index, ()) for index in output.indices], {*summed, *owed}, reduction)
         steps.append(LocalEinsum(question.inputs, tuple(layouts), output, partial))
         steps += self.moves(output, partial, question.output_layout)
@@ -232,14 +233,14 @@ class _Search:
         flops = 0
         for step in plan.steps:
             if isinstance(step, Collective):
-                if self.objective == "bytes":
+                if self.objective == BYTES:
                     cost += received_total(step, self.sizes, self.network.mesh)
                 else:
                     cost += step_seconds(step, self.sizes, self.network)
                 continue
             work = int(step_flops(step, self.sizes, degrees))
             flops += work
-            if self.objective == "time":
+            if self.objective == TIME:
                 traffic = int(work_traffic(step, self.sizes, degrees))
                 cost += local_seconds(work, traffic, compute_dtype(step.inputs), self.network.system.chip).seconds
         return cost, flops, len(plan.steps)

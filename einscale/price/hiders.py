@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from msgspec import Struct
+
+from einscale.vocabulary import Phase
 
 
 class HidingWork(StrEnum):
@@ -27,10 +30,10 @@ class Hider(Struct, frozen=True):
         phase: `forward` or `backward`, the pass it belongs to, where that is not clear from `work`; else "".
         statement: first output of the einsum, for `OWN_EINSUM`; "" for that of each of several collectives.
 
-    >>> Hider(HidingWork.LAYER_BEFORE, phase="forward").work.value
+    >>> Hider(HidingWork.LAYER_BEFORE, Phase.FORWARD).work.value
     'layer before'
     """
 
     work: HidingWork
-    phase: str = ""
+    phase: Phase | Literal[""] = ""
     statement: str = ""

@@ -27,13 +27,14 @@ from einscale.hardware import Chip, flop_rate
 from einscale.layout import local_elements
 from einscale.numeric import Number, ceil_div, minimum, ratio, truncate, where
 from einscale.planner.fusion import kept_residuals, never_written
-from einscale.planner.planned import BACKWARD, UPDATE, PlannedProgram, PlannedStatement, Structure, of_structure
+from einscale.planner.planned import PlannedProgram, PlannedStatement, Structure, of_structure
 from einscale.precision import Precision
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.program.maps import attended_pairs, statistics
 from einscale.program.typed import computed
 from einscale.roofline import LocalTime, local_seconds
 from einscale.steps import LocalEinsum, work_flops, work_reads, work_results, work_traffic
+from einscale.vocabulary import BACKWARD, GRADIENT, PARAMETER, UPDATE
 
 NARROW = {
     "fp8": "fp8",
@@ -168,7 +169,7 @@ def _adds_bias(structure: Structure, last: Kernel, number: int) -> bool:
         return False
     if not isinstance(before.work, LocalEinsum) or before.sends or before.statement.output not in statement.inputs:
         return False
-    return any(structure.program.table[name].kind == "parameter" for name in statement.inputs)
+    return any(structure.program.table[name].kind == PARAMETER for name in statement.inputs)
 
 
 def local_work(
@@ -359,7 +360,7 @@ def _conversions(structure: Structure, number: int, rate: str) -> tuple[int, ...
     """
     row, table = structure.statements[number], structure.program.table
     narrow, made = NARROW.get(rate), structure.program.table[row.statement.output]
-    if narrow is None or (made.kind == "gradient" and made.of in {one.name for one in structure.program.parameters}):
+    if narrow is None or (made.kind == GRADIENT and made.of in {one.name for one in structure.program.parameters}):
         return ()
     first: dict[str, str] = {}
     for statement in structure.program.statements:
@@ -369,7 +370,7 @@ def _conversions(structure: Structure, number: int, rate: str) -> tuple[int, ...
     return tuple(
         position
         for position, (name, tensor) in enumerate(zip(row.statement.inputs, row.work.inputs, strict=True))
-        if table[name].kind != "parameter" and tensor.dtype != narrow and first[name] == row.statement.output
+        if table[name].kind != PARAMETER and tensor.dtype != narrow and first[name] == row.statement.output
     )
 
 

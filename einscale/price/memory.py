@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,14 +15,14 @@ from einscale.mesh import split_name
 from einscale.numeric import Condition, Number, as_int, is_array, maximum, never, product, where
 from einscale.planner.classes import moved_class
 from einscale.planner.fusion import interior, never_written, residual_layouts
-from einscale.planner.planned import BACKWARD, FORWARD, UPDATE, PlannedProgram, Structure, of_structure
+from einscale.planner.planned import PlannedProgram, Structure, of_structure
 from einscale.precision import PRESETS, Precision
-from einscale.program.backward import WHOLE
 from einscale.program.maps import saved
 from einscale.program.optimizers import Optimizer, optimizer_states
-from einscale.program.recompute import kept_anyway, redone_values
+from einscale.program.recompute import WHOLE, kept_anyway, redone_values
 from einscale.program.update import gradient_names
 from einscale.program.values import Program, Statement
+from einscale.vocabulary import BACKWARD, FORWARD, GRADIENT, INPUT, PARAMETER, UPDATE, Phase, TensorClass
 
 UNFUSED = ("log_softmax", "log_softmax_backward")
 """Maps of the loss as a framework runs it op by op."""
@@ -70,7 +71,7 @@ class HoldReason(Struct, frozen=True):
     why: Why
     of: str = ""
     op: str = ""
-    phase: str = ""
+    phase: Phase | Literal[""] = ""
 
 
 class Held(Struct, frozen=True):
@@ -106,7 +107,7 @@ class Peak(Struct, frozen=True):
 
     bytes: Number
     statement: str
-    phase: str
+    phase: Phase | Literal[""]
     alive: tuple[Held, ...]
 
 
@@ -183,7 +184,7 @@ def undivided_states(planned: PlannedProgram) -> tuple[str, ...]:
 
     A flat buffer, as Megatron's distributed optimizer has one, would divide them.
     """
-    axes = {axis for rule in planned.strategy.store_rules("optimizer") for axis in rule.axes}
+    axes = {axis for rule in planned.strategy.store_rules(TensorClass.OPTIMIZER) for axis in rule.axes}
     return tuple(
         value.name
         for value in planned.program.parameters
@@ -231,7 +232,7 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
     """
     program, policy = planned.program, planned.strategy.policy
     if WHOLE in policy.recompute:
-        fed = [name for name in program.inputs if program.table[name].kind == "input"]
+        fed = [name for name in program.inputs if program.table[name].kind == INPUT]
         return tuple(_held(planned, name, HoldReason(Why.LAYER_INPUT)) for name in fed)
     kept: dict[str, Held] = {}
     parts = redone_values(program, policy.recompute)
@@ -243,7 +244,7 @@ def saved_activations(planned: PlannedProgram) -> tuple[Held, ...]:
         fused = statement.group in policy.fuse and statement.group not in policy.recompute
         names = _saved_by(program, statement, fused)
         if again & set(statement.outputs):
-            names = (*names, *(n for n in statement.inputs if program.table[n].kind != "parameter"))
+            names = (*names, *(n for n in statement.inputs if program.table[n].kind != PARAMETER))
         for name in names:
             if name not in inside and name not in kept:
                 kept[name] = _held(planned, name, HoldReason(Why.READ_BACK, statement.output, statement.op))
@@ -261,7 +262,7 @@ def _saved_by(program: Program, statement: Statement, fused: bool) -> tuple[str,
     names = saved(statement)
     if fused:
         names = (*names, *statement.outputs)
-    return tuple(name for name in names if program.table[name].kind != "parameter")
+    return tuple(name for name in names if program.table[name].kind != PARAMETER)
 
 
 def peak(planned: PlannedProgram, *, accumulates: bool = False, overlap: Collection[str] = ()) -> Peak:
@@ -371,7 +372,7 @@ def _sent_together(planned: PlannedProgram) -> list[Copy]:
         (step.tensor.name, step.before, _PASSES[row.phase])
         for row in planned.statements
         for step in row.after
-        if moved_class(planned.program, step.tensor.name) == "gradients"
+        if moved_class(planned.program, step.tensor.name) == TensorClass.GRADIENTS
     ]
 
 
@@ -401,7 +402,7 @@ def _put_in_order(planned: PlannedProgram) -> dict[Copy, tuple[int, Condition]]:
         for step in (*row.before, *row.after):
             if step.kind not in (ALL_GATHER, REDUCE_SCATTER) or step.streamed:
                 continue
-            if moved_class(planned.program, step.tensor.name) != "activations":
+            if moved_class(planned.program, step.tensor.name) != TensorClass.ACTIVATIONS:
                 continue
             whole, part = (step.after, step.before) if step.kind == ALL_GATHER else (step.before, step.after)
             changed = [whole.dims[k] != part.dims[k] for k in range(len(whole.dims))]
@@ -419,7 +420,7 @@ def _made_beside(planned: PlannedProgram) -> dict[Copy, tuple[int, int]]:
         (name, planned.resting[name], HoldReason(Why.MADE)): (moment, moment)
         for moment, row in enumerate(planned.statements)
         for name in row.statement.outputs
-        if moved_class(program, name) == "gradients" and not row.after and name in program.outputs
+        if moved_class(program, name) == TensorClass.GRADIENTS and not row.after and name in program.outputs
     }
 
 
@@ -444,19 +445,19 @@ def _lifetimes(structure: Structure) -> Mapping[Copy, tuple[int, int]]:
     and caches are left out: they are held for every layer at once.
     """
     program, table = structure.program, structure.program.table
-    held_all_the_time = ("parameters", "gradients", "kv_cache")
+    held_all_the_time = (TensorClass.PARAMETERS, TensorClass.GRADIENTS, TensorClass.KV_CACHE)
     apart = {(name, structure.resting[name]) for name in table if moved_class(program, name) in held_all_the_time}
     apart |= set() if structure.strategy.policy.reshard_after_forward else set(_gathered(structure))
     spans: dict[Copy, tuple[int, int]] = {}
 
-    def touch(name: str, layout: Layout, moment: int, phase: str) -> None:
+    def touch(name: str, layout: Layout, moment: int, phase: Phase) -> None:
         if name in table and (name, layout) not in apart:
             key = (name, layout, AT_REST if layout == structure.resting[name] else _PASSES[phase])
             spans[key] = (spans.get(key, (moment, moment))[0], moment)
 
     last = len(structure.statements) - 1
     for name in program.inputs:
-        if table[name].kind != "gradient":
+        if table[name].kind != GRADIENT:
             touch(name, structure.resting[name], 0, FORWARD)
     for moment, row in enumerate(structure.statements):
         for tensor, layout in zip(row.work.inputs, row.work.layouts, strict=True):

@@ -13,6 +13,7 @@ A collective hides behind work that does not wait for it. Which work that is fol
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,19 +22,29 @@ from einscale.collectives import ALL_TO_ALL
 from einscale.layout import shards
 from einscale.numeric import Number, largest, maximum, minimum, never, ratio, where
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.program import PricedCollective, PricedStatement
+from einscale.vocabulary import BACKWARD, FORWARD, Moving, Phase, TensorClass
 
-PARAMETERS = "parameters"
-GRADIENTS = "gradients"
-ACTIVATIONS = "activations"
-ROUTED = "routed"
-STREAMED = "streamed"
-STATISTICS = "statistics"
+PARAMETERS = Moving.PARAMETERS
+GRADIENTS = Moving.GRADIENTS
+ACTIVATIONS = Moving.ACTIVATIONS
+ROUTED = Moving.ROUTED
+STREAMED = Moving.STREAMED
+STATISTICS = Moving.STATISTICS
 
 OVERLAPS = (PARAMETERS, GRADIENTS, ACTIVATIONS, ROUTED)
 """Kinds of collectives that may be hidden, as a strategy's `overlap` list names them."""
+
+_HIDEABLE = {
+    TensorClass.PARAMETERS: PARAMETERS,
+    TensorClass.GRADIENTS: GRADIENTS,
+    TensorClass.ACTIVATIONS: ACTIVATIONS,
+}
+
+_Key: TypeAlias = tuple[Phase, "Moving | Literal['']"]
+"""A pass, and which of `OVERLAPS` a collective belongs to, "" for none."""
 
 EFFICIENCY = 0.8
 """Share of the communication beside work that work really hides.
@@ -66,8 +77,8 @@ class Window(Struct, frozen=True):
         behind: what the work is.
     """
 
-    phase: str
-    kind: str
+    phase: Phase
+    kind: Moving
     seconds: Number
     moving: Number
     exposed: Number
@@ -91,17 +102,17 @@ class Hidden(Struct, frozen=True):
         return sum(window.first for window in self.windows if window.phase == phase)
 
 
-def overlap_kind(planned: PlannedProgram, priced: PricedCollective) -> str:
+def overlap_kind(planned: PlannedProgram, priced: PricedCollective) -> Moving | Literal[""]:
     """Which of `OVERLAPS` a collective belongs to; "" for what nothing hides: statistics and streamed moves."""
     if priced.step.streamed:
         return ""
     if priced.step.kind == ALL_TO_ALL and priced.step.tensor.chosen:
         return ROUTED
     what = moved_class(planned.program, priced.step.tensor.name)
-    return {"parameters": PARAMETERS, "gradients": GRADIENTS, "activations": ACTIVATIONS}.get(what, "")
+    return _HIDEABLE.get(what, "")
 
 
-def what_moves(planned: PlannedProgram, priced: PricedCollective) -> str:
+def what_moves(planned: PlannedProgram, priced: PricedCollective) -> Moving:
     """What a collective moves: one of `OVERLAPS`, `streamed` or `statistics`."""
     return STREAMED if priced.step.streamed else overlap_kind(planned, priced) or STATISTICS
 
@@ -115,9 +126,9 @@ def hide(rows: Iterable[PricedStatement], planned: PlannedProgram, overlap: tupl
         overlap: kinds that are hidden, of `OVERLAPS`.
     """
     rows = tuple(rows)
-    hidden: dict[tuple[str, str], Window] = {}
+    hidden: dict[_Key, Window] = {}
     room: dict[str, Number] = dict.fromkeys((FORWARD, BACKWARD), 0.0)
-    moving: dict[tuple[str, str], Number] = {}
+    moving: dict[_Key, Number] = {}
     for row in rows:
         phase = row.planned.phase
         room[phase] = room[phase] + row.local.seconds
@@ -138,7 +149,7 @@ def hide(rows: Iterable[PricedStatement], planned: PlannedProgram, overlap: tupl
     return Hidden(done, tuple(hidden.values()))
 
 
-def _behind_other_microbatch(moving: Mapping[tuple[str, str], Number], room: Number) -> dict[tuple[str, str], Window]:
+def _behind_other_microbatch(moving: Mapping[_Key, Number], room: Number) -> dict[_Key, Window]:
     """Windows of routed tokens: of a forward and a backward pass side by side the work of both hides both moves."""
     both = {phase: moving.get((phase, ROUTED), 0.0) for phase in (FORWARD, BACKWARD)}
     total = sum(both.values())
@@ -158,7 +169,7 @@ def _behind_other_microbatch(moving: Mapping[tuple[str, str], Number], room: Num
     }
 
 
-def _behind(phase: str, kind: str) -> Hider:
+def _behind(phase: Phase, kind: Moving) -> Hider:
     """The work that hides a kind of collectives."""
     if kind == PARAMETERS:
         return Hider(HidingWork.LAYER_BEFORE, phase)
@@ -168,7 +179,7 @@ def _behind(phase: str, kind: str) -> Hider:
 
 
 def _hide_row(
-    row: PricedStatement, planned: PlannedProgram, hidden: Mapping[tuple[str, str], Window], matmuls: bool
+    row: PricedStatement, planned: PlannedProgram, hidden: Mapping[_Key, Window], matmuls: bool
 ) -> PricedStatement:
     """One statement, its collectives hidden as far as windows and its own einsum allow."""
     moves = [priced for priced in row.collectives if matmuls and overlap_kind(planned, priced) == ACTIVATIONS]

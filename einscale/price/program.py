@@ -14,13 +14,14 @@ from einscale.hardware import Chip
 from einscale.layout import shards
 from einscale.numeric import Number, as_float, as_int, exact, largest, maximum, minimum, never, ratio, where
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import UPDATE, PlannedProgram, PlannedStatement
+from einscale.planner.planned import PlannedProgram, PlannedStatement
 from einscale.precision import Precision, uniform
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.kernels import KernelKind, kernels_of, local_work
 from einscale.roofline import LocalTime
 from einscale.steps import move_alone
 from einscale.topology import AnyNetwork, step_seconds
+from einscale.vocabulary import UPDATE, TensorClass
 
 
 class PricedCollective(Struct, frozen=True):
@@ -227,7 +228,7 @@ def host_waits(row: PricedStatement, planned: PlannedProgram) -> Number:
     return sum(
         priced.exposed_seconds
         for priced in row.collectives
-        if moved_class(planned.program, priced.step.tensor.name) in ("activations", "statistics")
+        if moved_class(planned.program, priced.step.tensor.name) in (TensorClass.ACTIVATIONS, TensorClass.STATISTICS)
     )
 
 

@@ -1,6 +1,6 @@
 """Programs: statements over named tensors, written as Python functions or text, and their backward pass."""
 
-from einscale.program.backward import WHOLE, Gradients, backward, differentiate
+from einscale.program.backward import Gradients, backward, differentiate
 from einscale.program.map_rule import MapRule
 from einscale.program.maps import (
     MAPS,
@@ -14,6 +14,7 @@ from einscale.program.maps import (
     summed_axes,
     whole_axes,
 )
+from einscale.program.recompute import WHOLE
 from einscale.program.shapes import check_program, is_float, program_sizes
 from einscale.program.text import parse_program, parse_programs, print_program
 from einscale.program.trace import trace

@@ -9,13 +9,11 @@ from msgspec import Struct
 
 from einscale.errors import ProgramError
 from einscale.program.gradient_rules import RULES
-from einscale.program.recompute import redo, redo_named, redone_values
+from einscale.program.recompute import WHOLE, redo, redo_named, redone_values
 from einscale.program.shapes import check_program
 from einscale.program.transposer import Transposer, unit_losses
 from einscale.program.values import Program
-
-WHOLE = "full"
-"""Name, in `recompute`, of the whole program taken as one group: full recomputation."""
+from einscale.vocabulary import FORWARD
 
 
 class Gradients(Struct, frozen=True):
@@ -34,7 +32,7 @@ class Gradients(Struct, frozen=True):
 def _check_forward(program: Program) -> None:
     """Raise unless every statement is of the forward pass and has a gradient."""
     for statement in program.statements:
-        if statement.phase != "forward":
+        if statement.phase != FORWARD:
             raise ProgramError(
                 f"`{statement.output}` belongs to phase {statement.phase}: only a forward program has a gradient"
             )

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from einscale.errors import ProgramError, did_you_mean
 from einscale.program.shapes import axis_names, check_program
 from einscale.program.values import Program, Statement, Value
+from einscale.vocabulary import CACHE, FORWARD, GRADIENT, INPUT, PARAMETER
 
 SEQUENCE = "s"
 """Axis of the tokens a program runs on."""
@@ -53,7 +54,7 @@ def inference_program(program: Program) -> Program:
     Raises:
         ProgramError: the program has a backward pass.
     """
-    if any(statement.phase != "forward" for statement in program.statements):
+    if any(statement.phase != FORWARD for statement in program.statements):
         raise ProgramError(f"program `{program.name}` trains: only a forward pass can answer requests")
     same = {s.output: s.inputs[0] for s in program.statements if s.op in ("dropout", "cross_entropy")}
 
@@ -82,7 +83,7 @@ def reads_of_others(program: Program, sequence: str = SEQUENCE) -> tuple[Read, .
     for position, statement in enumerate(program.statements):
         for operand, (name, labels) in enumerate(zip(statement.inputs, statement.labels, strict=False)):
             axes = table[name].axes
-            if sequence in axes and table[name].kind != "parameter":
+            if sequence in axes and table[name].kind != PARAMETER:
                 label = labels[axes.index(sequence)]
                 if label != sequence:
                     found.append(Read(position, operand, name, label))
@@ -126,7 +127,7 @@ def decode_program(program: Program, keep: Sequence[str] = (), sequence: str = S
 
     >>> from einscale.models import load_model
     >>> block = decode_program(load_model("llama3-8b").layer("block").program)
-    >>> [str(value) for value in block.values if value.kind == "cache"][:2]
+    >>> [str(value) for value in block.values if value.kind == CACHE][:2]
     ['v_cache: bf16[b t n k]', 'k_rotated_cache: bf16[b t n k]']
 
     Raises:
@@ -181,11 +182,11 @@ def _state(statement: Statement, table: Mapping[str, Value], sequence: str) -> V
     if statement.op == "delta_rule":
         keys, values = table[statement.inputs[0]], table[statement.inputs[2]]
         axes = (*keys.axes, *(axis for axis in values.axes if axis not in keys.axes))
-        return Value("state", tuple(axis for axis in axes if axis != sequence), STATE, "cache")
+        return Value("state", tuple(axis for axis in axes if axis != sequence), STATE, CACHE)
     if statement.op == "causal_conv":
         mixed, taps = table[statement.inputs[0]], str(statement.option("taps"))
         axes = tuple(taps if axis == sequence else axis for axis in mixed.axes)
-        return Value("state", axes, mixed.dtype, "cache")
+        return Value("state", axes, mixed.dtype, CACHE)
     return None
 
 
@@ -255,8 +256,8 @@ class _Cacher:
         """Write a value's new rows into its cache."""
         value = self.table[name]
         axes = self._along_keys(value.axes)
-        cache = Value(f"{name}_cache", axes, value.dtype, "cache")
-        whole = Value(f"{name}_all", axes, value.dtype, "cache")
+        cache = Value(f"{name}_cache", axes, value.dtype, CACHE)
+        whole = Value(f"{name}_all", axes, value.dtype, CACHE)
         section = self.producer[name].section if name in self.producer else ""
         options = (("axis", self.keys),)
         self.statements.append(Statement("append", (cache.name, name), (whole.name,), options=options, section=section))
@@ -310,12 +311,12 @@ def pruned(
     table = {value.name: value for value in values}
     made = [name for statement in kept for name in statement.outputs]
     fed = [value for value in table.values() if value.name in needed - set(made)]
-    fed.sort(key=lambda value: ("input", "gradient", "cache", "parameter").index(value.kind))
+    fed.sort(key=lambda value: (INPUT, GRADIENT, CACHE, PARAMETER).index(value.kind))
     result = replace(
         program,
         values=(*fed, *(table[name] for name in made)),
         statements=tuple(kept),
-        inputs=tuple(value.name for value in fed if value.kind != "parameter"),
+        inputs=tuple(value.name for value in fed if value.kind != PARAMETER),
         outputs=tuple(dict.fromkeys(outputs)),
         tied=tuple(name for name in program.tied if name in needed),
     )

@@ -13,6 +13,7 @@ from einscale.errors import ProgramError
 from einscale.program.routed import routing_of
 from einscale.program.transposer import Transposer, differentiable, gradient_of
 from einscale.program.values import Option, Statement, Value
+from einscale.vocabulary import GRADIENT
 
 
 def _einsum(writer: Transposer, statement: Statement, gradient: str) -> None:
@@ -35,7 +36,7 @@ def _einsum(writer: Transposer, statement: Statement, gradient: str) -> None:
             continue
         value = writer.table[name]
         axes = tuple(axis for axis, label in zip(value.axes, labels, strict=True) if label in known)
-        like = Value("", axes, value.dtype, "gradient", name)
+        like = Value("", axes, value.dtype, GRADIENT, name)
         part = writer.part("einsum", inputs, like, {}, (*read, kept))
         writer.write("einsum", inputs, (part,), labels=(*read, kept))
         writer.emit("broadcast", (part.name,), name, {"axes": value.axes})
@@ -56,7 +57,7 @@ def _mul(writer: Transposer, statement: Statement, gradient: str) -> None:
         if (target.axes, target.dtype) == (source.axes, source.dtype):
             writer.emit("mul", (gradient, other), name)
         else:
-            product = Value("", source.axes, source.dtype, "gradient", name)
+            product = Value("", source.axes, source.dtype, GRADIENT, name)
             writer.reduce_to(writer.step("mul", (gradient, other), product), name)
 
 

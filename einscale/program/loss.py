@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 from msgspec.structs import replace
 
@@ -10,11 +11,20 @@ from einscale.errors import UsageError, did_you_mean
 from einscale.program.shapes import check_program
 from einscale.program.values import Program, Statement, Value
 
-FUSED = "fused"
-COMPILED = "compiled"
-EAGER = "eager"
 
-LOSSES: Mapping[str, str] = {
+class LossForm(StrEnum):
+    """How the loss is run; `LOSSES` says what each writes."""
+
+    FUSED = "fused"
+    COMPILED = "compiled"
+    EAGER = "eager"
+
+
+FUSED = LossForm.FUSED
+COMPILED = LossForm.COMPILED
+EAGER = LossForm.EAGER
+
+LOSSES: Mapping[LossForm, str] = {
     FUSED: "fp32 logits are written; one kernel makes the loss of them, and one their gradient (Megatron's fused"
     " cross-entropy)",
     COMPILED: "16-bit logits are read as they are and fp32 ones never written; kept are they and one number a token"
@@ -25,18 +35,18 @@ LOSSES: Mapping[str, str] = {
 """Forms of the loss, and what each writes."""
 
 
-def find_loss(name: str) -> str:
+def find_loss(name: str) -> LossForm:
     """The name of a form of the loss, if it is one.
 
-    >>> find_loss("eager")
-    'eager'
+    >>> print(find_loss("eager"))
+    eager
 
     Raises:
         UsageError: it is none.
     """
     if name not in LOSSES:
         raise UsageError(f"no form of the loss is called `{name}`", hint=did_you_mean(name, LOSSES, "the forms are"))
-    return name
+    return LossForm(name)
 
 
 def with_loss(program: Program, form: str = FUSED) -> Program:

@@ -12,6 +12,7 @@ from einscale.program.map_forward import (
     ROUTE_MAY,
 )
 from einscale.program.map_rule import MapRule
+from einscale.vocabulary import SUM
 
 BACKWARD_MAPS = (
     MapRule("mask_backward", 2, "one multiplication by the factor, one selection", takes=MASK_MAY),
@@ -30,7 +31,7 @@ BACKWARD_MAPS = (
         "y(g - sum(g y)): multiplication, sum, subtraction, multiplication",
         (2, 2),
         needs=("axis",),
-        statistic=("sum",),
+        statistic=(SUM,),
     ),
     MapRule(
         "dropout_backward",
@@ -49,7 +50,7 @@ BACKWARD_MAPS = (
         "first",
         needs=NORM_OPTIONS,
         takes=("eps",),
-        statistic=("sum", "sum"),
+        statistic=(SUM, SUM),
     ),
     MapRule(
         "norm_backward.layer",
@@ -59,7 +60,7 @@ BACKWARD_MAPS = (
         "first",
         needs=NORM_OPTIONS,
         takes=("eps",),
-        statistic=("sum", "sum", "sum", "sum"),
+        statistic=(SUM, SUM, SUM, SUM),
     ),
     MapRule(
         "norm_scale_backward.rms",
@@ -69,7 +70,7 @@ BACKWARD_MAPS = (
         "axis",
         needs=NORM_OPTIONS,
         takes=("eps",),
-        statistic=("sum",),
+        statistic=(SUM,),
     ),
     MapRule(
         "norm_scale_backward.layer",
@@ -79,7 +80,7 @@ BACKWARD_MAPS = (
         "axis",
         needs=NORM_OPTIONS,
         takes=("eps",),
-        statistic=("sum", "sum"),
+        statistic=(SUM, SUM),
     ),
     MapRule(
         "gelu_backward", 15, "the tanh again (6), its derivative (7), times g, add", (2, 2), takes=("approximate",)
@@ -95,7 +96,7 @@ BACKWARD_MAPS = (
         (2, 2),
         "axes",
         needs=("axes", "axis"),
-        statistic=("sum", "sum"),
+        statistic=(SUM, SUM),
     ),
     MapRule(
         "swiglu_clamped_backward",
@@ -184,7 +185,7 @@ BACKWARD_MAPS = (
         "g - exp(y) sum(g): exponential, sum, multiplication, subtraction",
         (2, 2),
         needs=("axis",),
-        statistic=("sum",),
+        statistic=(SUM,),
     ),
     MapRule(
         "pick_backward",

@@ -7,6 +7,7 @@ usual way of writing the operation; they are small beside the einsums, and a map
 from __future__ import annotations
 
 from einscale.program.map_rule import MapRule
+from einscale.vocabulary import SUM, Reduction
 
 MANY = 64
 """Most operands of an n-ary map."""
@@ -44,7 +45,7 @@ FORWARD_MAPS = (
         "maximum, subtraction, exponential, sum, division",
         (1, 2),
         needs=("axis",),
-        statistic=("max", "sum"),
+        statistic=(Reduction.MAX, SUM),
         saves_outputs=(0,),
         fused_residual="lse",
     ),
@@ -64,7 +65,7 @@ FORWARD_MAPS = (
         "first",
         needs=NORM_OPTIONS,
         takes=("eps",),
-        statistic=("sum",),
+        statistic=(SUM,),
         saves_inputs=(0, 1),
     ),
     MapRule(
@@ -75,7 +76,7 @@ FORWARD_MAPS = (
         "first",
         needs=NORM_OPTIONS,
         takes=("eps",),
-        statistic=("sum", "sum"),
+        statistic=(SUM, SUM),
         saves_inputs=(0, 1),
     ),
     MapRule(
@@ -166,7 +167,7 @@ FORWARD_MAPS = (
         "reduce",
         ("lse",),
         needs=("axis",),
-        statistic=("max", "sum", "sum"),
+        statistic=(Reduction.MAX, SUM, SUM),
         saves_inputs=(0, 1),
         saves_outputs=(1,),
         integer_inputs=(1,),
@@ -176,7 +177,7 @@ FORWARD_MAPS = (
         5,
         "maximum, subtraction, exponential, sum, subtraction of the logarithm",
         needs=("axis",),
-        statistic=("max", "sum"),
+        statistic=(Reduction.MAX, SUM),
         saves_outputs=(0,),
     ),
     MapRule(
@@ -186,7 +187,7 @@ FORWARD_MAPS = (
         (2, 2),
         "reduce",
         needs=("axis",),
-        statistic=("sum",),
+        statistic=(SUM,),
         saves_inputs=(0, 1),
         integer_inputs=(1,),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from einscale.program.values import Statement
+from einscale.vocabulary import Reduction
 
 
 class MapRule(Struct, frozen=True):
@@ -42,7 +43,7 @@ class MapRule(Struct, frozen=True):
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     linear: bool = False
-    statistic: tuple[str, ...] = ()
+    statistic: tuple[Reduction, ...] = ()
     whole: tuple[str, ...] = ()
     saves_inputs: tuple[int, ...] = ()
     saves_outputs: tuple[int, ...] = ()

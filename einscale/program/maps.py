@@ -10,6 +10,7 @@ from einscale.program.map_backward import BACKWARD_MAPS
 from einscale.program.map_forward import FORWARD_MAPS
 from einscale.program.map_rule import MapRule
 from einscale.program.values import Option, Statement, Value
+from einscale.vocabulary import RESIDUAL, Reduction
 
 MAPS: dict[str, MapRule] = {rule.name: rule for rule in (*FORWARD_MAPS, *BACKWARD_MAPS)}
 """Op, or op and variant, to what is known about it."""
@@ -66,11 +67,11 @@ def flops_per_element(statement: Statement) -> float:
     return flops
 
 
-def statistics(statement: Statement) -> tuple[str, ...]:
+def statistics(statement: Statement) -> tuple[Reduction, ...]:
     """Reductions over option `axis` that a statement needs where an axis it names is sharded; none for an einsum.
 
-    >>> statistics(Statement("softmax", ("x",), ("y",), options=(("axis", "t"),)))
-    ('max', 'sum')
+    >>> print(*statistics(Statement("softmax", ("x",), ("y",), options=(("axis", "t"),))))
+    max sum
     """
     return () if statement.op == "einsum" else rule(statement).statistic
 
@@ -145,7 +146,7 @@ def fused_residuals(statement: Statement, table: Mapping[str, Value]) -> tuple[V
     if statement.op == "einsum" or not rule(statement).fused_residual:
         return ()
     name = f"{statement.output}_{rule(statement).fused_residual}"
-    return (Value(name, statistic_axes(statement, table), "fp32", "residual"),)
+    return (Value(name, statistic_axes(statement, table), "fp32", RESIDUAL),)
 
 
 def attended_pairs(statement: Statement, queries: Number, keys: Number) -> Number:

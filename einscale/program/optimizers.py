@@ -14,6 +14,7 @@ from einscale.errors import ProgramError, did_you_mean
 from einscale.precision import Precision
 from einscale.program.typed import VOCABULARY, typed
 from einscale.program.values import Program, Value
+from einscale.vocabulary import FORWARD, STATE
 
 SAME, ROWS, COLUMNS = "same", "rows", "columns"
 """Axes of a state: the parameter's, or of a weight matrix those of its rows or of its columns alone."""
@@ -183,7 +184,7 @@ def matrix_of(program: Program, name: str) -> Matrix | None:
     >>> matrix_of(load_model("llama3-8b").layer("block").program, "wq")
     Matrix(batch=(), rows=('d',), columns=('n', 'g', 'k'))
     """
-    reader = next((s for s in program.statements if name in s.inputs and s.phase == "forward"), None)
+    reader = next((s for s in program.statements if name in s.inputs and s.phase == FORWARD), None)
     if reader is None:
         return None
     axes = program.table[name].axes
@@ -240,13 +241,13 @@ def states_of(program: Program, name: str, optimizer: Optimizer, precision: Prec
     step, matrix = step_of(optimizer, program, name)
     kept = []
     if master := master_dtype(precision.stored(value.dtype), precision):
-        kept.append(Value(f"{name}_master", value.axes, master, "state", name))
+        kept.append(Value(f"{name}_master", value.axes, master, STATE, name))
     for state in step.states:
         axes = value.axes
         if matrix is not None and state.axes != SAME:
             gone = matrix.columns if state.axes == ROWS else matrix.rows
             axes = tuple(axis for axis in axes if axis not in gone)
-        kept.append(Value(f"{name}_{state.name}", axes, state.dtype or precision.optimizer, "state", name))
+        kept.append(Value(f"{name}_{state.name}", axes, state.dtype or precision.optimizer, STATE, name))
     return tuple(kept)
 
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 
 from msgspec.structs import replace
 
 from einscale.program.values import Program, Statement, Value
+from einscale.vocabulary import BACKWARD, FORWARD, RECOMPUTE
 
-ALTERNATE = "alternate"
+
+class RecomputeMode(StrEnum):
+    """Words of a recompute list that stand for other values in every program; its other words are groups and values."""
+
+    FULL = "full"
+    ALTERNATE = "alternate"
+    ALTERNATE_EAGER = "alternate-eager"
+
+
+WHOLE = RecomputeMode.FULL
+"""In a recompute list: the whole program taken as one group, full recomputation."""
+
+ALTERNATE = RecomputeMode.ALTERNATE
 """In a recompute list: every second product with weights, the results of fused groups and the layer's input are kept.
 
 Everything else is made again (torchtitan's selective activation checkpointing by operation, in
 `torchtitan/parallelisms/parallelize_llama.py`: of the matrix products in the order they run every second is not saved).
 """
 
-ALTERNATE_EAGER = "alternate-eager"
+ALTERNATE_EAGER = RecomputeMode.ALTERNATE_EAGER
 """`alternate` as PyTorch runs it op by op: it keeps those results even where the backward pass reads none of them.
 
 A compiler that parts forward and backward drops what nothing reads.
@@ -47,10 +61,10 @@ def redo(
         whole: clone all of it rather than what is read.
     """
     inside = [group is None or statement.group == group for statement in statements]
-    region = [s for s, member in zip(statements, inside, strict=True) if member and s.phase != "backward"]
-    late = [member and s.phase == "backward" for s, member in zip(statements, inside, strict=True)]
+    region = [s for s, member in zip(statements, inside, strict=True) if member and s.phase != BACKWARD]
+    late = [member and s.phase == BACKWARD for s, member in zip(statements, inside, strict=True)]
     reads = {name for s, reader in zip(statements, late, strict=True) if reader for name in s.inputs}
-    redone = [s for s in region if s.phase == "forward"] if whole else _needed(region, set(reads))
+    redone = [s for s in region if s.phase == FORWARD] if whole else _needed(region, set(reads))
     return _cloned(statements, values, redone, late)
 
 
@@ -64,8 +78,8 @@ def redo_named(
         values: every value by name; the clones' are added.
         names: results of forward statements that depend on each other.
     """
-    region = [s for s in statements if s.phase == "forward" and names & set(s.outputs)]
-    late = [s.phase != "forward" for s in statements]
+    region = [s for s in statements if s.phase == FORWARD and names & set(s.outputs)]
+    late = [s.phase != FORWARD for s in statements]
     reads = {name for s, reader in zip(statements, late, strict=True) if reader for name in s.inputs}
     return _cloned(statements, values, _needed(region, set(reads)), late)
 
@@ -89,7 +103,7 @@ def _cloned(
             statement,
             inputs=tuple(again.get(name, name) for name in statement.inputs),
             outputs=tuple(again[name] for name in statement.outputs),
-            phase="recompute",
+            phase=RECOMPUTE,
             source=statement.source or statement.output,
         )
         for statement in redone
@@ -123,7 +137,7 @@ def redone_values(program: Program, words: Iterable[str]) -> tuple[frozenset[str
     if wanted & set(MODES):
         wanted |= _alternate(program)
     groups = {statement.group for statement in program.statements}
-    forward = [statement for statement in program.statements if statement.phase == "forward"]
+    forward = [statement for statement in program.statements if statement.phase == FORWARD]
     names: set[str] = set()
     for statement in forward:
         names |= wanted & set(statement.outputs)
@@ -154,7 +168,7 @@ def _checkpointed(program: Program) -> frozenset[str]:
 
     None where there is no group: an embedding and a head are not checkpointed.
     """
-    forward = [statement for statement in program.statements if statement.phase == "forward"]
+    forward = [statement for statement in program.statements if statement.phase == FORWARD]
     if not any(statement.group for statement in forward):
         return frozenset()
     parameters = {value.name for value in program.parameters}
@@ -173,7 +187,7 @@ def _checkpointed(program: Program) -> frozenset[str]:
 def _alternate(program: Program) -> set[str]:
     """Values that alternate recomputation makes again: those that other statements read and it does not keep."""
     kept = _checkpointed(program)
-    forward = [statement for statement in program.statements if statement.phase == "forward"]
+    forward = [statement for statement in program.statements if statement.phase == FORWARD]
     read = {name for statement in forward for name in statement.inputs}
     return (
         {name for s in forward if not s.group for name in s.outputs if name in read and name not in kept}

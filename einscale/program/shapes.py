@@ -13,6 +13,7 @@ from einscale.program.options import check_name, check_options, words
 from einscale.program.routed import check_route
 from einscale.program.values import Option, Program, Statement, Value
 from einscale.units import check_size
+from einscale.vocabulary import ACTIVATION, CACHE, GRADIENT, INPUT, PARAMETER, RESIDUAL, Phase, ValueKind
 
 __all__ = [
     "CACHING",
@@ -32,7 +33,7 @@ __all__ = [
     "program_sizes",
 ]
 
-PHASES = ("forward", "recompute", "backward", "update")
+PHASES = tuple(Phase)
 
 CACHING = ("append", "carry")
 """Maps that make, of what is kept for later tokens and of new tokens, what is kept from then on."""
@@ -82,7 +83,7 @@ def _check_operands(rule: MapRule, op: str, inputs: Sequence[Value], options: Ma
                 f"{op} has no option `{name}`", hint=did_you_mean(name, known, f"the options of {op} are")
             )
     for position, value in enumerate(inputs):
-        if value.kind == "cache":
+        if value.kind == CACHE:
             continue
         wants_integer = position in rule.integer_inputs
         if wants_integer != (not is_float(value.dtype)) and (wants_integer or value.dtype != "bool"):
@@ -235,15 +236,15 @@ def known_sizes(
     return {name: size for name, size in resolved.items() if size is not None}
 
 
-def made_kind(position: int, op: str = "") -> str:
+def made_kind(position: int, op: str = "") -> ValueKind:
     """Kind of the value that a statement makes at a position, unless it is a gradient.
 
-    >>> made_kind(0), made_kind(1), made_kind(0, "append")
-    ('activation', 'residual', 'cache')
+    >>> print(made_kind(0), made_kind(1), made_kind(0, "append"))
+    activation residual cache
     """
     if op in CACHING:
-        return "cache"
-    return "residual" if position else "activation"
+        return CACHE
+    return RESIDUAL if position else ACTIVATION
 
 
 def _check_values(program: Program) -> None:
@@ -259,7 +260,7 @@ def _check_values(program: Program) -> None:
             raise ProgramError(f"value `{value.name}` has an axis twice: {words(value.axes)}")
         if value.dtype not in BITS:
             raise ProgramError(f"value `{value.name}` has an unknown dtype `{value.dtype}`")
-        if (value.kind == "gradient") != (value.of is not None):
+        if (value.kind == GRADIENT) != (value.of is not None):
             raise ProgramError(f"value `{value.name}`: a gradient, and nothing else, says what it is the gradient of")
         if value.of is not None:
             check_name(value.of, "value name")
@@ -271,18 +272,18 @@ def _check_declarations(program: Program) -> set[str]:
     made = [name for statement in program.statements for name in statement.outputs]
     fed = [value for value in program.values if value.name not in set(made)]
     for value in fed:
-        if value.kind not in ("input", "parameter", "gradient", "cache"):
+        if value.kind not in (INPUT, PARAMETER, GRADIENT, CACHE):
             raise ProgramError(f"value `{value.name}` is never made")
     if [value.name for value in (*fed, *program.values[len(fed) :])] != [value.name for value in program.values]:
         raise ProgramError("inputs and parameters must come first among the values")
     if [value.name for value in program.values[len(fed) :]] != made and len(set(made)) == len(made):
         raise ProgramError("the values must be in the order in which the statements make them")
-    inputs = tuple(value.name for value in fed if value.kind != "parameter")
+    inputs = tuple(value.name for value in fed if value.kind != PARAMETER)
     if inputs != program.inputs:
         raise ProgramError(
             f"the inputs are said to be {', '.join(program.inputs) or 'none'}, but are {', '.join(inputs) or 'none'}"
         )
-    parameters = tuple(value.name for value in fed if value.kind == "parameter")
+    parameters = tuple(value.name for value in fed if value.kind == PARAMETER)
     if program.tied != tuple(name for name in parameters if name in program.tied):
         raise ProgramError("tied parameters must be parameters of the program, in their order")
     return {*inputs, *parameters}
@@ -357,7 +358,7 @@ def check_statement(statement: Statement, table: Mapping[str, Value], known: Col
             raise ProgramError(f"value `{name}` is made twice")
         if name not in table:
             raise ProgramError(f"value `{name}` is not declared")
-        if table[name].kind not in ("gradient", made_kind(position, statement.op)):
+        if table[name].kind not in (GRADIENT, made_kind(position, statement.op)):
             raise ProgramError(f"`{name}` is made by a statement, so it is not of kind `{table[name].kind}`")
     _check_marks(statement, table)
     shapes = infer(statement.op, [table[name] for name in statement.inputs], statement.labels, dict(statement.options))

@@ -36,6 +36,7 @@ from einscale.program.shapes import (
     made_kind,
 )
 from einscale.program.values import Option, Program, Statement, Value
+from einscale.vocabulary import CACHE, FORWARD, GRADIENT, INPUT, PARAMETER, Phase, ValueKind
 
 REGIONS = ("phase", "section", "group")
 """Markers, in the order they are printed in; one holds for the lines indented below it."""
@@ -76,7 +77,7 @@ def _header(program: Program) -> list[str]:
     made = {name for statement in program.statements for name in statement.outputs}
     for value in program.values:
         if value.name not in made:
-            kind = {"parameter": "param", "cache": "cache"}.get(value.kind, "input")
+            kind = {PARAMETER: "param", CACHE: "cache"}.get(value.kind, "input")
             of = f" of {value.of}" if value.of else ""
             tied = " tied" if value.name in program.tied else ""
             lines.append(f"{kind} {value}{of}{tied}")
@@ -89,7 +90,7 @@ def print_program(program: Program) -> str:
     lines = _header(program)
     open_regions: list[tuple[str, str]] = []
     for statement in program.statements:
-        phase = "" if statement.phase == "forward" else statement.phase
+        phase = "" if statement.phase == FORWARD else statement.phase
         wanted = [
             region for region in zip(REGIONS, (phase, statement.section, statement.group), strict=True) if region[1]
         ]
@@ -144,19 +145,19 @@ def _read_chosen(line: Line, axis: str) -> int | float:
 def _read_declaration(reader: Reader, line: Line) -> None:
     """`input x: bf16[b s d]`, `param w: bf16[d f] tied`, `cache k: bf16[b t n]`, `input d_out: bf16[b s d] of out`."""
     word = line.tokens[0][1]
-    kind = "parameter" if word == "param" else word
+    kind = PARAMETER if word == "param" else ValueKind(word)
     name = line.name("a value name")
     span = line.last()
     line.need(":")
     (axes, dtype), chosen = _read_type(line)
     of = None
-    if kind == "input" and line.accept("of"):
+    if kind == INPUT and line.accept("of"):
         of = line.name("a value name")
-        kind = "gradient"
+        kind = GRADIENT
     value = Value(name, axes, dtype, kind, of, chosen)
     reader.declare(line, value, span)
     reader.fed.append(value)
-    if kind == "parameter" and line.accept("tied"):
+    if kind == PARAMETER and line.accept("tied"):
         reader.tied.append(name)
 
 
@@ -311,7 +312,7 @@ def _read_statement(reader: Reader, line: Line) -> None:
         tuple(sorted(options.items())),
         region.get("section", ""),
         region.get("group", ""),
-        region.get("phase", "forward"),
+        Phase(region.get("phase", FORWARD)),
         source,
     )
     try:
@@ -342,7 +343,7 @@ def _declare_outputs(
         (axes, dtype), chosen = written or known
         if written and not chosen:
             chosen = part_chosen(inferred[1], target.chosen if target else (), axes)
-        value = Value(name, axes, dtype, "gradient" if of else made_kind(position, op), of, chosen)
+        value = Value(name, axes, dtype, GRADIENT if of else made_kind(position, op), of, chosen)
         reader.declare(line, value, place)
         reader.made.append(value)
 
@@ -473,7 +474,7 @@ def _assemble(reader: Reader) -> Program:
         reader.title or "program",
         tuple(reader.fed + reader.made),
         tuple(reader.statements),
-        tuple(value.name for value in reader.fed if value.kind != "parameter"),
+        tuple(value.name for value in reader.fed if value.kind != PARAMETER),
         reader.outputs,
         tuple(reader.sizes.items()),
         tuple(reader.composites.items()),

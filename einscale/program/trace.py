@@ -19,6 +19,7 @@ from einscale.errors import ProgramError
 from einscale.program.regions import group, section
 from einscale.program.tracer import ACTIVE, Traced, Tracer, parse_declaration, parse_einsum
 from einscale.program.values import Option, Program
+from einscale.vocabulary import INPUT, PARAMETER
 
 __all__ = [
     "Traced",
@@ -103,8 +104,8 @@ def trace(
     tracer = Tracer(sizes or {}, sys._getframe(0))
     token = ACTIVE.set(tracer)
     try:
-        tensors = {key: tracer.feed(key, text, "input") for key, text in inputs.items()}
-        tensors |= {key: tracer.feed(key, text, "parameter") for key, text in (parameters or {}).items()}
+        tensors = {key: tracer.feed(key, text, INPUT) for key, text in inputs.items()}
+        tensors |= {key: tracer.feed(key, text, PARAMETER) for key, text in (parameters or {}).items()}
         result = function(**tensors)
         outputs = result if isinstance(result, tuple) else (result,)
         for output in outputs:

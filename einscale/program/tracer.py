@@ -15,6 +15,7 @@ from einscale.program.options import NAME, check_name
 from einscale.program.routed import infer_chosen
 from einscale.program.shapes import AxisSizes, check_program, infer, made_kind
 from einscale.program.values import Option, Program, Statement, Value
+from einscale.vocabulary import INPUT, PARAMETER, ValueKind
 
 _FOLDER = (lambda: None).__code__.co_filename.removesuffix("tracer.py")
 """Folder of this package as its frames name it: they are passed over in the search for a variable."""
@@ -33,7 +34,7 @@ class Traced:
         tracer: Tracer,
         axes: tuple[str, ...],
         dtype: str,
-        kind: str,
+        kind: ValueKind,
         name: str | None,
         default: str,
         chosen: Chosen = (),
@@ -96,7 +97,7 @@ class Tracer:
         self.sizes = AxisSizes(sizes)
         self.frame = frame
 
-    def feed(self, name: str, declaration: str, kind: str) -> Traced:
+    def feed(self, name: str, declaration: str, kind: ValueKind) -> Traced:
         """A value that comes from outside, declared as `bf16[b s d]`."""
         check_name(name, "value name")
         axes, dtype, chosen = parse_declaration(declaration)
@@ -212,11 +213,11 @@ class Tracer:
                 name,
                 tuple(values),
                 tuple(statements),
-                tuple(value.name for value in values if value.kind == "input"),
+                tuple(value.name for value in values if value.kind == INPUT),
                 tuple(self.resolve(traced) for traced in outputs),
                 tuple(self.sizes.given.items()),
                 tuple((key, tuple(parts)) for key, parts in composites.items()),
-                tuple(value.name for value in values if value.kind == "parameter" and value.name in tied),
+                tuple(value.name for value in values if value.kind == PARAMETER and value.name in tied),
                 repeat,
             )
         )

@@ -9,6 +9,7 @@ from einscale.program.maps import rule
 from einscale.program.routed import infer_chosen, part_chosen
 from einscale.program.shapes import is_float
 from einscale.program.values import Option, Program, Statement, Value
+from einscale.vocabulary import BACKWARD, GRADIENT, RESIDUAL
 
 LOSS_MAPS = ("cross_entropy", "pick")
 """Maps that make a loss: where one makes an output of a program, its gradient starts from one."""
@@ -76,7 +77,7 @@ class Transposer:
                 tuple(sorted((options or {}).items())),
                 here.section,
                 here.group,
-                "backward",
+                BACKWARD,
                 here.output,
             )
         )
@@ -114,7 +115,7 @@ class Transposer:
         outputs = [labels[-1] if labels else like.axes]
         inferred = infer_chosen(op, [self.table[name] for name in inputs], labels, options, outputs)[0]
         chosen = part_chosen(inferred, self.table[of].chosen, like.axes)
-        return Value(self.fresh(f"d_{of}_part"), like.axes, like.dtype, "gradient", of, chosen)
+        return Value(self.fresh(f"d_{of}_part"), like.axes, like.dtype, GRADIENT, of, chosen)
 
     def reduce_to(self, gradient: str, of: str) -> None:
         """Contribute a gradient whose axes include those of `of`: summed, transposed or cast where they differ."""
@@ -131,9 +132,9 @@ class Transposer:
             self.emit("sum", (gradient,), of, {"axes": gone})
             return
         if gone:
-            gradient = self.step("sum", (gradient,), Value("", kept, source.dtype, "gradient", of), {"axes": gone})
+            gradient = self.step("sum", (gradient,), Value("", kept, source.dtype, GRADIENT, of), {"axes": gone})
         if not same_order and not same_dtype:
-            like = Value("", kept, target.dtype, "gradient", of)
+            like = Value("", kept, target.dtype, GRADIENT, of)
             gradient = self.step("cast", (gradient,), like, {"dtype": target.dtype})
         if not same_order:
             self.emit("einsum", (gradient,), of, labels=(kept, target.axes))
@@ -178,7 +179,7 @@ class Transposer:
 
 def gradient_of(name: str, of: Value) -> Value:
     """The gradient of a value: its axes and element type, and what exists of it."""
-    return Value(name, of.axes, of.dtype, "gradient", of.name, of.chosen)
+    return Value(name, of.axes, of.dtype, GRADIENT, of.name, of.chosen)
 
 
 def unit_losses(program: Program) -> set[str]:
@@ -209,7 +210,7 @@ def _contributions(program: Program) -> dict[str, int]:
             continue
         for position in differentiable(statement, table):
             name = statement.inputs[position]
-            if table[name].kind == "residual":
+            if table[name].kind == RESIDUAL:
                 raise ProgramError(f"`{name}` is a residual: no gradient passes through it into `{statement.output}`")
             expected[name] = expected.get(name, 0) + 1
     return expected

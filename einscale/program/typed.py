@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from einscale.dtypes import BITS
 from einscale.precision import Precision
 from einscale.program.values import Program, Statement, Value
+from einscale.vocabulary import BACKWARD, CACHE, GRADIENT, PARAMETER
 
 WRITTEN = ("bf16", "fp16")
 """Types that models are written in: values of these take the types of a precision, all others stay."""
@@ -46,12 +47,12 @@ def typed(program: Program, precision: Precision) -> Program:
 def _working(value: Value, table: Mapping[str, Value], matrices: frozenset[str], precision: Precision) -> str:
     """Element type of one value."""
     root = table.get(value.of or "")
-    if root is not None and root.kind == "parameter" and value.kind == "gradient":
+    if root is not None and root.kind == PARAMETER and value.kind == GRADIENT:
         written = value.dtype in (*WRITTEN, precision.activations, precision.weights)
         return precision.gradients if written else value.dtype
     if value.dtype not in WRITTEN:
         return value.dtype
-    if value.kind == "cache":
+    if value.kind == CACHE:
         return precision.kv_cache
     return precision.weights if value.name in matrices else precision.activations
 
@@ -70,7 +71,7 @@ def quantizable(program: Program) -> frozenset[str]:
         for statement in program.statements
         if statement.op == "einsum"
         for name in statement.inputs
-        if program.table[name].kind == "parameter" and VOCABULARY not in program.table[name].axes and name not in kept
+        if program.table[name].kind == PARAMETER and VOCABULARY not in program.table[name].axes and name not in kept
     )
 
 
@@ -84,7 +85,7 @@ def made_of_parameters(program: Program) -> frozenset[str]:
     """Parameters, and what is made of nothing else: their casts, and products of weights."""
     found = {value.name for value in program.parameters}
     for statement in program.statements:
-        if statement.phase != "backward" and statement.inputs and found.issuperset(statement.inputs):
+        if statement.phase != BACKWARD and statement.inputs and found.issuperset(statement.inputs):
             found.update(statement.outputs)
     return frozenset(found)
 

@@ -16,6 +16,7 @@ from einscale.program.optimizers import (
 )
 from einscale.program.typed import typed
 from einscale.program.values import Option, Program, Statement, Value
+from einscale.vocabulary import BACKWARD, GRADIENT, PARAMETER, STATE, UPDATE, UPDATED
 
 ORTHOGONAL_DTYPE = "bf16"
 """Type in which Muon's momentum is gathered and made orthogonal."""
@@ -38,7 +39,7 @@ def gradient_names(program: Program) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in program.outputs:
         of = table[name].of
-        if of is not None and of in table and table[of].kind == "parameter":
+        if of is not None and of in table and table[of].kind == PARAMETER:
             found[of] = name
     return found
 
@@ -70,7 +71,7 @@ def update_program(program: Program, optimizer: str | Optimizer, precision: Prec
     chosen = find_optimizer(optimizer)
     whole = typed(program, precision)
     gradients = gradient_names(whole)
-    differentiated = any(statement.phase == "backward" for statement in whole.statements)
+    differentiated = any(statement.phase == BACKWARD for statement in whole.statements)
     fed: list[Value] = []
     made: list[Value] = []
     statements: list[Statement] = []
@@ -81,7 +82,7 @@ def update_program(program: Program, optimizer: str | Optimizer, precision: Prec
         made_as = whole.table.get(gradients.get(value.name, ""))
         learned = precision.gradients if value.dtype in (precision.weights, precision.activations) else value.dtype
         dtype = made_as.dtype if made_as else learned
-        gradient = Value(f"d_{value.name}", value.axes, dtype, "gradient", value.name)
+        gradient = Value(f"d_{value.name}", value.axes, dtype, GRADIENT, value.name)
         states = states_of(whole, value.name, chosen, precision)
         has_master = bool(states) and states[0].name == f"{value.name}_master"
         step, matrix = step_of(chosen, whole, value.name)
@@ -89,14 +90,14 @@ def update_program(program: Program, optimizer: str | Optimizer, precision: Prec
         for statement, outputs in _kernels(weight, gradient, states, has_master, step, matrix, chosen):
             statements.append(_placed(statement, whole, value.name))
             made += outputs
-    parameters = tuple(value for value in fed if value.kind == "parameter")
-    inputs = tuple(value for value in fed if value.kind != "parameter")
+    parameters = tuple(value for value in fed if value.kind == PARAMETER)
+    inputs = tuple(value for value in fed if value.kind != PARAMETER)
     return Program(
         whole.name,
         (*inputs, *parameters, *made),
         tuple(statements),
         tuple(value.name for value in inputs),
-        tuple(value.name for value in made if value.kind == "updated" or value.name.endswith("_new")),
+        tuple(value.name for value in made if value.kind == UPDATED or value.name.endswith("_new")),
         whole.sizes,
         whole.composites,
         (),
@@ -124,13 +125,13 @@ def _kernels(
 ) -> list[_Kernel]:
     """The statements that update one parameter, each with what it makes."""
     read = states if has_master else (weight, *states)
-    updated = Value(f"{weight.name}_new", weight.axes, weight.dtype, "updated", weight.name)
+    updated = Value(f"{weight.name}_new", weight.axes, weight.dtype, UPDATED, weight.name)
     if matrix is None or not optimizer.orthogonal:
         options = _matrix_options(matrix) if any(state.axes != weight.axes for state in states) else ()
         return [_kernel(step.op, (gradient, *read), (updated, *map(_after, states)), options)]
     target, momenta = read[0], read[1:]
-    look_ahead = Value(f"{weight.name}_momentum_ahead", weight.axes, ORTHOGONAL_DTYPE, "state", weight.name)
-    orthogonal = Value(f"{weight.name}_orthogonal", weight.axes, ORTHOGONAL_DTYPE, "state", weight.name)
+    look_ahead = Value(f"{weight.name}_momentum_ahead", weight.axes, ORTHOGONAL_DTYPE, STATE, weight.name)
+    orthogonal = Value(f"{weight.name}_orthogonal", weight.axes, ORTHOGONAL_DTYPE, STATE, weight.name)
     masters = (_after(target),) if has_master else ()
     return [
         _kernel("muon_momentum", (gradient, *momenta), (look_ahead, *map(_after, momenta))),
@@ -148,7 +149,7 @@ def _kernel(
     op: str, inputs: tuple[Value, ...], outputs: tuple[Value, ...], options: tuple[tuple[str, Option], ...] = ()
 ) -> _Kernel:
     names = tuple(value.name for value in inputs), tuple(value.name for value in outputs)
-    return Statement(op, *names, options=options, phase="update"), outputs
+    return Statement(op, *names, options=options, phase=UPDATE), outputs
 
 
 def _matrix_options(matrix: Matrix | None) -> tuple[tuple[str, Option], ...]:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from einscale.einsum import Einsum
 from einscale.layout import Chosen, Tensor
+from einscale.vocabulary import ACTIVATION, FORWARD, PARAMETER, Phase, ValueKind
 
 Option: TypeAlias = str | int | float | tuple[str, ...]
 
@@ -34,7 +35,7 @@ class Value(Struct, frozen=True):
     name: str
     axes: tuple[str, ...]
     dtype: str
-    kind: str = "activation"
+    kind: ValueKind = ACTIVATION
     of: str | None = None
     chosen: Chosen = ()
 
@@ -80,7 +81,7 @@ class Statement(Struct, frozen=True):
     options: tuple[tuple[str, Option], ...] = ()
     section: str = ""
     group: str = ""
-    phase: str = "forward"
+    phase: Phase = FORWARD
     source: str = ""
 
     @property
@@ -138,4 +139,4 @@ class Program(Struct, frozen=True, dict=True):
     @cached_property
     def parameters(self) -> tuple[Value, ...]:
         """The parameters, in order."""
-        return tuple(value for value in self.values if value.kind == "parameter")
+        return tuple(value for value in self.values if value.kind == PARAMETER)

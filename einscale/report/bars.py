@@ -13,7 +13,7 @@ from math import floor
 from msgspec import Struct
 
 from einscale.report.render.text import GAP, paragraph
-from einscale.report.table import Column, Line, Row, Table, format_cell
+from einscale.report.table import CellKind, Column, Line, Row, Table, format_cell
 
 WIDEST = 50
 """Columns of a bar at most."""
@@ -105,7 +105,7 @@ class Bars(Struct, frozen=True):
     title: str
     bars: tuple[Bar, ...]
     total: float
-    kind: str = "seconds"
+    kind: CellKind = "seconds"
     span: float | None = None
     legend: bool = True
 

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import asdict
 
 from einscale.causes import Cause, CauseRule, EinsumCause, ProgramCause, TableRow
+from einscale.vocabulary import GRADIENT, PARAMETER, SUM
 
 
 def cause_words(cause: Cause | None) -> str:
@@ -179,7 +180,7 @@ def _in_parts(cause: EinsumCause) -> str:
         reasons.append(f"{_are(cause.alone)} summed and divided over {over}")
     elif cause.arrives:
         reasons.append(f"an operand arrives owing a {cause.reduction} over {over}, kept through the einsum")
-    partial = "sums must be added" if cause.reduction == "sum" else "results must be combined"
+    partial = "sums must be added" if cause.reduction == SUM else "results must be combined"
     return f"{'; '.join(reasons)}: the partial {partial}"
 
 
@@ -221,7 +222,7 @@ def _row(row: TableRow | None) -> str:
 
 
 def _kind(cause: ProgramCause) -> str:
-    return cause.kind if cause.kind in ("parameter", "gradient") else "tensor"
+    return cause.kind if cause.kind in (PARAMETER, GRADIENT) else "tensor"
 
 
 def _slashed(cause: ProgramCause) -> list[str]:

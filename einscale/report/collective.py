@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.report.table import Column, Report, Row, Table
 from einscale.topology.collective import SHARDED, Alone, over_sizes
 from einscale.units import format_bytes, format_seconds
@@ -107,6 +107,7 @@ def _sweep(alone: Alone) -> Table:
     return Table("sizes", "over sizes", SWEEP, tuple(rows))
 
 
+@plain
 def collective_document(alone: Alone) -> dict[str, Any]:
     """One collective as plain values: bytes exact, seconds, bytes per second."""
     mesh, system = alone.network.mesh, alone.network.system

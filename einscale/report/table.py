@@ -6,7 +6,7 @@ same rows make the terminal table, the Markdown and the CSV, and none of them ca
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ Cell: TypeAlias = str | int | float | bool | None
 Line: TypeAlias = tuple[tuple[str, str], ...]
 """Pieces of one line: (text, style), where a style is one of `text.STYLES`, or `cell` and a number."""
 
-KINDS = (
+CellKind: TypeAlias = Literal[
     "text",
     "integer",
     "count",
@@ -34,11 +34,21 @@ KINDS = (
     "+bytes",
     "+si",
     "+seconds",
-)
+]
+"""How the cells of a column are written; see `Column`."""
+
+KINDS: tuple[CellKind, ...] = get_args(CellKind)
+
+_UNSIGNED: dict[CellKind, CellKind] = {"+bytes": "bytes", "+si": "si", "+seconds": "seconds"}
+"""Kinds that are changes -> the kind of what changes."""
+
 _WORDS = {"flag": ("no", "yes"), "mark": ("", "*")}
 """Kinds that are no or yes, and how they are written."""
 
-ROLES = ("", "collective", "section", "subtotal", "total")
+RowRole: TypeAlias = Literal["", "collective", "section", "subtotal", "total"]
+"""What a row is; see `Row`."""
+
+ROLES: tuple[RowRole, ...] = get_args(RowRole)
 
 
 class Column(Struct, frozen=True):
@@ -56,7 +66,7 @@ class Column(Struct, frozen=True):
 
     key: str
     title: str
-    kind: str = "text"
+    kind: CellKind = "text"
     detail: bool = False
     wrap: bool = False
     scale: int = 1
@@ -84,7 +94,7 @@ class Row(Struct, frozen=True):
 
     cells: tuple[Cell, ...]
     level: int = 0
-    role: str = ""
+    role: RowRole = ""
 
 
 class Table(Struct, frozen=True):
@@ -151,7 +161,7 @@ class Report(Struct, frozen=True):
     screen: tuple[Block, ...] = ()
 
 
-def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
+def format_cell(value: Cell, kind: CellKind, units: str = "iec") -> str:
     """A cell as a person reads it.
 
     >>> format_cell(3 * 2**20, "bytes"), format_cell(1.5e-3, "seconds"), format_cell(1.0, "ratio")
@@ -170,7 +180,7 @@ def format_cell(value: Cell, kind: str, units: str = "iec") -> str:
     if kind in _WORDS:
         return _WORDS[kind][bool(value)]
     if kind.startswith("+"):
-        text = format_cell(value, kind[1:], units) if value else ""
+        text = format_cell(value, _UNSIGNED[kind], units) if value else ""
         return f"+{text}" if value > 0 else text
     if kind == "bytes":
         return format_bytes(value, units)

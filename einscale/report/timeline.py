@@ -9,7 +9,7 @@ from msgspec import Struct
 from einscale.report.render.text import paragraph
 from einscale.report.table import Line
 from einscale.schedule import LEGEND, Timeline, painted, symbol
-from einscale.schedule.tasks import Task
+from einscale.schedule.tasks import F, Task
 from einscale.units import format_seconds
 
 LONGEST = 10_000
@@ -64,7 +64,7 @@ def _columns_a_second(timeline: Timeline, wanted: int) -> float:
         (end - start) / (2 if task.overlapped else 1)
         for tasks, starts, ends in zip(timeline.order, timeline.starts, timeline.ends, strict=True)
         for task, start, end in zip(tasks, starts, ends, strict=True)
-        if task.kind == "F" and end > start
+        if task.kind == F and end > start
     ]
     if not forward or not timeline.makespan:
         return 0.0

@@ -43,7 +43,8 @@ _REASONS = {
 def hider_words(hider: Hider | None) -> str:
     """The work that hides a collective; "" where nothing does.
 
-    >>> hider_words(Hider(HidingWork.OTHER_MICROBATCH, "backward"))
+    >>> from einscale.vocabulary import BACKWARD
+    >>> hider_words(Hider(HidingWork.OTHER_MICROBATCH, BACKWARD))
     'the backward work of another microbatch'
     """
     if hider is None:

@@ -12,14 +12,15 @@ from einscale.errors import ScheduleError, SizeError, StrategyError, UsageError,
 from einscale.hardware import System
 from einscale.mesh import Mesh
 from einscale.models import Model
+from einscale.models.flops import find_convention
 from einscale.numeric import nearest_divisors
 from einscale.precision import Precision
 from einscale.price.memory import FRAMEWORK
 from einscale.price.overlap import OVERLAPS, ROUTED
-from einscale.program.backward import WHOLE
 from einscale.program.capacity import check_capacity
 from einscale.program.loss import FUSED, find_loss
 from einscale.program.optimizers import find_optimizer
+from einscale.program.recompute import WHOLE
 from einscale.schedule import check_schedule, find_schedule
 from einscale.stages import in_stages, pipe_axis
 from einscale.strategy import Policy, Strategy, bind_strategy, with_zero
@@ -141,7 +142,7 @@ def make_setup(
         precision=precision,
         optimizer=optimizer,
         offload=Offload() if offload is None else offload,
-        attention=attention,
+        attention=find_convention(attention),
         overhead=overhead,
         loss=find_loss(loss),
         capacity=check_capacity(capacity),

@@ -28,13 +28,14 @@ from einscale.reshard.answers import solve
 from einscale.reshard.moves import Move, State, digits_in, mask_of
 from einscale.reshard.search import MERGED, fused_steps
 from einscale.reshard.timed import DigitLinks, solve_timed
+from einscale.vocabulary import BYTES, SUM, TIME
 
 if TYPE_CHECKING:
     from einscale.topology import Network
 
 __all__ = ["MERGED", "emit", "links_of", "reshard", "rooms", "solve", "to_state"]
 
-OBJECTIVES = ("bytes", "time")
+OBJECTIVES = (BYTES, TIME)
 
 
 def reshard(
@@ -85,14 +86,14 @@ def reshard(
     digits = digits_of(mesh, before.axes + after.axes, split=split_axes)
     source, target = to_state(before, digits), to_state(after, digits)
     room = rooms(tensor, (source, target), sizes, digits)
-    if objective == "time":
+    if objective == TIME:
         links = links_of(digits, network)
         path = solve_timed(
             source, target, room, volume(tensor, (source, target), sizes, digits), links, idle=share_replicas
         )
     else:
         path = solve(source, target, digits.radices, room, mesh.devices, idle=share_replicas)
-    return emit(tensor, before, after, path.steps, digits, cause, merged=MERGED if objective == "bytes" else FREE)
+    return emit(tensor, before, after, path.steps, digits, cause, merged=MERGED if objective == BYTES else FREE)
 
 
 @lru_cache(maxsize=64)
@@ -158,7 +159,7 @@ def emit(
         there = after
         if k + 1 < len(fused):
             owes = tuple(sorted(digits.mesh_names(digits_in(owed))))
-            there = Layout(tuple(digits.names(dim) for dim in dims), owes, reduction if owes else "sum")
+            there = Layout(tuple(digits.names(dim) for dim in dims), owes, reduction if owes else SUM)
         step = Collective(kind, tensor, digits.mesh_names(moved), here, there)
         result.append(Collective(kind, tensor, step.axes, here, there, cause or explained(step)))
         here = there

@@ -13,10 +13,11 @@ from math import prod
 
 from einscale.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, MASK, PERMUTE, REDUCE_SCATTER, SLICE
 from einscale.digits import changed
+from einscale.vocabulary import CollectiveKind
 
 Dims = tuple[tuple[int, ...], ...]
 State = tuple[Dims, int]
-Move = tuple[str, tuple[int, ...], State]
+Move = tuple[CollectiveKind, tuple[int, ...], State]
 
 FUSED_CHOICES = 24
 """Most choices of what leaves which dim that a fused all-to-all tries."""

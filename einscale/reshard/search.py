@@ -11,6 +11,7 @@ from einscale.digits import overlap
 from einscale.errors import UncountableError
 from einscale.reshard.moves import Dims, Goal, Move, State, digits_in, moves, size_of
 from einscale.reshard.shape import Shape
+from einscale.vocabulary import CollectiveKind
 
 COLLECTIVE = 1 << 12
 """What one more collective counts among paths that move the same bytes; a free move counts 1."""
@@ -232,7 +233,7 @@ def plain_path(problem: Problem) -> Path:
     cost = 0
     state = problem.source
 
-    def take(kind: str, digits: tuple[int, ...], after: State) -> None:
+    def take(kind: CollectiveKind, digits: tuple[int, ...], after: State) -> None:
         nonlocal state, cost
         move = (kind, digits, after)
         cost += problem.price(move, state[0])

@@ -25,6 +25,7 @@ from einscale.reshard.search import (
     shards_of,
 )
 from einscale.reshard.shape import Shape
+from einscale.vocabulary import CollectiveKind
 
 if TYPE_CHECKING:
     from einscale.topology import Network
@@ -63,7 +64,7 @@ class DigitLinks:
         kinds = (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, ALL_TO_ALL, PERMUTE)
         self.latency = min((self.coefficients(kind, mask)[0] for mask in groups for kind in kinds), default=0.0)
 
-    def coefficients(self, kind: str, mask: int) -> tuple[float, float]:
+    def coefficients(self, kind: CollectiveKind, mask: int) -> tuple[float, float]:
         """Seconds, and seconds per local byte, of a move over a set of digits."""
         found = self._known.get((kind, mask))
         if found is None:

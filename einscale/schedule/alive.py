@@ -13,7 +13,7 @@ from einscale.errors import ScheduleError
 from einscale.numeric import where
 from einscale.schedule.catalogue import check_schedule, placement
 from einscale.schedule.orders import enough_microbatches, order
-from einscale.schedule.tasks import Task, split_passes
+from einscale.schedule.tasks import B, F, Task, W, split_passes
 from einscale.schedule.times import per_chunk, within
 
 if TYPE_CHECKING:
@@ -180,12 +180,12 @@ def _walked(tasks: Sequence[Task], held: Sequence[int]) -> tuple[tuple[int, tupl
     met: dict[int, dict[tuple[int, ...], None]] = {}
     for task in tasks:
         place = places[task.chunk]
-        if task.kind == "F":
+        if task.kind == F:
             counts[place] += 1
             continue
-        if task.kind == "B":
+        if task.kind == B:
             met.setdefault(task.chunk, {})[tuple(counts)] = None
-        if task.kind == "W" or (task.microbatch, task.chunk) not in split:
+        if task.kind == W or (task.microbatch, task.chunk) not in split:
             counts[place] -= 1
     return tuple((chunk, alive) for chunk, moments in met.items() for alive in _largest(list(moments)))
 
@@ -240,10 +240,10 @@ def _peak(tasks: Sequence[Task], kept: Sequence[float], for_weight: Sequence[flo
     peak = HeldAtPeak(-1, (), 0)
     for position, task in enumerate(tasks):
         count = counts[task.chunk]
-        if task.kind == "F":
+        if task.kind == F:
             count[0] += 1
             amount += kept[task.chunk]
-        elif task.kind == "B":
+        elif task.kind == B:
             count[0] -= 1
             amount -= kept[task.chunk]
             if (task.microbatch, task.chunk) in split:

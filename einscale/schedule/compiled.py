@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from einscale.errors import ScheduleError
 from einscale.schedule.orders import KEPT, enough_microbatches, order
-from einscale.schedule.tasks import InFlight, Order, Task, in_flight_of
+from einscale.schedule.tasks import B, F, InFlight, Order, Task, W, in_flight_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,7 @@ class Links(Struct, frozen=True):
     chunks: int
 
 
-CODES = {"F": 0, "B": 1, "W": 2}
+CODES = {F: 0, B: 1, W: 2}
 """A task's key is three times its pass, of one microbatch through one chunk, and this."""
 
 
@@ -220,9 +220,9 @@ def link(order: Order) -> Links:
     whole = [False] * len(flat)
     for node, (task, key, device) in enumerate(zip(flat, keys, devices, strict=True)):
         needs: tuple[int, ...] = (key - 1,)  # a backward pass its forward pass, W its backward pass
-        if task.kind == "F":
+        if task.kind == F:
             needs = (key - 3,) if task.chunk else ()
-        elif task.kind == "B":
+        elif task.kind == B:
             whole[node] = key + 1 not in nodes
             if task.chunk < chunks - 1:
                 needs = (key - 1, key + 3)
@@ -267,7 +267,7 @@ def _steps(order: Order, links: Links) -> tuple[tuple[tuple[str, int, int, bool]
             task, second = flat[node], node + 1
             numbers: tuple[int, ...] = (task.microbatch,)
             if task.overlapped:
-                if second == last or flat[second].kind != "B":
+                if second == last or flat[second].kind != B:
                     raise ScheduleError(f"no backward pass follows {task}, which shares a block with one")
                 kind = ("FB", task.chunk, flat[second].chunk, whole[second])
                 needs, numbers = waits[node] + waits[second], (task.microbatch, flat[second].microbatch)

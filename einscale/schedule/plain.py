@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from einscale.errors import ScheduleError
 from einscale.numeric import nearest_divisors, nearest_multiples
 from einscale.schedule.row import Even, Schedule
-from einscale.schedule.tasks import Task, alternating, passes
+from einscale.schedule.tasks import B, F, Task, alternating, passes
 
 if TYPE_CHECKING:
     from einscale.schedule.tasks import Order
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 def _gpipe(stages: int, microbatches: int, chunks: int) -> Order:
     return tuple(
-        (*passes("F", stage, microbatches), *reversed(passes("B", stage, microbatches))) for stage in range(stages)
+        (*passes(F, stage, microbatches), *reversed(passes(B, stage, microbatches))) for stage in range(stages)
     )
 
 
 def _one_f_one_b(stages: int, microbatches: int, chunks: int) -> Order:
     return tuple(
-        alternating(passes("F", stage, microbatches), passes("B", stage, microbatches), stages - 1 - stage)
+        alternating(passes(F, stage, microbatches), passes(B, stage, microbatches), stages - 1 - stage)
         for stage in range(stages)
     )
 
@@ -36,8 +36,8 @@ def _interleaved(stages: int, microbatches: int, chunks: int) -> Order:
     ]
     return tuple(
         alternating(
-            [Task("F", microbatch, turn * stages + stage) for microbatch, turn in rounds],
-            [Task("B", microbatch, (chunks - 1 - turn) * stages + stage) for microbatch, turn in rounds],
+            [Task(F, microbatch, turn * stages + stage) for microbatch, turn in rounds],
+            [Task(B, microbatch, (chunks - 1 - turn) * stages + stage) for microbatch, turn in rounds],
             2 * (stages - 1 - stage) + (chunks - 1) * stages,
         )
         for stage in range(stages)

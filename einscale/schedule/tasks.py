@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Kind = Literal["F", "B", "W"]
+
+class TaskKind(StrEnum):
+    """What a task is: a forward pass, a backward pass, the gradients of weights alone."""
+
+    F = "F"
+    B = "B"
+    W = "W"
+
+
+F = TaskKind.F
+B = TaskKind.B
+W = TaskKind.W
 
 
 class Task(Struct, frozen=True, gc=False):
@@ -23,7 +35,7 @@ class Task(Struct, frozen=True, gc=False):
         overlapped: a forward pass that runs in one block with the backward pass behind it in the order (dualpipe).
     """
 
-    kind: Kind
+    kind: TaskKind
     microbatch: int
     chunk: int
     overlapped: bool = False
@@ -53,7 +65,7 @@ class InFlight(Struct, frozen=True, gc=False):
 
 def split_passes(tasks: Iterable[Task]) -> frozenset[tuple[int, int]]:
     """(microbatch, chunk) of the backward passes whose gradients of weights are a task of their own."""
-    return frozenset([(task.microbatch, task.chunk) for task in tasks if task.kind == "W"])
+    return frozenset([(task.microbatch, task.chunk) for task in tasks if task.kind == W])
 
 
 def in_flight_of(tasks: Sequence[Task]) -> InFlight:
@@ -66,12 +78,12 @@ def in_flight_of(tasks: Sequence[Task]) -> InFlight:
     split = split_passes(tasks)
     backward = weight = most_backward = most_weight = 0
     for task in tasks:
-        if task.kind == "F":
+        if task.kind == F:
             backward += 1
             weight += 1
             most_backward = max(most_backward, backward)
             most_weight = max(most_weight, weight)
-        elif task.kind == "B":
+        elif task.kind == B:
             backward -= 1
             weight -= not split or (task.microbatch, task.chunk) not in split
         else:
@@ -79,7 +91,7 @@ def in_flight_of(tasks: Sequence[Task]) -> InFlight:
     return InFlight(most_backward, most_weight)
 
 
-def passes(kind: Kind, stage: int, microbatches: int) -> list[Task]:
+def passes(kind: TaskKind, stage: int, microbatches: int) -> list[Task]:
     """One kind of pass of every microbatch, in order."""
     return [Task(kind, microbatch, stage) for microbatch in range(microbatches)]
 
@@ -88,7 +100,7 @@ def alternating(forwards: list[Task], backwards: list[Task], warm_up: int, weigh
     """`warm_up` forward passes, then forward and backward in turn, then the rest; W `weight_delay` passes behind B."""
     tasks = forwards[:warm_up]
     waiting = forwards[warm_up:]
-    weights = [] if weight_delay is None else [Task("W", task.microbatch, task.chunk) for task in backwards]
+    weights = [] if weight_delay is None else [Task(W, task.microbatch, task.chunk) for task in backwards]
     for index, backward in enumerate(backwards):
         if index < len(waiting):
             tasks.append(waiting[index])
@@ -105,11 +117,11 @@ class Lane:
 
     def __init__(self, lanes: tuple[tuple[int, int], ...]) -> None:
         self.lanes = lanes  # (chunk, its first microbatch)
-        self.next: dict[tuple[Kind, int], int] = {}
+        self.next: dict[tuple[TaskKind, int], int] = {}
         self.tasks: list[Task] = []
         self.waiting: list[Task] = []  # gradients of weights put off, oldest first
 
-    def run(self, kind: Kind, lane: int, overlapped: bool = False) -> Task:
+    def run(self, kind: TaskKind, lane: int, overlapped: bool = False) -> Task:
         """Write down the next task of a kind in one of the device's lanes."""
         chunk, first = self.lanes[lane]
         turn = self.next.get((kind, lane), 0)
@@ -120,18 +132,18 @@ class Lane:
 
     def forward(self, lane: int) -> None:
         """A forward pass."""
-        self.run("F", lane)
+        self.run(F, lane)
 
     def backward(self, lane: int, split: bool = False) -> None:
         """A backward pass; where it is split, its gradients of weights wait for `weight`."""
-        task = self.run("B", lane)
+        task = self.run(B, lane)
         if split:
-            self.waiting.append(Task("W", task.microbatch, task.chunk))
+            self.waiting.append(Task(W, task.microbatch, task.chunk))
 
     def block(self, forward: int, backward: int) -> None:
         """A forward and a backward pass that run together."""
-        self.run("F", forward, overlapped=True)
-        self.run("B", backward)
+        self.run(F, forward, overlapped=True)
+        self.run(B, backward)
 
     def weight(self) -> None:
         """The gradients of weights put off longest."""

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from einscale.errors import ScheduleError
+from einscale.schedule.tasks import B, F
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,7 +106,7 @@ def durations(
                 pairs[key] = forwards[chunk] + inputs - hidden
             seconds.append(pairs[key])
         else:
-            seconds.append({"F": forwards[chunk], "B": inputs, "W": weights[chunk]}[kind])
+            seconds.append(forwards[chunk] if kind == F else inputs if kind == B else weights[chunk])
     return seconds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from einscale.schedule.row import Even, Schedule
-from einscale.schedule.tasks import Lane, alternating, passes
+from einscale.schedule.tasks import B, F, Lane, W, alternating, passes
 
 if TYPE_CHECKING:
     from einscale.schedule.tasks import Order, Tasks
@@ -16,8 +16,8 @@ def _delayed(stages: int, microbatches: int, factor: int) -> Order:
     # stage keeps the same number of microbatches, and the tail has W left to fill it
     return tuple(
         alternating(
-            passes("F", stage, microbatches),
-            passes("B", stage, microbatches),
+            passes(F, stage, microbatches),
+            passes(B, stage, microbatches),
             factor * (stages - 1 - stage),
             factor * stage,
         )
@@ -42,8 +42,8 @@ def _v_device(stages: int, microbatches: int, device: int) -> Tasks:
     count = max(2 * stages - 1, microbatches)  # written for a full pipeline; microbatches that are not there drop out
 
     def backward(chunk: int) -> None:
-        lane.run("B", chunk)
-        lane.run("W", chunk)
+        lane.run(B, chunk)
+        lane.run(W, chunk)
 
     for _ in range(2 * (stages - device) - 1):
         lane.forward(0)
@@ -63,14 +63,14 @@ def _v_device(stages: int, microbatches: int, device: int) -> Tasks:
         turned += 1
         backward(1)
     for _ in range(device):
-        lane.run("B", 0)
-        lane.run("B", 1)
+        lane.run(B, 0)
+        lane.run(B, 1)
     for _ in range(stages - device):
-        lane.run("B", 0)
-        lane.run("W", 0)
+        lane.run(B, 0)
+        lane.run(W, 0)
     for chunk in (1, 0):
         for _ in range(device):
-            lane.run("W", chunk)
+            lane.run(W, chunk)
     return tuple(task for task in lane.tasks if task.microbatch < microbatches)
 
 

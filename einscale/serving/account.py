@@ -23,6 +23,7 @@ from einscale.price.spent import Spent, SpentPart, TimePart, together
 from einscale.program.shapes import CACHING
 from einscale.steps import work_reads, work_results
 from einscale.topology import AnyNetwork, coefficients
+from einscale.vocabulary import CACHE, PARAMETER
 
 
 class Touched(Struct, frozen=True):
@@ -61,9 +62,9 @@ def touched(structure: Structure, precision: Precision, execution: Execution) ->
             Touched(
                 members=kernel.members,
                 appending=tuple(number for number, row in rows if row.statement.op in CACHING),
-                caches=tuple(one for name, one in tensors.items() if kinds[name] == "cache"),
-                others=tuple(one for name, one in tensors.items() if kinds[name] not in ("cache", "parameter")),
-                weights="parameter" in kinds.values(),
+                caches=tuple(one for name, one in tensors.items() if kinds[name] == CACHE),
+                others=tuple(one for name, one in tensors.items() if kinds[name] not in (CACHE, PARAMETER)),
+                weights=PARAMETER in kinds.values(),
             )
         )
     return tuple(found)

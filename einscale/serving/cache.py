@@ -15,6 +15,7 @@ from einscale.program.values import Program, Value
 from einscale.serving.structure import serving_program
 from einscale.serving.values import PAGE
 from einscale.units import check_size
+from einscale.vocabulary import CACHE
 
 
 def kv_bytes_per_token(model: Model, precision: Precision | str = "bf16", *, absorbed: bool = True) -> int:
@@ -94,7 +95,7 @@ def _caches(
 
 def fed_caches(program: Program) -> tuple[Value, ...]:
     """Caches that a program of new tokens is fed."""
-    return tuple(program.table[name] for name in program.inputs if program.table[name].kind == "cache")
+    return tuple(program.table[name] for name in program.inputs if program.table[name].kind == CACHE)
 
 
 def _bytes(program: Program, value: Value, tokens: int) -> int:

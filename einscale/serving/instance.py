@@ -8,6 +8,7 @@ from einscale.errors import SizeError, StrategyError, UsageError
 from einscale.hardware import System
 from einscale.mesh import Mesh
 from einscale.models import Model, block_order
+from einscale.models.values import Positions
 from einscale.precision import Precision, parse_precision
 from einscale.program.cache import KEYS, SEQUENCE
 from einscale.serving.values import PAGE, Instance
@@ -125,7 +126,7 @@ def check_positions(instance: Instance, tokens: int) -> None:
         SizeError: it would.
     """
     config = instance.model.config
-    if config is not None and config.positions == "learned" and tokens > config.max_positions:
+    if config is not None and config.positions == Positions.LEARNED and tokens > config.max_positions:
         raise SizeError(
             f"{instance.model.name} has {config.max_positions} learned positions, fewer than a sequence of"
             f" {tokens} tokens",

@@ -14,13 +14,22 @@ from msgspec import Struct
 from einscale.collectives import FREE, KINDS
 from einscale.errors import StrategyError, did_you_mean
 from einscale.strategy.values import CLASSES, ROLES, Policy, Rule, Strategy
+from einscale.vocabulary import TensorClass
 
 NAMED = Path(__file__).parent / "named"
 """Folder of the named strategies."""
 
 MAX_FILE_BYTES = 1_000_000
 
-MOVED = ("parameters", "gradients", "activations", "statistics", "shared", "kv_cache", "optimizer")
+MOVED = (
+    TensorClass.PARAMETERS,
+    TensorClass.GRADIENTS,
+    TensorClass.ACTIVATIONS,
+    TensorClass.STATISTICS,
+    TensorClass.SHARED,
+    TensorClass.KV_CACHE,
+    TensorClass.OPTIMIZER,
+)
 """Classes of what a collective moves, as `expect` names them: parameters, their gradients, activations and theirs,
 statistics of maps, what is made of parameters alone, keys and values kept for later tokens, and optimizer states."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from einscale.vocabulary import TensorClass
+
 ROLES: dict[str, tuple[str, ...]] = {
     "data": ("data", "dp", "fsdp", "batch", "shard"),
     "model": ("model", "tp", "tensor"),
@@ -20,7 +22,14 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 """Role -> the mesh-axis names that play it; a name outside this table plays itself."""
 
-CLASSES = ("residual", "parameters", "gradients", "optimizer", "kv_cache", "routed")
+CLASSES = (
+    TensorClass.RESIDUAL,
+    TensorClass.PARAMETERS,
+    TensorClass.GRADIENTS,
+    TensorClass.OPTIMIZER,
+    TensorClass.KV_CACHE,
+    TensorClass.ROUTED,
+)
 """Classes of tensors a store table may speak of."""
 
 LARGEST = "*"
@@ -101,7 +110,7 @@ class Strategy(Struct, frozen=True):
         tables = dict(self.store)
         if kind in tables:
             return tables[kind]
-        return tables.get("parameters", ()) if kind in ("gradients", "optimizer") else ()
+        return tables.get(TensorClass.PARAMETERS, ()) if kind in (TensorClass.GRADIENTS, TensorClass.OPTIMIZER) else ()
 
     @property
     def roles(self) -> tuple[str, ...]:

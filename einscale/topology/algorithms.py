@@ -23,6 +23,7 @@ from einscale.topology.network import Network
 from einscale.topology.patterns import FULL, PATTERNS, REDUCTIONS, SWITCH, TORUS, LevelGroup, Pattern
 from einscale.topology.price import Formula, coefficients, explain, groups
 from einscale.units import format_bytes, format_seconds
+from einscale.vocabulary import CollectiveKind
 
 
 class Algorithm(Struct, frozen=True):
@@ -149,7 +150,7 @@ def _in_turn(kind: str, parts: tuple[Segment, ...]) -> Cost:
     for part in reversed(parts) if kind == ALL_GATHER else parts:
         some, share = torus(kind, (part,))
         steps, factor = steps + as_float(some), factor + as_float(share) * scale
-        scale *= as_float({ALL_GATHER: part.size, ALL_TO_ALL: 1}.get(kind, 1 / part.size))
+        scale *= as_float(part.size if kind == ALL_GATHER else 1 if kind == ALL_TO_ALL else 1 / part.size)
     return steps, factor
 
 
@@ -168,7 +169,7 @@ class Way(Struct, frozen=True):
 
     name: str
     links: tuple[Pattern, ...]
-    kinds: tuple[str, ...]
+    kinds: tuple[CollectiveKind, ...]
     cost: Callable[[str, LevelGroup], Cost]
     text: str = ""
     inside: bool = False

@@ -12,6 +12,7 @@ from einscale.topology.algorithms import Algorithm, algorithms
 from einscale.topology.formulas import MOVES
 from einscale.topology.network import Network
 from einscale.topology.price import Formula, explain
+from einscale.vocabulary import CollectiveKind
 
 SPELLINGS = {
     "allgather": ALL_GATHER,
@@ -38,11 +39,11 @@ SIZES = tuple(2**power for power in range(10, 35, 2))
 """Bytes of the whole array that a table runs over: 1 KiB to 16 GiB."""
 
 
-def move_name(text: str) -> str:
+def move_name(text: str) -> CollectiveKind:
     """The name einscale has for a collective, from any usual spelling.
 
-    >>> move_name("AllReduce"), move_name("reduce_scatter"), move_name("collective-permute")
-    ('all-reduce', 'reduce-scatter', 'permute')
+    >>> print(move_name("AllReduce"), move_name("reduce_scatter"), move_name("collective-permute"))
+    all-reduce reduce-scatter permute
 
     Raises:
         UsageError: no such collective.
@@ -105,7 +106,7 @@ class Alone(Struct, frozen=True):
         algorithms: that time first, then other ways to run the collective on the same links.
     """
 
-    kind: str
+    kind: CollectiveKind
     axes: tuple[str, ...]
     network: Network
     whole: int
@@ -176,7 +177,7 @@ def price_alone(kind: str, whole: int, axes: tuple[str, ...], network: Network) 
     after = held * n if kind == ALL_GATHER else as_int(ceil_div(held, n)) if kind == REDUCE_SCATTER else held
     formula = explain(kind, axes, held, network)
     ways = algorithms(kind, axes, held, network)
-    return Alone(kind, axes, network, whole, n, held, after, _received(kind, held, n), formula, ways)
+    return Alone(formula.kind, axes, network, whole, n, held, after, _received(kind, held, n), formula, ways)
 
 
 def _received(kind: str, held: int, n: int) -> int:

@@ -14,6 +14,7 @@ from einscale.hardware import Level
 from einscale.numeric import Number
 from einscale.topology.formulas import Cost, Segment, full, switch, torus
 from einscale.units import format_bytes
+from einscale.vocabulary import CollectiveKind
 
 REDUCTIONS = (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE)
 """Collectives that move V(n-1)/n into every device, the last of them twice."""
@@ -39,7 +40,7 @@ class Operands(Struct, frozen=True):
         outside: how many times the group on this level there is beyond it.
     """
 
-    kind: str
+    kind: CollectiveKind
     part: LevelGroup
     level: Level
     held: float

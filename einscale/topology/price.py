@@ -16,8 +16,9 @@ from einscale.topology.formulas import Segment, check_kind, entering
 from einscale.topology.network import AnyNetwork, Network, level_counts, segments, wraps
 from einscale.topology.patterns import PATTERNS, TORUS, LevelGroup, Operands, level_cost, level_text
 from einscale.units import format_seconds
+from einscale.vocabulary import MODELLED, CollectiveKind, Provenance
 
-PROVENANCE = "modelled"
+PROVENANCE = MODELLED
 """What a collective's time is: a formula on the link figures of the system, not a measurement of the collective."""
 
 
@@ -208,13 +209,13 @@ class Formula(Struct, frozen=True):
     `str()` is one line.
     """
 
-    kind: str
+    kind: CollectiveKind
     devices: int
     terms: tuple[LevelTerm, ...]
     latency: str
     latency_seconds: float
     seconds: float
-    provenance: str = PROVENANCE
+    provenance: Provenance = PROVENANCE
 
     @property
     def slowest(self) -> LevelTerm | None:
@@ -257,9 +258,11 @@ def explain(kind: str, axes: tuple[str, ...], held: float, network: Network, sha
 
     `shares` says per level what of them enters it, where an all-to-all of tokens sends no copy twice.
     """
+    if kind not in FREE:
+        check_kind(kind)
+    kind = CollectiveKind(kind)
     if kind in FREE:
         return Formula(kind, 1, (), "", 0.0, 0.0)
-    check_kind(kind)
     parts = groups(axes, network)
     counts = [part.count for part in parts]
     devices = int(product(counts))

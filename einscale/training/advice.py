@@ -12,7 +12,7 @@ from einscale.checks import batch_ways, check_experts
 from einscale.errors import EinscaleError
 from einscale.nearby import nearby_meshes
 from einscale.numeric import as_int
-from einscale.program.backward import WHOLE
+from einscale.program.recompute import WHOLE
 from einscale.schedule import check_schedule
 from einscale.strategy import bind_strategy, with_zero
 from einscale.topology import bind
@@ -115,7 +115,7 @@ def _changes(setup: TrainSetup) -> Iterator[tuple[Change, TrainSetup]]:
     """Single changes of a setup; not all of them are possible."""
     strategy, policy = setup.strategy, setup.strategy.policy
     if WHOLE not in policy.recompute:
-        yield Change(Option.RECOMPUTE, "full"), _with_policy(setup, recompute=(WHOLE,))
+        yield Change(Option.RECOMPUTE, WHOLE.value), _with_policy(setup, recompute=(WHOLE,))
         if "attention" not in {*policy.recompute, *policy.fuse}:
             yield Change(Option.RECOMPUTE, "selective"), _with_policy(setup, recompute=("attention",))
     halved = max((n for n in range(1, setup.microbatch) if setup.microbatch % n == 0), default=1)

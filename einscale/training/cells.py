@@ -13,12 +13,13 @@ from msgspec import Struct
 
 from einscale.collectives import FREE
 from einscale.numeric import Array, Number, is_array, maximum, scattered
-from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.memory import Held
 from einscale.price.overlap import GRADIENTS, PARAMETERS, overlap_kind
 from einscale.price.program import PricedStatement, host_waits, total
 from einscale.training.stages import stream_name
 from einscale.training.values import LayerCost, makes_gradient
+from einscale.vocabulary import BACKWARD, FORWARD
 
 Once = tuple[tuple[tuple[str, str], Number], ...]
 """(what moves, mesh axes) -> seconds of the update's collectives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from msgspec import Struct
 
@@ -16,10 +17,10 @@ from einscale.price.spent import TimePart
 from einscale.schedule import find_schedule, placement
 from einscale.stages import HEAD
 from einscale.training.values import TrainReport
+from einscale.vocabulary import UPDATE, Moving, Phase
 
-UPDATE = "update"
-STAGES = "between stages"
-OPTIMIZER = "optimizer"
+STAGES = Moving.STAGES
+OPTIMIZER = Moving.OPTIMIZER
 
 ONCE = {PARAMETERS: TimePart.PARAMETERS_ONCE, GRADIENTS: TimePart.GRADIENTS_ONCE}
 """What the update moves -> the part of a step's time that says how much of it is hidden."""
@@ -42,8 +43,8 @@ class Move(Struct, frozen=True):
     """
 
     layer: str
-    phase: str
-    what: str
+    phase: Phase | Literal[""]
+    what: Moving
     priced: PricedCollective
     times: int
     exposed_seconds: float | None
@@ -155,6 +156,4 @@ def _shared_table(report: TrainReport) -> Iterator[Move]:
         seconds = part.seconds * one.bytes / sum(other.bytes for other in held)
         cause = Cause(CauseRule.SHARED_TABLE, one.tensor.name, (pipe,))
         step = Collective(PERMUTE, one.tensor, (pipe,), one.layout, one.layout, cause)
-        yield Move(
-            HEAD, UPDATE, "gradients", PricedCollective(step, one.bytes, seconds, seconds), 1, seconds, one.bytes
-        )
+        yield Move(HEAD, UPDATE, GRADIENTS, PricedCollective(step, one.bytes, seconds, seconds), 1, seconds, one.bytes)

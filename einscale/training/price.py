@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from einscale.errors import HardwareError
 from einscale.numeric import Condition, Number, largest, maximum, never, ratio, where
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.footprint import Memory
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.overlap import ACTIVATIONS, GRADIENTS, PARAMETERS, left_exposed
@@ -24,6 +23,7 @@ from einscale.training.cells import LayerCell
 from einscale.training.memory import Moment, stage_memory, stage_moments
 from einscale.training.stages import Content, chunk_layers, merged, sent_seconds
 from einscale.training.values import ChunkSeconds, TrainSetup, accumulating
+from einscale.vocabulary import BACKWARD, FORWARD
 
 Cells = Mapping[str, LayerCell]
 """Kind of layer -> its numbers."""
@@ -272,8 +272,8 @@ def stage_tail(content: Content, cells: Cells, setup: TrainSetup, network: AnyNe
     first = sum(cells[kind].first for kind, _ in content[:1])
     if not never(first > 0):
         found.append(SpentPart(TimePart.FIRST_AND_LAST, first))
-    for what in (ACTIVATIONS, ""):
-        for axis, seconds in _once_a_step(content, cells, what).items():
+    for other in (ACTIVATIONS, ""):
+        for axis, seconds in _once_a_step(content, cells, other).items():
             found.append(SpentPart(TimePart.OPTIMIZER_ONCE, seconds, axis))
     found.append(SpentPart(TimePart.UPDATE, sum(cells[kind].update * count for kind, count in content)))
     if setup.offload.optimizer:

@@ -15,14 +15,15 @@ from einscale.checks import is_end
 from einscale.dtypes import BITS
 from einscale.layout import Layout
 from einscale.planner.classes import moved_class
-from einscale.planner.planned import FORWARD
 from einscale.price.memory import spans
 from einscale.price.overlap import GRADIENTS, PARAMETERS
 from einscale.program.shapes import is_float
 from einscale.schedule import Task, placement
+from einscale.schedule.tasks import B, W
 from einscale.training.memory import stage_tasks
 from einscale.training.stages import Content, chunk_layers
 from einscale.training.values import LayerCost, TrainReport, TrainSetup
+from einscale.vocabulary import FORWARD, GRADIENT, INPUT, TensorClass
 
 STEPS = 2
 """Optimizer steps that are played: the first finds no optimizer state, the second finds it between its tensors."""
@@ -70,7 +71,7 @@ def layer_script(layer: LayerCost, overlap: tuple[str, ...] = ()) -> Script:
     sent = 0
     for number, span in enumerate(spans(planned, accumulates=True, overlap=overlap)):
         name, layout = span.held.tensor.name, span.held.layout
-        if moved_class(program, name) == "gradients" and layout != resting[name]:
+        if moved_class(program, name) == TensorClass.GRADIENTS and layout != resting[name]:
             sent += span.held.bytes
             continue
         on_stream = layout == resting[name] and name in (*enters, *leaves)
@@ -105,8 +106,8 @@ def _stream(layer: LayerCost) -> tuple[tuple[str, str], tuple[str, str]]:
     """Of each pass, what the layer takes over from the one before it and what it hands on; "" for nothing."""
     program, table = layer.planned.program, layer.planned.program.table
     fed = [table[name] for name in program.inputs]
-    stream = next((value.name for value in fed if value.kind == "input" and is_float(value.dtype)), "")
-    incoming = next((value for value in fed if value.kind == "gradient"), None)
+    stream = next((value.name for value in fed if value.kind == INPUT and is_float(value.dtype)), "")
+    incoming = next((value for value in fed if value.kind == GRADIENT), None)
     out = incoming.of or "" if incoming is not None else ""
     result = next((name for name in program.outputs if stream and table[name].of == stream), "")
     return (stream, incoming.name if incoming is not None else ""), (out, result)
@@ -164,7 +165,7 @@ def reserved_bytes(
         setup: the request.
         expandable: segments grow at their ends (`expandable_segments:True`).
     """
-    split = frozenset((task.microbatch, task.chunk) for task in tasks if task.kind == "W")
+    split = frozenset((task.microbatch, task.chunk) for task in tasks if task.kind == W)
     player = _Player(contents, layers, setup, CachingAllocator(expandable=expandable), split)
     for step in range(STEPS):
         for task in tasks:
@@ -218,13 +219,13 @@ class _Player:
     def play(self, task: Task) -> None:
         """One pass of a microbatch through a chunk; what it saves stays while gradients of weights wait."""
         key, kinds = (task.microbatch, task.chunk), self.order[task.chunk]
-        if task.kind == "W":
+        if task.kind == W:
             for block in self.late.pop(key, ()):
                 self.allocator.release(block)
             return
         if not self.live:
             self.gather()
-        backward = task.kind == "B"
+        backward = task.kind == B
         if not backward:
             self.live[key] = [{} for _ in kinds]
         held = self.live.pop(key) if backward else self.live[key]

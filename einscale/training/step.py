@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from einscale.models import LayerKind, model_flops
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.overlap import what_moves
 from einscale.price.spent import Spent, SpentPart, TimePart
@@ -29,6 +28,7 @@ from einscale.training.price import (
 )
 from einscale.training.stages import Content, sent_between
 from einscale.training.values import AtWork, LayerCost, StageReport, TrainReport, TrainSetup
+from einscale.vocabulary import BACKWARD, FORWARD, RECOMPUTE
 
 
 def train_report(setup: TrainSetup, notes: tuple[str, ...] = ()) -> TrainReport:
@@ -102,8 +102,8 @@ def _spent(
     content = stage.content
     each = setup.microbatches / (find_schedule(setup.schedule).copies if setup.stages > 1 else 1)
     parts = [
-        SpentPart(TimePart.FORWARD, each * _local(content, layers, "forward")),
-        SpentPart(TimePart.BACKWARD, each * _local(content, layers, "backward")),
+        SpentPart(TimePart.FORWARD, each * _local(content, layers, FORWARD)),
+        SpentPart(TimePart.BACKWARD, each * _local(content, layers, BACKWARD)),
     ]
     adding = each * sum(accumulate_seconds(cells[kind], setup) * number for kind, number in content)
     if adding:
@@ -112,7 +112,7 @@ def _spent(
         away = each * sum(written_out(content, cells, setup, phase) for phase in (FORWARD, BACKWARD))
         rate = offload_rate(content, cells, setup)
         parts.append(SpentPart(TimePart.OFFLOADED_ACTIVATIONS, away, "host", rate=rate))
-    again = each * _local(content, layers, "recompute")
+    again = each * _local(content, layers, RECOMPUTE)
     if again:
         parts.append(SpentPart(TimePart.RECOMPUTE, again))
     parts += _exposed(content, layers, each)

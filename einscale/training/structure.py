@@ -22,7 +22,7 @@ from einscale.planner.update import plan_update
 from einscale.precision import Precision
 from einscale.program.backward import backward
 from einscale.program.capacity import with_capacity
-from einscale.program.loss import with_loss
+from einscale.program.loss import LossForm, with_loss
 from einscale.program.shapes import program_sizes
 from einscale.program.typed import typed
 from einscale.program.update import update_program
@@ -49,7 +49,7 @@ class Trained(Struct, frozen=True, cache_hash=True):
     strategy: Strategy
     precision: Precision
     optimizer: str
-    loss: str
+    loss: LossForm
     capacity: float
     trains: bool = True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -11,15 +13,17 @@ from einscale.hardware import peak as peak_rate
 from einscale.mesh import Mesh
 from einscale.models import Model
 from einscale.numeric import Number, as_float, as_int, maximum
-from einscale.planner.planned import BACKWARD, FORWARD, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.precision import Precision
 from einscale.price.footprint import Memory, MemoryPart
 from einscale.price.memory import Held, HoldReason, Peak
 from einscale.price.overlap import Window
 from einscale.price.program import PricedCollective, PricedStatement, Totals, total
 from einscale.price.spent import Spent
+from einscale.program.loss import LossForm
 from einscale.strategy import Strategy
 from einscale.topology import Network
+from einscale.vocabulary import BACKWARD, FORWARD, PARAMETER, RECOMPUTE, Convention, Phase
 
 
 class Offload(Struct, frozen=True):
@@ -77,10 +81,10 @@ class TrainSetup(Struct, frozen=True):
     precision: Precision
     optimizer: str
     offload: Offload
-    attention: str
+    attention: Convention
     overhead: int
     execution: Execution = FUSED_MAPS
-    loss: str = "fused"
+    loss: LossForm = LossForm.FUSED
     capacity: float = 1.0
 
     @property
@@ -164,7 +168,7 @@ class LayerCost(Struct, frozen=True):
     @property
     def recompute_seconds(self) -> Number:
         """What of the backward pass repeats forward work."""
-        return total(row for row in self.rows if row.planned.statement.phase == "recompute").seconds
+        return total(row for row in self.rows if row.planned.statement.phase == RECOMPUTE).seconds
 
     @property
     def parameter_bytes(self) -> Number:
@@ -191,7 +195,7 @@ def makes_gradient(planned: PlannedProgram, row: PricedStatement) -> bool:
     """Whether a statement of a backward pass makes a gradient of a parameter."""
     table = planned.program.table
     of = table.get(table[row.planned.statement.output].of or "")
-    return row.planned.phase == BACKWARD and of is not None and of.kind == "parameter"
+    return row.planned.phase == BACKWARD and of is not None and of.kind == PARAMETER
 
 
 def accumulating(gradients: Number, microbatches: Number, chip: Chip) -> Number:
@@ -257,7 +261,7 @@ class AtWork(Struct, frozen=True):
         kind: kind of the layer it belongs to.
     """
 
-    phase: str
+    phase: Phase | Literal[""]
     statement: str
     kind: str
 

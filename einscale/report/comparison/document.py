@@ -8,11 +8,13 @@ from einscale.comparison import Comparison, Difference, Side
 from einscale.price.program import Totals, total
 from einscale.report.causes import cause_document, cause_words
 from einscale.report.comparison.words import doing_words, holding_words
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.report.layer.document import memory_document, totals_document
 from einscale.training.values import LayerCost
+from einscale.vocabulary import BACKWARD, FORWARD
 
 
+@plain
 def compare_document(comparison: Comparison) -> dict[str, Any]:
     """Everything the comparison knows, per device of the stage that works longest."""
     setup = comparison.sides[0].report.setup
@@ -66,7 +68,7 @@ def _side_document(side: Side, totals: Totals) -> dict[str, Any]:
         "kinds": [
             {
                 "kind": layer.kind,
-                "totals": {phase: totals_document(layer.totals(phase)) for phase in ("forward", "backward")},
+                "totals": {phase: totals_document(layer.totals(phase)) for phase in (FORWARD, BACKWARD)},
                 "sections": {
                     section: {phase: totals_document(totals) for phase, totals in found.items()}
                     for section, found in _sections(layer).items()
@@ -86,7 +88,7 @@ def _sections(layer: LayerCost) -> dict[str, dict[str, Totals]]:
             phase: total(
                 row for row in layer.rows if (row.planned.statement.section, row.planned.phase) == (name, phase)
             )
-            for phase in ("forward", "backward")
+            for phase in (FORWARD, BACKWARD)
         }
         for name in names
     }

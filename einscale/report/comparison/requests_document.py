@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from einscale.comparison.serving import ServedSide, ServingBest, ServingComparison, ServingDifference
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.report.serving.document import serving_memory_document
 from einscale.serving.run import InferRun
 
 
+@plain
 def requests_compare_document(comparison: ServingComparison, first: InferRun) -> dict[str, Any]:
     """Everything the comparison knows; memory and terms are of one device, request and rates of all."""
     asked, instance = first.asked, first.instance

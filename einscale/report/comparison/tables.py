@@ -24,6 +24,7 @@ from einscale.report.comparison.words import doing_words, holding_words, memory_
 from einscale.report.screen import full_screen, part, verdict_block
 from einscale.report.table import Column, Report, Row, Table
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
+from einscale.vocabulary import BACKWARD, FORWARD
 
 STEP_COLUMNS = (
     Column("strategy", "strategy", wrap=True),
@@ -190,7 +191,7 @@ def _layer_table(comparison: Comparison) -> Table:
     """Every kind of layer and pass under each strategy, for one microbatch."""
     rows: list[Row] = []
     for first in comparison.sides[0].report.layers:
-        for phase in ("forward", "backward"):
+        for phase in (FORWARD, BACKWARD):
             totals = [side.report.layer(first.kind).totals(phase) for side in comparison.sides]
             base = totals[0].seconds
             rows += [

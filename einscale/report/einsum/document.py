@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from einscale.collectives import Collective
 from einscale.price.plan import PricedPlan, PricedStep
 from einscale.report.causes import cause_document, cause_words
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.steps import LocalEinsum
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from einscale.report.einsum.tables import PlanView
 
 
+@plain
 def plan_document(priced: PricedPlan, view: PlanView) -> dict[str, Any]:
     """Everything a plan report knows, per device."""
     plan, mesh, memory = priced.plan, priced.mesh, priced.memory

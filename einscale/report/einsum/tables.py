@@ -15,6 +15,7 @@ from einscale.report.causes import cause_words
 from einscale.report.einsum.steps import StepWords, explain_plan, move_text, placement_words, step_title, work_text
 from einscale.report.table import Cell, Column, Report, Row, Table, format_ratio
 from einscale.units import format_bytes, format_flops, format_seconds
+from einscale.vocabulary import BYTES, Goal
 
 STEPS = (
     Column("step", "step", wrap=True),
@@ -78,7 +79,7 @@ class PlanView(Struct, frozen=True):
     """
 
     spec: str
-    objective: str
+    objective: Goal
     max_flops: int | None
     exact: bool
     bounds: LowerBounds
@@ -188,7 +189,7 @@ def _memory_table(priced: PricedPlan) -> Table:
 
 def _ratio(priced: PricedPlan, other: PricedPlan, objective: str) -> float | None:
     """What the other plan costs of this one's price; None where this one costs nothing."""
-    if objective == "bytes":
+    if objective == BYTES:
         return other.bytes_received / priced.bytes_received if priced.bytes_received else None
     return other.seconds / priced.seconds if priced.seconds else None
 

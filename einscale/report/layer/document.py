@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from einscale.layout import local_shape
 from einscale.models import parameter_counts
-from einscale.planner.planned import UPDATE, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.footprint import Memory
 from einscale.price.memory import Held
 from einscale.price.program import PricedCollective, PricedStatement, Totals, bound_bytes
 from einscale.report.causes import cause_document, cause_words
-from einscale.report.document import head
+from einscale.report.document import head, plain
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.steps import work_results
+from einscale.vocabulary import UPDATE, Phase
 
 if TYPE_CHECKING:
     from einscale.free_plans import Gain
     from einscale.layers import KindReport, LayerReport
 
 
+@plain
 def layer_document(report: LayerReport, gains: tuple[Gain, ...] | None = None) -> dict[str, Any]:
     """Everything the report knows, per device; `kinds[].statements[].collectives[]` is the finest grain."""
     free = {} if gains is None else {"free": [_gain(gain) for gain in gains]}
@@ -68,7 +70,7 @@ def _gain(gain: Gain) -> dict[str, Any]:
     }
 
 
-def _kind(kind: KindReport, phases: tuple[str, ...]) -> dict[str, Any]:
+def _kind(kind: KindReport, phases: tuple[Phase, ...]) -> dict[str, Any]:
     return {
         "kind": kind.kind,
         "repeat": kind.repeat,
@@ -151,6 +153,7 @@ def _statement(row: PricedStatement, planned: PlannedProgram) -> dict[str, Any]:
     }
 
 
+@plain
 def collective_document(priced: PricedCollective, planned: PlannedProgram) -> dict[str, Any]:
     """One collective of a statement."""
     step = priced.step

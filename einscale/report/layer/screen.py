@@ -8,16 +8,16 @@ from msgspec.structs import replace
 
 from einscale.collectives import FREE
 from einscale.layers import KindReport, LayerReport
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.overlap import what_moves
 from einscale.price.program import NOTHING, PricedCollective, Totals
 from einscale.report.causes import cause_words
 from einscale.report.screen import Items, TableBlock, Words, verdict_block
-from einscale.report.table import Block, Column, Row, Table
+from einscale.report.table import Block, Column, Row, RowRole, Table
 from einscale.report.training.parts import WORDS, part_name
 from einscale.report.words import unexpected_words
 from einscale.training.price import UPDATE_PARTS
 from einscale.units import format_bytes, format_seconds
+from einscale.vocabulary import BACKWARD, FORWARD
 
 TOLD = ("seconds", "parameters_bytes")
 """Columns that the screen has no room for; `--only layers` has it."""
@@ -71,7 +71,7 @@ def layers_table(report: LayerReport) -> Table:
         *((Column("saved_bytes", "saved", "bytes"),) if trains else ()),
     )
 
-    def row(name: str, count: int, times: dict[str, Totals], params: int, saved: int, role: str = "") -> Row:
+    def row(name: str, count: int, times: dict[str, Totals], params: int, saved: int, role: RowRole = "") -> Row:
         phases = [times[phase].seconds for phase in (FORWARD, BACKWARD) if phase in report.phases]
         both = times[""]
         cells = (both.compute_seconds, both.communication_seconds, both.received, params)

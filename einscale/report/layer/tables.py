@@ -9,17 +9,18 @@ from einscale.free_plans import Gain
 from einscale.layers import KindReport, LayerReport
 from einscale.layout import Layout, Tensor, local_shape
 from einscale.models import parameter_counts
-from einscale.planner.planned import BACKWARD, UPDATE, PlannedProgram
+from einscale.planner.planned import PlannedProgram
 from einscale.price.footprint import MemoryPart
 from einscale.price.program import PricedCollective, PricedStatement, Totals, bound_ratio
 from einscale.report.causes import cause_words
 from einscale.report.layer.screen import layer_screen, layers_table, once_words, padding_words
 from einscale.report.screen import TableBlock, Words, full_screen, part, verdict_block
-from einscale.report.table import Column, Report, Row, Table, format_ratio
+from einscale.report.table import Column, Report, Row, RowRole, Table, format_ratio
 from einscale.report.training.parts import verdict
 from einscale.report.words import hider_words, reason_words, unexpected_words
 from einscale.steps import work_results
 from einscale.units import format_bytes, format_count, format_flops, format_seconds
+from einscale.vocabulary import BACKWARD, UPDATE
 
 COLUMNS = (
     Column("statement", "statement", wrap=True),
@@ -128,7 +129,7 @@ def _section_total(kind: KindReport, phase: str, section: str) -> list[Row]:
     return [total_row(f"{section} {phase}", kind.totals(phase, section), "subtotal")]
 
 
-def total_row(name: str, totals: Totals, role: str) -> Row:
+def total_row(name: str, totals: Totals, role: RowRole) -> Row:
     """Sums over statements, in the columns of `COLUMNS`.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from einscale.errors import EinscaleError
-from einscale.report.table import Cell, Column, Report, Row, Table
+from einscale.report.table import Cell, CellKind, Column, Report, Row, Table
 
 SHOWN = 20
 """Rows that are shown without `detail`."""
@@ -14,7 +14,7 @@ SHOWN = 20
 MORE_IS_BETTER = ("per_second", "per_second_per_device", "per_second_per_user", "mfu", "hfu", "exact", "fits")
 """Ends of the keys of figures of which more is better; of all others less is."""
 
-_KINDS = (
+_KINDS: tuple[tuple[str, CellKind], ...] = (
     ("seconds", "seconds"),
     ("seconds_per_token", "seconds"),
     ("bytes", "bytes"),
@@ -114,7 +114,7 @@ def _rank(row: Mapping[str, Cell], number: int) -> tuple[bool, bool, float, int]
 
 def _column(key: str, values: list[Cell]) -> Column:
     """The column of a key: written as its unit says, or as its values are."""
-    kind = next((kind for end, kind in _KINDS if key.endswith(end)), "")
+    kind = next((kind for end, kind in _KINDS if key.endswith(end)), None)
     title = key.replace("_", " ").replace(" per second", "/s").removesuffix(" bytes")
     title = {"seconds": "time"}.get(title, title.removesuffix(" seconds"))
     known = [value for value in values if value is not None]

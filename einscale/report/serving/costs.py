@@ -12,6 +12,7 @@ from einscale.report.causes import cause_words
 from einscale.report.training.costs import LEAST, NAMED, SHOWN, Cost
 from einscale.serving import DecodeReport, PrefillReport, SpeculativeReport, StepReport
 from einscale.units import format_bytes, format_seconds
+from einscale.vocabulary import COMPUTE, MEMORY
 
 PARTS = {
     TimePart.WEIGHTS: "reading weights",
@@ -74,7 +75,7 @@ def _why(part: TimePart, step: StepReport, memory: Memory, units: str) -> str:
     if part is TimePart.LAUNCH:
         return f"{step.kernels:,} kernels are started in a pass"
     if part in (TimePart.TRAFFIC, TimePart.COMPUTE):
-        bound = "compute" if part is TimePart.COMPUTE else "memory"
+        bound = COMPUTE if part is TimePart.COMPUTE else MEMORY
         return f"most of a pass: {_most(step, bound)}"
     return "the residual stream goes from stage to stage" if part is TimePart.HOPS else "a pipeline fills and empties"
 

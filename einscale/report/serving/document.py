@@ -9,7 +9,7 @@ from einscale.models import Model, parameter_counts
 from einscale.precision import FIELDS, Precision
 from einscale.price.footprint import Memory
 from einscale.price.spent import Spent
-from einscale.report.document import changes_document, head
+from einscale.report.document import changes_document, head, plain
 from einscale.report.layer.document import collective_document, totals_document
 from einscale.report.words import changes_words
 from einscale.serving import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from einscale.serving.run import DecodeRun, InferRun, PrefillRun
 
 
+@plain
 def infer_document(result: InferRun, advice: tuple[ServingAdvice, ...] | None = None) -> dict[str, Any]:
     """Everything the report knows; `prefill.last.kinds[].collectives[]` and those of `decode` are the finest grain.
 
@@ -78,6 +79,7 @@ def infer_document(result: InferRun, advice: tuple[ServingAdvice, ...] | None = 
     }
 
 
+@plain
 def prefill_document(result: PrefillRun) -> dict[str, Any]:
     """A prefill by itself."""
     report = result.prefill
@@ -98,6 +100,7 @@ def prefill_document(result: PrefillRun) -> dict[str, Any]:
     }
 
 
+@plain
 def decode_document(result: DecodeRun) -> dict[str, Any]:
     """Decoding by itself."""
     report = result.decode

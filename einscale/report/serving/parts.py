@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from einscale.hardware import peak as peak_rate
 from einscale.price.spent import Spent, SpentPart, TimePart
-from einscale.report.table import Cell, Column, Row, Table
+from einscale.report.table import Cell, Column, Row, RowRole, Table
 from einscale.report.training.parts import part_words
 from einscale.serving import DecodeReport, Instance, PrefillReport
 
@@ -94,7 +94,7 @@ def _axis_rows(name: str, spents: list[Spent]) -> list[Row]:
     ]
 
 
-def _row(name: str, seconds: list[float], spents: list[Spent], words: str, role: str = "") -> Row:
+def _row(name: str, seconds: list[float], spents: list[Spent], words: str, role: RowRole = "") -> Row:
     cells: list[Cell] = [name]
     for part, spent in zip(seconds, spents, strict=True):
         cells += [part, part / spent.seconds if spent.seconds else 0.0]

@@ -12,9 +12,10 @@ from einscale.report.causes import cause_words
 from einscale.report.training.parts import moved_words, part_name, part_words
 from einscale.schedule import find_schedule
 from einscale.training import TrainReport
-from einscale.training.moves import UPDATE, Move
+from einscale.training.moves import Move
 from einscale.training.pipeline import pipeline_figures
 from einscale.units import format_bytes, format_seconds
+from einscale.vocabulary import COMPUTE, RECOMPUTE, UPDATE, LimitedBy
 
 SHOWN = 3
 """Costs that are named."""
@@ -27,8 +28,8 @@ NAMED = 2
 
 
 _SLOW = {
-    "memory": "kernels that wait for memory, not arithmetic",
-    "launch": "kernels that wait for the host to start them",
+    LimitedBy.MEMORY: "kernels that wait for memory, not arithmetic",
+    LimitedBy.LAUNCH: "kernels that wait for the host to start them",
 }
 """What bounds local work, in words."""
 
@@ -113,17 +114,18 @@ def _bubble_words(report: TrainReport) -> str:
 
 def _recompute_words(report: TrainReport) -> str:
     """What is computed again, and the statements that take most of it."""
-    rows = [one for one in _stage_rows(report) if one[2].planned.statement.phase == "recompute"]
+    rows = [one for one in _stage_rows(report) if one[2].planned.statement.phase == RECOMPUTE]
     return f"the backward pass runs forward statements again, most of it {_most(rows)}"
 
 
 def _slow_kernels(report: TrainReport) -> Iterator[Cost]:
     """Forward and backward work that arithmetic does not bound."""
-    groups: dict[str, list[tuple[str, float, PricedStatement]]] = {}
+    groups: dict[LimitedBy, list[tuple[str, float, PricedStatement]]] = {}
     for one in _stage_rows(report):
         row = one[2]
-        if row.planned.statement.phase != "recompute" and str(row.local.bound) != "compute":
-            groups.setdefault(str(row.local.bound), []).append(one)
+        bound = LimitedBy(str(row.local.bound))
+        if row.planned.statement.phase != RECOMPUTE and bound != COMPUTE:
+            groups.setdefault(bound, []).append(one)
     for bound, rows in groups.items():
         seconds = sum(seconds for _, seconds, _ in rows)
         yield Cost(

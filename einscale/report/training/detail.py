@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.report.causes import cause_words
 from einscale.report.layer.tables import COLUMNS, statement_rows, total_row
 from einscale.report.table import Block, Column, Row, Table
@@ -12,9 +11,10 @@ from einscale.report.timeline import TimelineBlock
 from einscale.report.training.parts import moment_words
 from einscale.report.words import hider_words
 from einscale.training import LayerCost, TrainReport
-from einscale.training.moves import UPDATE, Move
+from einscale.training.moves import Move
 from einscale.training.pipeline import step_timeline
 from einscale.units import format_seconds
+from einscale.vocabulary import BACKWARD, FORWARD, UPDATE
 
 
 def detail_tables(report: TrainReport, moves: tuple[Move, ...]) -> list[Table]:

@@ -10,7 +10,7 @@ from einscale.precision import FIELDS
 from einscale.price.overlap import EFFICIENCY
 from einscale.price.spent import SpentPart
 from einscale.report.causes import cause_document, cause_words
-from einscale.report.document import changes_document, head
+from einscale.report.document import changes_document, head, plain
 from einscale.report.layer.document import totals_document
 from einscale.report.training.parts import moment_words, part_name, part_note
 from einscale.report.words import changes_words, hider_words, reason_words
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from einscale.training.run import TrainRun
 
 
+@plain
 def train_document(result: TrainRun, advice: tuple[Advice, ...] | None = None) -> dict[str, Any]:
     """Everything the report knows; `collectives[]` is the finest grain of what moves, `tensors[]` of what is held.
 

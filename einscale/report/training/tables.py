@@ -11,15 +11,16 @@ from einscale.price.footprint import MemoryPart
 from einscale.price.overlap import EFFICIENCY
 from einscale.price.spent import SpentPart, TimeGroup, TimePart
 from einscale.report.screen import TableBlock, Words, closing, full_screen, part, verdict_block
-from einscale.report.table import Cell, Column, Report, Row, Table
+from einscale.report.table import Cell, Column, Report, Row, RowRole, Table
 from einscale.report.training.detail import detail_tables, is_short, statement_tables, timeline_block
 from einscale.report.training.parts import WORDS, moment_words, moved_words, part_name, part_words, verdict
 from einscale.report.training.screen import money_verdicts, time_verdict, train_screen
 from einscale.report.training.words import explain_table
 from einscale.report.words import changes_words, hiders_words
 from einscale.training import Advice, StageReport, TrainReport
-from einscale.training.moves import UPDATE, Move, step_moves
+from einscale.training.moves import Move, step_moves
 from einscale.units import format_bytes, format_count
+from einscale.vocabulary import UPDATE
 
 if TYPE_CHECKING:
     from einscale.training.run import TrainRun
@@ -244,7 +245,8 @@ def _time_table(report: TrainReport) -> Table:
 
 
 def _spent_row(part: SpentPart, report: TrainReport) -> Row:
-    note, role = part_words(part, report.setup.optimizer), ""
+    note = part_words(part, report.setup.optimizer)
+    role: RowRole = ""
     if part.what in (TimePart.FORWARD, TimePart.BACKWARD):
         note = f"{_microbatches(report.setup.microbatches)} through the layers of the stage"
     if part.what.group is TimeGroup.COLLECTIVES:
@@ -402,7 +404,7 @@ def _moves_table(report: TrainReport, moves: tuple[Move, ...]) -> Table:
     return Table("collectives", f"collectives of a step by mesh axis{stage}", columns, tuple(rows))
 
 
-def _sums(words: str, axis: str, group: list[Move], level: int, role: str) -> Row:
+def _sums(words: str, axis: str, group: list[Move], level: int, role: RowRole) -> Row:
     """One row for several collectives."""
     times = sum(move.times for move in group)
     received, seconds = sum(move.bytes for move in group), sum(move.seconds for move in group)

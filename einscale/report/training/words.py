@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from einscale.hardware import peak as peak_rate
 from einscale.models import model_flops
-from einscale.planner.planned import BACKWARD, FORWARD
 from einscale.price.footprint import MemoryPart
 from einscale.price.overlap import EFFICIENCY
 from einscale.report.causes import cause_words
@@ -20,6 +19,7 @@ from einscale.training import TrainReport
 from einscale.training.moves import STAGES, Move, step_moves
 from einscale.training.pipeline import pipeline_figures, sending_program, sent_times, step_timeline
 from einscale.units import format_bytes, format_flops, format_seconds, format_si
+from einscale.vocabulary import BACKWARD, COMPUTE, FORWARD, UPDATE
 
 if TYPE_CHECKING:
     from einscale.training.run import TrainRun
@@ -113,7 +113,7 @@ def _layer_lines(report: TrainReport) -> list[Line]:
         for phase, seconds in ((FORWARD, layer.forward_seconds), (BACKWARD, layer.backward_seconds)):
             sums = layer.totals(phase)
             rows = [row for row in layer.rows if row.planned.phase == phase]
-            bound = [row for row in rows if row.local.bound == "compute"]
+            bound = [row for row in rows if row.local.bound == COMPUTE]
             matrices = sum(float(row.local.seconds) for row in bound)
             others = sums.compute_seconds - matrices
             words = (
@@ -242,14 +242,14 @@ def _collective_lines(report: TrainReport, units: str) -> list[Line]:
     groups: dict[tuple[str, str, str, bool], list[Move]] = {}
     for move in step_moves(report):
         if move.what != STAGES:
-            groups.setdefault((move.priced.step.kind, move.axis, move.what, move.phase == "update"), []).append(move)
+            groups.setdefault((move.priced.step.kind, move.axis, move.what, move.phase == UPDATE), []).append(move)
     largest = [max(group, key=lambda move: move.seconds) for group in groups.values()]
     largest.sort(key=lambda move: -sum(one.seconds for one in groups[_key(move)]))
     lines: list[Line] = []
     for move in largest[:FORMULAS]:
         step = move.priced.step
         layer = report.layer(move.layer)
-        sizes = (layer.updated if move.phase == "update" else layer.planned).sizes
+        sizes = (layer.updated if move.phase == UPDATE else layer.planned).sizes
         name = f"{step.kind} {step.tensor.name} over {move.axis}, {move.layer} {move.phase}"
         formula = explain_step(step, sizes, report.setup.timed_by)
         shared = formula.seconds > move.priced.seconds * (1 + 1e-9)
@@ -262,4 +262,4 @@ def _collective_lines(report: TrainReport, units: str) -> list[Line]:
 
 
 def _key(move: Move) -> tuple[str, str, str, bool]:
-    return move.priced.step.kind, move.axis, move.what, move.phase == "update"
+    return move.priced.step.kind, move.axis, move.what, move.phase == UPDATE

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from einscale.api.collective import collective as collective
     from einscale.api.compare import CompareResult as CompareResult
     from einscale.api.compare import compare as compare
+    from einscale.api.compare_serving import CompareServingResult as CompareServingResult
     from einscale.api.infer import decode as decode
     from einscale.api.infer import infer as infer
     from einscale.api.infer import prefill as prefill
@@ -70,6 +71,7 @@ _HOMES = {
     "api.answer": ("Answer",),
     "api.collective": ("CollectiveResult", "collective"),
     "api.compare": ("CompareResult", "compare"),
+    "api.compare_serving": ("CompareServingResult",),
     "api.infer": ("decode", "infer", "prefill"),
     "api.infer_result": ("DecodeResult", "InferResult", "PrefillResult"),
     "api.layer": ("LayerResult", "layer"),
@@ -108,6 +110,7 @@ __all__ = [
     "Answer",
     "CollectiveResult",
     "CompareResult",
+    "CompareServingResult",
     "Conversion",
     "DecodeResult",
     "EinscaleError",

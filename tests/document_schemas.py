@@ -35,6 +35,8 @@ QUESTIONS = (
     "compare gpt2 megatron megatron-sp --mesh data=2,model=4 --seq 256 --for layer",
     "compare gpt2 megatron-sp megatron --mesh pipe=2,data=2,model=2 --seq 256 --offload-optimizer",
     "compare llama3-8b megatron-sp@data=4,model=8 megatron-sp@data=2,model=16 fsdp@data=64 --seq 2048",
+    "compare llama3-8b megatron@model=2 megatron@data=2 --for serve --batch 8 --price-per-hour 2 --chunk 512",
+    "compare gpt2 megatron@model=2 megatron@data=2,model=2 dp@data=2 --for serve",
     "train gpt2 --mesh data=2 --batch 8 --tokens 1e9 --price-per-hour 2",
     "train gpt2 --mesh pipe=2,data=2 --schedule interleaved --chunks 2 --batch 16 --zero 2 --recompute full",
     "train gpt2 --mesh data=2 --offload-optimizer --offload-activations 0.5 --overlap gradients --shard b=data",

@@ -239,6 +239,16 @@ def test_narrower_types_in_chunks_are_tried_before_more_devices() -> None:
     assert list(words.values()) == sorted(words.values())
 
 
+def test_advice_and_cheaper_ways_are_answers_that_can_be_shown() -> None:
+    tight = einscale.infer("llama3-8b", batch=512, output=2)
+    roomy = einscale.infer("llama3-8b", mesh="model=2", batch=4, output=2)
+    assert not tight.fits and roomy.fits
+    for change in (*tight.advice, *roomy.cheaper):
+        assert isinstance(change.result, einscale.InferResult)
+        assert change.result.fits and change.result.headline[0] in repr(change.result)
+    assert tight.advice and roomy.cheaper
+
+
 def test_more_devices_may_take_more_requests_or_another_axis() -> None:
     answer = einscale.infer("deepseek-v3", mesh="expert=8", batch=8)
     words = [changes_words(one.changes) for one in answer.advice]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from command import run_command
 
 import einscale
 from einscale.api.compare_serving import CompareServingResult, compare_serving
@@ -180,3 +181,48 @@ def test_unknown_arguments_get_the_near_miss() -> None:
         assert f"did you mean `{near}`?" in str(raised.value)
     with pytest.raises(UsageError, match="`prefill` has no argument `output`"):
         einscale.prefill("gpt2", output=3)  # type: ignore[call-arg]
+
+
+LINE = "compare gpt2 megatron@model=2 dp@data=2 --for serve"
+
+
+def test_the_command_line_compares_requests() -> None:
+    answer = einscale.compare(
+        "gpt2", ["megatron@model=2", "dp@data=2"], for_="serve", batch=4, prompt=64, output=8, chunk=32, page=1
+    )
+    outcome = run_command(f"{LINE} --batch 4 --prompt 64 --output 8 --chunk 32 --page 1")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out == answer.to_text()
+    assert len(run_command(LINE, terminal=100).out.splitlines()) <= 40
+    given = json.loads(run_command(f"{LINE} --batch 4 --prompt 64 --output 8 --chunk 32 --page 1 --json").out)
+    assert given["differences"] == json.loads(json.dumps(answer.to_dict()))["differences"]
+    terms = run_command(f"{LINE} --only terms").out
+    assert "what makes the difference" in terms
+    assert "tokens/s" not in terms
+
+
+def test_each_purpose_has_its_own_defaults() -> None:
+    """Engines capture a step; a training step runs kernel by kernel unless told otherwise."""
+    asked = json.loads(run_command(f"{LINE} --batch 4 --json").out)["strategies"][0]
+    alone = einscale.infer("gpt2", strategy="megatron", mesh="model=2", batch=4)
+    assert asked["first_token_seconds"] == alone.first_token_seconds
+    eager = json.loads(run_command(f"{LINE} --batch 4 --execution eager --json").out)["strategies"][0]
+    assert eager["first_token_seconds"] > asked["first_token_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--for serve --seq 128", "`--sequence` is about training"),
+        ("--for serve --zero 1", "`--zero` is about training"),
+        ("--prompt 128", "`--prompt` is about requests\n  `--for serve` compares them"),
+        ("--for layer --page 2", "`--page` is about requests"),
+        ("--for srve", "did you mean `serve`?"),
+        ("--for serve --output r.json", "a file is written with `-o FILE`"),
+        ("--for serve --only trems", "did you mean `terms`?"),
+    ],
+)
+def test_what_the_command_line_refuses(words: str, message: str) -> None:
+    outcome = run_command(f"compare gpt2 megatron@model=2 dp@data=2 {words}")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err

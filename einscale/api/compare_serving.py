@@ -1,28 +1,29 @@
-"""`einscale.compare_serving`: requests to a model under several strategies, and why they differ."""
+"""Requests to a model under several strategies, and why they differ: what `einscale.compare` does to serve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import lcm
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from msgspec.structs import replace
 
-from einscale.api.answer import Shown
-from einscale.api.compare import Chosen, _labels, _listed, _resolve, _said_of, _ways
+from einscale.api.answer import Figure, Parted
 from einscale.api.infer_result import InferResult
 from einscale.comparison.serving import ServedSide, ServingComparison, ServingMeasure, compare_requests
 from einscale.errors import EinscaleError, UsageError
 from einscale.models import Model
+from einscale.price.footprint import Memory
 from einscale.request.common import chosen_model
 from einscale.request.serving import CompareServingOptions, asked_requests, serve_request
+from einscale.request.sides import Chosen, chosen_side, listed, said_of, side_labels, side_ways
 from einscale.serving.answer import answer_requests
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
 
 
-class CompareServingResult(Shown, frozen=True):
+class CompareServingResult(Parted, frozen=True):
     """Requests under several strategies: read `comparison`, print it, or take it as a document.
 
     Args:
@@ -30,8 +31,46 @@ class CompareServingResult(Shown, frozen=True):
         answers: the full answer of each, in the same order.
     """
 
+    BARS: ClassVar[tuple[str, ...]] = ("strategies",)
+
     comparison: ServingComparison
     answers: tuple[InferResult, ...]
+
+    @property
+    def best(self) -> ServedSide:
+        """The strategy that fits and serves most tokens a device, or that serves most where none fits."""
+        comparison = self.comparison
+        measure = ServingMeasure.RATE
+        label = comparison.best_fitting(measure) or next(
+            one.labels[0] for one in comparison.best if one.measure is measure
+        )
+        return next(side for side in comparison.sides if side.label == label)
+
+    @property
+    def seconds(self) -> float:
+        """Time of a whole request under the best."""
+        return self.best.seconds
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes on each device of the best."""
+        return self.best.memory
+
+    @property
+    def fits(self) -> bool:
+        """Whether any of them fits."""
+        return bool(self.comparison.fitting)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The best, and the times and memory of each, by its label."""
+        found: dict[str, Figure] = {"best": self.best.label, "seconds": self.seconds}
+        found |= {"memory_bytes": self.memory.needed, "fits": self.fits}
+        for side in self.comparison.sides:
+            found[f"{side.label} first_token_seconds"] = side.first_token_seconds
+            found[f"{side.label} seconds_per_token"] = side.seconds_per_token
+            found[f"{side.label} memory_bytes"] = side.memory.needed
+        return found
 
     def side(self, label: str) -> InferResult:
         """The full answer of one strategy, by the label it has in the comparison.
@@ -46,12 +85,27 @@ class CompareServingResult(Shown, frozen=True):
         raise UsageError(f"the comparison has no `{label}`", hint=f"it has: {known}")
 
     def to_report(
-        self, *, detail: bool = False, explain: bool = False, advice: bool = True, units: str = "iec"
+        self,
+        *,
+        detail: bool = False,
+        explain: bool = False,
+        advice: bool = True,
+        units: str = "iec",
+        only: str | None = None,
     ) -> Report:
-        """The comparison as tables; arguments as for `Answer.to_report`. `detail` adds every term."""
+        """The comparison: one screen, or tables; arguments as for `Parted.to_report`.
+
+        Args:
+            detail: every term by itself; memory and who is best by each measure.
+            explain: the same; terms are the explanation.
+            advice: there is none.
+            units: `iec` or `si`.
+            only: `terms`, `memory`, or the name of a table.
+        """
         from einscale.report.comparison.requests import requests_compare_tables
 
-        return requests_compare_tables(self.comparison, self.answers[0], detail=detail, units=units)
+        detail = detail or explain
+        return requests_compare_tables(self.comparison, self.answers[0], detail=detail, only=only, units=units)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain values for JSON: exact ints, base units, every input resolved."""
@@ -93,12 +147,12 @@ def compare_serving(
             them cannot meet, which the message names.
     """
     known = CompareServingOptions.__optional_keys__
-    asked = serve_request(options, "compare_serving", known)
+    asked = serve_request(options, "compare for requests", known)
     if asked.strategy is not None:
-        raise UsageError("the strategies are the second argument of compare_serving", expected='["megatron@model=8"]')
-    chosen = [_resolve(one, asked.mesh if "mesh" in options else None) for one in _listed(strategies)]
-    labels = _labels(chosen)
-    ways = [_ways(label, *one) for label, one in zip(labels, chosen, strict=True)]
+        raise UsageError("the strategies are the second argument of compare", expected='["megatron@model=8"]')
+    chosen = [chosen_side(one, asked.mesh if "mesh" in options else None) for one in listed(strategies)]
+    labels = side_labels(chosen)
+    ways = [side_ways(label, *one) for label, one in zip(labels, chosen, strict=True)]
     loaded = chosen_model(model, asked.sizes)
     notes: list[str] = []
     given = replace(asked, sizes=None)
@@ -111,7 +165,7 @@ def compare_serving(
             requests = asked_requests(loaded, replace(given, strategy=strategy, mesh=mesh))
             answers.append(answer_requests(requests, InferResult))
         except EinscaleError as error:
-            raise _said_of(error, label) from None
+            raise said_of(error, label) from None
         notes += answers[-1].notes
     sides = [
         ServedSide(label, found.request, found.asked.price_per_hour)

@@ -101,7 +101,7 @@ def convert(
     """
     if syntax is not None and syntax not in DIALECTS:
         raise UsageError(f"unknown syntax `{syntax}`", hint=did_you_mean(str(syntax), DIALECTS, "dialects"))
-    named = _indices(indices)
+    named = named_dims(indices)
     if not isinstance(source, str):
         known = given(source)
         if syntax not in {None, known.notation}:
@@ -153,7 +153,7 @@ def _is_list(text: str) -> bool:
     return False
 
 
-def _indices(indices: str | Sequence[str] | None) -> TensorSpec | None:
+def named_dims(indices: str | Sequence[str] | None) -> TensorSpec | None:
     """A tensor with the indices given and no layout."""
     if indices is None:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einscale.api.answer import Answer, DeviceMemory, Figure
-from einscale.api.notation import _indices, mesh_pairs, read_one
+from einscale.api.notation import mesh_pairs, named_dims, read_one
 from einscale.dtypes import dtype as canonical_dtype
 from einscale.errors import PlanError, SizeError, UsageError, did_you_mean
 from einscale.hardware import System, load_system
@@ -160,7 +160,7 @@ def _tensor(text: str, mesh: Mesh, syntax: str | None, indices: str | Sequence[s
             hint="name one of them, such as 'B/x F/y'; `einscale plan` takes the whole einsum",
         )
     if notation in LAYOUTS:
-        tensor = read_one(text, notation, _indices(indices), mesh_pairs(mesh)).tensor
+        tensor = read_one(text, notation, named_dims(indices), mesh_pairs(mesh)).tensor
     else:
         tensor = parse_tensor(text, mesh_axes=mesh.names)
     left_open = tensor.open or any(axis.open for axis in tensor.axes) or (tensor.partial and tensor.partial.open)

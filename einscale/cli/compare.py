@@ -1,18 +1,25 @@
-"""`einscale compare`: a training step of a model under several strategies, side by side."""
+"""`einscale compare`: a model under several strategies side by side: a training step, a layer, or requests."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from einscale.cli import complete
 from einscale.cli.groups import Options, command
 from einscale.cli.options import AxisSizes, Detail, Hardware, MeshOrNone, ModelName, Only, Output
+from einscale.cli.serving import Engine, Prompts
 from einscale.cli.training import Pipeline, StateOptions
 
 if TYPE_CHECKING:
     from einscale.report.table import Report
+
+
+Group: TypeAlias = Pipeline | StateOptions | Prompts | Engine
+
+BOTH = ("batch", "precision", "overhead", "execution")
+"""Options of training that requests have too; their defaults are their own."""
 
 
 class Compared(Options, frozen=True, kw_only=True):
@@ -43,9 +50,9 @@ class Compared(Options, frozen=True, kw_only=True):
         str,
         typer.Option(
             "--for",
-            metavar="train|layer",
-            help="Compare a whole training step, or one layer of each kind for one microbatch.",
-            autocompletion=complete.words("train", "layer"),
+            metavar="train|layer|serve",
+            help="Compare a whole training step, one layer of each kind for one microbatch, or a batch of requests.",
+            autocompletion=complete.words("train", "layer", "serve"),
         ),
     ] = "train"
 
@@ -55,24 +62,35 @@ def compare(
     compared: Compared,
     pipeline: Pipeline,
     state: StateOptions,
+    prompts: Prompts,
+    engine: Engine,
     *,
     detail: Detail = False,
     only: Only = None,
     output: Output,
 ) -> None:
-    """Price a training step of a model under several strategies, and explain every difference from the first.
+    """Price a model under several strategies, and explain every difference from the first.
 
-    The figures are those of `einscale train`.
+    The figures are those of `einscale train`, or of `einscale infer` with `--for serve`.
 
     einscale compare llama3-70b megatron megatron-sp --mesh data=8,model=8
 
     einscale compare llama3-70b megatron-sp@data=8,model=8 fsdp@data=64
+
+    einscale compare llama3-70b megatron@model=8 megatron@data=2,model=4 --for serve --batch 64 --prompt 2048
     """
     from einscale.api.compare import compare as compare_strategies
     from einscale.cli.output import emit
 
     destination = output.destination(only=only)
     shared: dict[str, Any] = {} if compared.mesh is None else {"mesh": compared.mesh}
+    asked = (
+        _arguments((pipeline, state), (prompts, engine), "`{}` is about requests", "`--for serve` compares them")
+        if compared.purpose != "serve"
+        else _arguments(
+            (prompts, engine), (pipeline, state), "`{}` is about training", "`--for serve` compares requests"
+        )
+    )
     answer = compare_strategies(
         compared.model,
         (*(compared.strategies or ()), *(compared.strategy or ())),
@@ -80,14 +98,36 @@ def compare(
         **shared,
         sizes=_sizes(compared.size),
         hardware=compared.hardware,
-        **pipeline.arguments(),
-        **state.arguments(),
+        **asked,
     )
 
     def report() -> Report:
         return answer.to_report(detail=detail, only=only, units=output.units)
 
     emit(destination, answer.to_dict, report)
+
+
+def _arguments(groups: tuple[Group, ...], foreign: tuple[Group, ...], said: str, hint: str) -> dict[str, Any]:
+    """The arguments of what is compared; of the groups of something else, what both have and is given.
+
+    Args:
+        groups: options of what is compared.
+        foreign: options of something else.
+        said: of a flag that is about that, `{}`.
+        hint: what to do.
+
+    Raises:
+        UsageError: an option of something else.
+    """
+    from einscale.errors import UsageError
+
+    arguments = {name: value for group in groups for name, value in group.arguments().items()}
+    for group in foreign:
+        for name, flag in group.given().items():
+            if name not in BOTH:
+                raise UsageError(said.format(flag), hint=hint)
+            arguments[name] = group.arguments()[name]
+    return arguments
 
 
 def _sizes(given: list[str] | None) -> dict[str, int]:

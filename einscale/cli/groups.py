@@ -22,6 +22,17 @@ from einscale.cli.settings import announce
 class Options(Struct, frozen=True, kw_only=True):
     """Base of the groups: each field is an `Annotated[type, typer.Option(...)]` or an argument, with its default."""
 
+    def given(self) -> dict[str, str]:
+        """The fields that are not as they are by default, and the flag of each."""
+        kinds = get_type_hints(type(self), include_extras=True)
+        changed = (field.name for field in fields(self) if getattr(self, field.name) != field.default)
+        return {name: _flag(kinds[name].__metadata__[0]) for name in changed}
+
+
+def _flag(option: typer.models.OptionInfo) -> str:
+    """The first flag of an option; where it is `Annotated`, typer takes that for a default."""
+    return next(name for name in map(str, (option.default, *(option.param_decls or ()))) if name.startswith("--"))
+
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """The function as typer wants it: its groups taken apart, notes about defaults written before it runs.

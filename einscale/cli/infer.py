@@ -17,10 +17,10 @@ from einscale.cli.options import (
     Overhead,
     PlacedOptions,
     PrecisionName,
-    Price,
     count,
     number,
 )
+from einscale.cli.serving import Engine, Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,50 +37,25 @@ class Requests(Options, frozen=True, kw_only=True):
         str | None,
         typer.Option("--batch", metavar="INT", help="Requests at the same time; else one a data-parallel device."),
     ] = None
-    prompt: Annotated[str | None, typer.Option("--prompt", metavar="INT", help="Tokens of each prompt; else 2048.")] = (
-        None
-    )
-    output: Annotated[
-        str | None,
-        typer.Option("--output", metavar="INT", help="Tokens generated of each, the first by the prefill; else 256."),
-    ] = None
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             "--sweep", metavar="NAME=INT,...", help="Decode steps at 'batch=1,8,64 context=1024,8192'; repeat it."
         ),
     ] = None
-    price_per_hour: Price = None
 
     def arguments(self) -> dict[str, Any]:
         """What `einscale.infer` calls these."""
         return {
             "batch": number(self.batch, "batch"),
-            "prompt": number(self.prompt, "prompt"),
-            "output": None if self.output is None else _tokens(self.output),
             "sweep": " ".join(self.sweep) if self.sweep else None,
-            "price_per_hour": self.price_per_hour,
         }
 
 
 class Running(Options, frozen=True, kw_only=True):
     """How an instance runs."""
 
-    chunk: Annotated[
-        str | None,
-        typer.Option("--chunk", metavar="INT", help="Tokens of each prompt that are read at a time; else all at once."),
-    ] = None
-    microbatches: Annotated[
-        str | None,
-        typer.Option("--microbatches", metavar="INT", help="Parts of the batch, for a mesh with an axis pipe."),
-    ] = None
     precision: PrecisionName = "bf16"
-    page: Annotated[
-        str, typer.Option("--page", metavar="INT", help="Tokens in a page of the cache; 1 for a cache without pages.")
-    ] = "16"
-    memory_share: Annotated[
-        float, typer.Option("--memory-share", metavar="SHARE", help="Share of the device's memory that may be used.")
-    ] = 1.0
     overhead: Overhead = None
     execution: Annotated[
         str,
@@ -98,11 +73,7 @@ class Running(Options, frozen=True, kw_only=True):
 
         overhead = count(self.overhead, "overhead")
         return {
-            "chunk": number(self.chunk, "chunk"),
-            "microbatches": number(self.microbatches, "number of microbatches"),
             "precision": self.precision,
-            "page": number(self.page, "page"),
-            "memory_share": self.memory_share,
             "overhead": FRAMEWORK if overhead is None else overhead,
             "execution": self.execution,
         }
@@ -197,6 +168,8 @@ class Ways(Options, frozen=True, kw_only=True):
 def infer(
     placed: PlacedOptions,
     requests: Requests,
+    prompts: Prompts,
+    engine: Engine,
     running: Running,
     ways: Ways,
     *,
@@ -218,7 +191,13 @@ def infer(
 
     destination = output.destination(only=only)
     answer = _in_options(
-        price_requests, **placed.arguments(), **requests.arguments(), **running.arguments(), **ways.arguments()
+        price_requests,
+        **placed.arguments(),
+        **requests.arguments(),
+        **prompts.arguments(),
+        **engine.arguments(),
+        **running.arguments(),
+        **ways.arguments(),
     )
     advice = None if answer.fits else answer.advice
 
@@ -252,19 +231,6 @@ def _in_options(call: Callable[..., InferResult], **named: object) -> InferResul
         parts = {"expected": options(error.expected), "hint": options(error.hint)}
         message = options(error.message) or ""
         raise UsageError(message, text=error.text, span=error.span, **parts) from error
-
-
-def _tokens(text: str) -> int:
-    """Tokens of output; a file is meant by another flag here."""
-    from einscale.errors import SizeError
-    from einscale.units import parse_size
-
-    try:
-        return parse_size(text, "output")
-    except SizeError as error:
-        if error.text is not None and not any(sign.isdigit() for sign in text[:1]):
-            error.hint = "`--output` is how many tokens are generated; a file is written with `-o FILE`"
-        raise
 
 
 def _no(answer: InferResult, advice: tuple[ServingAdvice, ...], units: str, *, short: bool) -> str:

@@ -14,6 +14,7 @@ from einscale.comparison.serving import (
 )
 from einscale.models import parameter_counts
 from einscale.report.comparison.tables import shown
+from einscale.report.screen import TableBlock, Words, full_screen, part, verdict_block
 from einscale.report.serving.parts import execution_words, part_title
 from einscale.report.table import Column, Report, Row, Table
 from einscale.serving.run import InferRun
@@ -22,35 +23,70 @@ from einscale.units import format_bytes, format_count, format_seconds, format_si
 MOST_TERMS = 4
 """Terms of a phase that are shown where all are not asked for."""
 
+MOST_ROWS = 12
+"""Terms that are shown of all differences together."""
+
+ALL = 10**6
+"""Terms that are shown where all are asked for."""
+
 NAMES = {ServingPhase.PREFILL: "first token", ServingPhase.DECODE: "a token"}
 """What a user waits for, in words."""
 
 
 def requests_compare_tables(
-    comparison: ServingComparison, first: InferRun, *, detail: bool = False, units: str = "iec"
+    comparison: ServingComparison, first: InferRun, *, detail: bool = False, only: str | None = None, units: str = "iec"
 ) -> Report:
-    """The comparison as tables.
+    """The comparison: one screen, or tables.
 
     Args:
         comparison: what was compared.
         first: the requests under the first strategy.
-        detail: every term by itself; else the largest of each phase.
+        detail: every term by itself, memory, and who is best by each measure; else the largest terms of each phase.
+        only: name of the one part that is wanted: `terms`, `memory`, or a table.
         units: `iec` or `si`, for the sentences; cells are written by the renderer.
+
+    Raises:
+        UsageError: there is no such part.
     """
-    tables = [_sides_table(comparison), _memory_table(comparison)]
-    for difference in comparison.differences:
-        tables += [_terms_table(difference, comparison, detail), _memory_terms_table(difference)]
-    return Report(
-        heading=(*_heading(comparison, first), *_verdict(comparison, units), *comparison.notes),
-        tables=tuple(table for table in tables if table.rows),
-        summary=tuple(best_words(best, units) for best in comparison.best),
-        conventions=(
-            "no request waits for another: a batch arrives together and is answered together",
-            execution_words(first.instance),
-            "a term is the other strategy less the first, in the time to first token or in that of a token after it;"
-            " the terms add up to the differences",
-        ),
+    several = len(comparison.differences)
+    most = ALL if detail or only else max(1, min(MOST_TERMS, MOST_ROWS // (2 * several)))
+    sides, memory = _sides_table(comparison), _memory_table(comparison)
+    terms = tuple(_terms_table(difference, comparison, most) for difference in comparison.differences)
+    held = tuple(table for difference in comparison.differences if (table := _memory_terms_table(difference)).rows)
+    tables = (sides, memory, *terms, *held)
+    title, *asked = _heading(comparison, first)
+    if only is not None:
+        return part(Report((title,), tables), only, {"terms": terms, "memory": (memory, *held)})
+    best = tuple(best_words(one, units) for one in comparison.best)
+    verdicts = _verdict(comparison, units)
+    conventions = (
+        "no request waits for another: a batch arrives together and is answered together",
+        execution_words(first.instance),
+        "a term is the other strategy less the first, in the time to first token or in that of a token after it;"
+        " the terms add up to the differences",
     )
+    if detail:
+        answer = verdict_block((title, *asked, *comparison.notes), ((text, "") for text in (*verdicts, *best)))
+        screen = full_screen(answer, tables, (), conventions)
+    else:
+        answer = verdict_block((title, *asked), ((text, "") for text in verdicts))
+        screen = (answer, TableBlock(sides), *map(TableBlock, terms), _closing(comparison))
+    return Report(
+        heading=(title, *asked, *comparison.notes),
+        tables=tables,
+        summary=(*verdicts, *best),
+        conventions=conventions,
+        screen=screen,
+    )
+
+
+def _closing(comparison: ServingComparison) -> Words:
+    """The last lines: what was decided, how to read it, and what else there is."""
+    read = (
+        "a term is the other strategy less the first; terms add up; times are modelled as `einscale infer` models them"
+    )
+    more = "--detail: every term and what is held; --only NAME: terms, memory, strategies, ..."
+    return Words((("; ".join((*comparison.notes, read)), "note"), (more, "note")))
 
 
 def _heading(comparison: ServingComparison, first: InferRun) -> tuple[str, ...]:
@@ -65,14 +101,15 @@ def _heading(comparison: ServingComparison, first: InferRun) -> tuple[str, ...]:
 
 def _sides_table(comparison: ServingComparison) -> Table:
     """One row a strategy."""
+    several = len({side.instance.devices for side in comparison.sides}) > 1
     priced = any(side.cost_per_million_tokens is not None for side in comparison.sides)
     columns = [
         Column("strategy", "strategy", wrap=True),
-        Column("devices", "devices", "integer"),
+        *([Column("devices", "devices", "integer")] if several else []),
         Column("first_token_seconds", "first token", "seconds"),
         Column("seconds_per_token", "a token", "seconds"),
         Column("request_seconds", "request", "seconds"),
-        Column("tokens_per_second_per_device", "tokens/s a device", "si"),
+        Column("tokens_per_second_per_device", "tokens/s", "si"),
         *([Column("million_tokens_price", "a million", "si")] if priced else []),
         Column("needed_bytes", "memory", "bytes"),
         Column("fits", "fits"),
@@ -81,7 +118,7 @@ def _sides_table(comparison: ServingComparison) -> Table:
         Row(
             (
                 shown(side.label),
-                side.instance.devices,
+                *([side.instance.devices] if several else []),
                 side.first_token_seconds,
                 side.seconds_per_token or None,
                 side.seconds,
@@ -93,7 +130,7 @@ def _sides_table(comparison: ServingComparison) -> Table:
         )
         for side in comparison.sides
     ]
-    return Table("strategies", "requests; tokens of output a second", tuple(columns), tuple(rows))
+    return Table("strategies", "requests; tokens of output a second for each device", tuple(columns), tuple(rows))
 
 
 def _memory_table(comparison: ServingComparison) -> Table:
@@ -115,21 +152,21 @@ def _memory_table(comparison: ServingComparison) -> Table:
     return Table("memory", "memory of a device", columns, tuple(rows))
 
 
-def _terms_table(difference: ServingDifference, comparison: ServingComparison, detail: bool) -> Table:
+def _terms_table(difference: ServingDifference, comparison: ServingComparison, most: int) -> Table:
     """What makes one strategy differ from the first: the terms of each phase, the largest first, and the whole."""
     sides = {side.label: side for side in comparison.sides}
     first, other = sides[difference.first], sides[difference.other]
     columns = (
         Column("phase", "of"),
         Column("term", "what", wrap=True),
-        Column("first_seconds", shown(difference.first), "seconds"),
-        Column("other_seconds", shown(difference.other), "seconds"),
+        Column("first_seconds", "first", "seconds"),
+        Column("other_seconds", "other", "seconds"),
         Column("seconds", "change", "+seconds"),
     )
     rows: list[Row] = []
     for phase in ServingPhase:
         terms = difference.of(phase)
-        few = terms if detail or len(terms) <= MOST_TERMS + 1 else terms[:MOST_TERMS]
+        few = terms if len(terms) <= most + 1 else terms[:most]
         rows += [
             Row((NAMES[phase], part_title(term.what, term.axis), term.first, term.other, term.seconds)) for term in few
         ]
@@ -152,8 +189,8 @@ def _memory_terms_table(difference: ServingDifference) -> Table:
     """What a device holds more or less of, and the sum."""
     columns = (
         Column("part", "held"),
-        Column("first_bytes", shown(difference.first), "bytes"),
-        Column("other_bytes", shown(difference.other), "bytes"),
+        Column("first_bytes", "first", "bytes"),
+        Column("other_bytes", "other", "bytes"),
         Column("bytes", "change", "+bytes"),
     )
     terms = difference.memory_terms

@@ -142,11 +142,11 @@ def make_setup(
         precision=precision,
         optimizer=optimizer,
         offload=Offload() if offload is None else offload,
-        attention=find_convention(attention),
         overhead=overhead,
         loss=find_loss(loss),
         capacity=check_capacity(capacity),
         execution=execution,
+        attention=find_convention(attention),
     )
 
 

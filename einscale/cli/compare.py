@@ -29,7 +29,7 @@ class Compared(Options, frozen=True, kw_only=True):
     strategies: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME|FILE[@MESH]]...",
+            metavar="NAME|FILE[@MESH]",
             help="Two or more named strategies or .toml files; `fsdp@data=64` is on a mesh of its own.",
             autocompletion=complete.strategies,
         ),
@@ -77,7 +77,7 @@ def compare(
 
     einscale compare llama3-70b megatron-sp@data=8,model=8 fsdp@data=64
 
-    einscale compare llama3-70b megatron@model=8 megatron@data=2,model=4 --for serve --batch 64 --prompt 2048
+    einscale compare llama3-8b megatron@model=8 dp@data=8 --for serve
     """
     from einscale.api.compare import compare as compare_strategies
     from einscale.cli.output import emit

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "layer": ("layer", "Price every kind of layer of a model under a strategy."),
-    "compare": ("compare", "Compare strategies: a step, a layer or requests, and why they differ."),
+    "compare": ("compare", "Price a model under several strategies, and say why they differ."),
     "train": ("train", "Price one training step on a cluster, and say whether it fits."),
     "infer": ("infer", "Price requests: prefill, decode, memory, throughput, money."),
     "plan": ("plan", "Plan one sharded einsum and price it."),

@@ -411,3 +411,28 @@ def test_a_plan_with_tensor_parallelism_is_not_used_without_it() -> None:
     without = setup_of("llama3-8b", mesh="data=4", strategy="megatron-sp", batch=16, sequence=1024)
     for layer in without.model.layers:
         assert layer_cell(layer_cost(layer, without)) == layer_cell(costs[narrow.mesh, layer.kind])
+
+
+def test_no_strategy_is_an_empty_answer() -> None:
+    none = einscale.price_many("gpt2", [])
+    assert (len(none), none.table, none.to_dict()["rows"]) == (0, [], [])
+    assert none.to_text().startswith("gpt2: 0 strategies, 0 fit")
+
+
+@pytest.mark.parametrize(
+    ("given", "common", "words"),
+    [
+        ("fsdp", {}, "takes a list of strategies, not one strategy"),
+        ({"strategy": "fsdp"}, {}, "takes a list of strategies, not one strategy"),
+        (None, {}, "takes a list of strategies, not NoneType"),
+        ([], {"nosuch": 1}, "no argument `nosuch`"),
+    ],
+)
+def test_what_is_no_list_of_strategies(given: Any, common: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        einscale.price_many("gpt2", given, **common)
+
+
+def test_a_row_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="no row 7"):
+        einscale.price_many("gpt2", ["dp"]).row(7)

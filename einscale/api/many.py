@@ -80,9 +80,13 @@ class PriceColumns(Shown, frozen=True, eq=False):
         """The full report of one strategy; it has the numbers of its row.
 
         Raises:
-            EinscaleError: the request cannot be met, as `errors` says.
+            EinscaleError: the request cannot be met, as `errors` says; or there is no such row.
         """
-        return train_step(self.model, **self.requests[number])
+        try:
+            request = self.requests[number]
+        except IndexError:
+            raise UsageError(f"there is no row {number}", expected=f"a number below {len(self)}") from None
+        return train_step(self.model, **request)
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -126,7 +130,8 @@ class PriceColumns(Shown, frozen=True, eq=False):
     @property
     def headline(self) -> tuple[str, str]:
         """The model, and how many of its strategies fit."""
-        return self.model.name, f"{len(self)} strategies, {int(self.columns['fits'].sum())} fit"
+        fitting = int(self.columns["fits"].sum())
+        return self.model.name, f"{len(self)} {'strategy' if len(self) == 1 else 'strategies'}, {fitting} fit"
 
 
 def price_many(model: str | Model, strategies: Iterable[Given], **common: Unpack[TrainOptions]) -> PriceColumns:
@@ -147,10 +152,12 @@ def price_many(model: str | Model, strategies: Iterable[Given], **common: Unpack
         common: arguments of `train_step` for all of them; a strategy's own come first.
 
     Raises:
-        EinscaleError: a model that cannot be read, or an argument that `train_step` does not have.
+        EinscaleError: a model that cannot be read, strategies that are not several, or an argument that `train_step`
+            does not have.
     """
     loaded = chosen_model(model, common.get("sizes"))
-    requests = tuple(_request(given, common) for given in strategies)
+    train_request(common)
+    requests = tuple(_request(given, common) for given in _listed(strategies))
     setups: dict[int, TrainSetup] = {}
     errors: list[EinscaleError | None] = [None] * len(requests)
     for number, request in enumerate(requests):
@@ -159,6 +166,18 @@ def price_many(model: str | Model, strategies: Iterable[Given], **common: Unpack
         except EinscaleError as error:
             errors[number] = error
     return PriceColumns(_columns(setups, errors), tuple(errors), loaded, requests)
+
+
+def _listed(strategies: Iterable[Given]) -> Iterable[Given]:
+    """The strategies; one by itself would be read letter by letter.
+
+    Raises:
+        UsageError: one strategy, or nothing that can be gone through.
+    """
+    if isinstance(strategies, (str, Mapping, Strategy)) or not isinstance(strategies, Iterable):
+        found = "one strategy" if isinstance(strategies, (str, Mapping, Strategy)) else type(strategies).__name__
+        raise UsageError(f"price_many takes a list of strategies, not {found}", expected='["fsdp", {"zero": 1}]')
+    return strategies
 
 
 def _request(given: Given, common: Mapping[str, Any]) -> Mapping[str, Any]:

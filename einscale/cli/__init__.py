@@ -103,7 +103,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"einscale {__version__}")
         return ANSWERED
     if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:], "--help"]
+        arguments = [*(arguments[1:] if arguments[1:] != ["help"] else ()), "--help"]
     name = _command_name(arguments)
     if name is not None and name not in COMMANDS and not _asks_for_shell(arguments):
         raise UsageError(f"no such command `{name}`", hint=did_you_mean(name, COMMANDS, "the commands are"))

@@ -62,7 +62,7 @@ class Running(Options, frozen=True, kw_only=True):
         typer.Option(
             "--execution",
             metavar="NAME",
-            help="How kernels run: compiled, eager, or roofline: none is faster.",
+            help="How kernels run: compiled, fused, eager, or roofline: none is faster.",
             autocompletion=complete.executions,
         ),
     ] = "compiled"

@@ -97,7 +97,9 @@ def rows_report(
     same = [f"{name} {plain(given[0][name])}" for name, several in differs.items() if not several]
     order = sorted(range(len(rows)), key=lambda number: _rank(rows[number], number))
     shown = order if detail else order[:SHOWN]
-    keys = [key for key in rows[0] if differs.get(key, True) and any(row[key] is not None for row in rows)]
+    keys = [
+        key for key in (rows[0] if rows else ()) if differs.get(key, True) and any(row[key] is not None for row in rows)
+    ]
     columns = (Column("row", "row", "integer"), *(_column(key, [row[key] for row in rows]) for key in keys))
     table = Table("rows", "", columns, tuple(Row((number, *(rows[number][key] for key in keys))) for number in shown))
     left = len(rows) - len(shown)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from einscale.errors import PlanError
-from einscale.numeric import Number, product
+from einscale.numeric import Number
 
 
 class Einsum(Struct, frozen=True):
@@ -49,18 +49,6 @@ class Einsum(Struct, frozen=True):
         return f"{operands} -> {' '.join(self.output)}".rstrip()
 
 
-def index_role(einsum: Einsum, index: str) -> str:
-    """What an index does: `batch` (all operands and output), `free` (some and output), `contracted` (not in output).
-
-    >>> matmul = Einsum((("b", "m", "k"), ("b", "k", "n")), ("b", "m", "n"))
-    >>> [index_role(matmul, index) for index in matmul.indices]
-    ['batch', 'free', 'contracted', 'free']
-    """
-    if index not in einsum.output:
-        return "contracted"
-    return "batch" if all(index in operand for operand in einsum.inputs) and len(einsum.inputs) > 1 else "free"
-
-
 def check_einsum(einsum: Einsum) -> None:
     """Raise unless every output index occurs in an operand and none twice in the output.
 
@@ -84,28 +72,6 @@ def einsum_flops(operands: int, contracted: bool, iterations: Number) -> Number:
     if operands == 1:
         return iterations if contracted else iterations * 0
     return iterations * 2 * (operands - 1)
-
-
-def global_flops(einsum: Einsum, sizes: Mapping[str, Number]) -> Number:
-    """FLOPs of the unsharded einsum evaluated in one go.
-
-    >>> global_flops(Einsum((("m", "k"), ("k", "n")), ("m", "n")), {"m": 2, "k": 3, "n": 4})
-    48
-    """
-    return einsum_flops(len(einsum.inputs), bool(einsum.contracted), product(sizes[i] for i in einsum.indices))
-
-
-def implicit_output(inputs: Iterable[tuple[str, ...]], *, alphabetical: bool = False) -> tuple[str, ...]:
-    """Indices that occur exactly once over all operands: numpy's rule for an einsum without `->`.
-
-    numpy sorts them alphabetically; our own notation keeps the order of appearance.
-
-    >>> implicit_output([("b", "a"), ("a", "c")]), implicit_output([("c", "a"), ("a", "b")], alphabetical=True)
-    (('b', 'c'), ('b', 'c'))
-    """
-    every = [index for operand in inputs for index in operand]
-    once = [index for index in every if every.count(index) == 1]
-    return tuple(sorted(once)) if alphabetical else tuple(once)
 
 
 ALL_TREES = 4

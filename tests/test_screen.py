@@ -193,7 +193,7 @@ def test_a_bubble_and_the_host_are_costs_too() -> None:
     found = next((what, why) for what, why in bubble if what.endswith("bubble"))
     assert "1f1b, 4 stages, 4 microbatches" in found[1]
     alone = costs_of(einscale.train_step("gpt2").to_report(advice=False), "largest")
-    assert "kernels that wait for the host to start them" in alone[0][0]
+    assert "what kernels wait for the host to start them" in alone[0][0]
 
 
 def test_what_would_be_faster_is_true() -> None:

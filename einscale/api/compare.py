@@ -36,7 +36,7 @@ class Purpose(StrEnum):
     """A training step."""
 
     LAYER = "layer"
-    """The forward and backward passes of one microbatch through one layer of each kind."""
+    """The forward and backward passes of one microbatch through all layers, as `layer` prices them."""
 
     SERVE = "serve"
     """A batch of requests, from prompt to last token."""
@@ -184,8 +184,8 @@ def compare(
         model: a preset, the path of a `config.json` or of a program of your own (`.ein`, `.py`), or a `Model`.
         strategies: two or more: names, paths of TOML files, or `Strategy` values; `"fsdp@data=64"`, or a pair of a
             strategy and a mesh, is on a mesh of its own.
-        for_: what they are compared for: `train` (a whole step), `layer` (one microbatch through one layer of each
-            kind) or `serve` (a batch of requests).
+        for_: what they are compared for: `train` (a whole step), `layer` (one microbatch through all layers) or
+            `serve` (a batch of requests).
         options: of every step, as `TrainRequest` documents them, or of every request, as `ServeRequest` does; `mesh` is
             that of strategies that have none of their own, and `batch` by default the fewest that divide over the
             replicas of each.

@@ -102,9 +102,12 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"einscale {__version__}")
         return ANSWERED
-    if arguments[:1] == ["help"]:
-        arguments = [*(arguments[1:] if arguments[1:] != ["help"] else ()), "--help"]
     name = _command_name(arguments)
+    if name == "help":
+        at = arguments.index("help")
+        asked = arguments[at + 1 :] if arguments[at + 1 :] != ["help"] else []
+        arguments = [*arguments[:at], *asked, "--help"]
+        name = _command_name(arguments)
     if name is not None and name not in COMMANDS and not _asks_for_shell(arguments):
         raise UsageError(f"no such command `{name}`", hint=did_you_mean(name, COMMANDS, "the commands are"))
 

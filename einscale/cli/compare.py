@@ -51,7 +51,7 @@ class Compared(Options, frozen=True, kw_only=True):
         typer.Option(
             "--for",
             metavar="train|layer|serve",
-            help="Compare a whole training step, one layer of each kind for one microbatch, or a batch of requests.",
+            help="Compare a whole training step, one microbatch through all layers, or a batch of requests.",
             autocompletion=complete.words("train", "layer", "serve"),
         ),
     ] = "train"

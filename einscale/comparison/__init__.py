@@ -48,7 +48,7 @@ def compare_reports(sides: Sequence[Side], notes: Iterable[str] = (), scope: Sco
     Args:
         sides: at least two, of the same model, batch, sequence and precision.
         notes: to keep beside the answer.
-        scope: compare whole steps, or the passes of one microbatch through one layer of each kind.
+        scope: compare whole steps, or the passes of one microbatch through all layers.
     """
     sized = len({str(side.report.setup.mesh) for side in sides}) > 1
     views = [View(side.report, scope, sized) for side in sides]

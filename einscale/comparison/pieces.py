@@ -23,9 +23,9 @@ from einscale.planner.planned import PlannedProgram
 from einscale.price.overlap import what_moves
 from einscale.price.program import NOTHING, PricedStatement, Totals
 from einscale.price.spent import TimePart
-from einscale.schedule import find_schedule
 from einscale.steps import LocalEinsum
 from einscale.training.moves import step_moves
+from einscale.training.step import trained_layers
 from einscale.training.values import LayerCost, TrainReport
 from einscale.vocabulary import CollectiveKind, Moving, Phase
 
@@ -116,13 +116,11 @@ class View(Struct, frozen=True):
 
     @property
     def runs(self) -> dict[str, Runs]:
-        """Kind of layer -> how often it is run: on the stage that works longest, or one layer for one microbatch."""
+        """Kind of layer -> how often it is run: on the stage that works longest, or in the model for one microbatch."""
         setup = self.report.setup
         if self.scope is Scope.LAYER:
-            return {layer.kind: Runs(1, 1) for layer in self.report.layers}
-        copies = find_schedule(setup.schedule).copies if setup.stages > 1 else 1
-        each = setup.microbatches // copies
-        return {kind: Runs(count, each) for kind, count in self.report.busiest.layers}
+            return {layer.kind: Runs(layer.repeat, 1) for layer in trained_layers(setup)}
+        return {kind: Runs(count, setup.each) for kind, count in self.report.busiest.layers}
 
 
 def pieces(side: View) -> dict[Key, Piece]:
@@ -145,7 +143,7 @@ def whole(found: Mapping[Key, Piece]) -> Totals:
 def _collectives(side: View) -> Iterator[Piece]:
     if side.scope is Scope.LAYER:
         for layer in side.report.layers:
-            yield from _layer_collectives(side, layer)
+            yield from _layer_collectives(side, layer, side.runs[layer.kind].layers)
         return
     for move in step_moves(side.report):
         step = move.priced.step
@@ -162,7 +160,8 @@ def _collectives(side: View) -> Iterator[Piece]:
         )
 
 
-def _layer_collectives(side: View, layer: LayerCost) -> Iterator[Piece]:
+def _layer_collectives(side: View, layer: LayerCost, times: int) -> Iterator[Piece]:
+    """Those of every layer of a kind, for one microbatch."""
     for row in layer.rows:
         for priced in row.collectives:
             step = priced.step
@@ -170,7 +169,8 @@ def _layer_collectives(side: View, layer: LayerCost) -> Iterator[Piece]:
                 totals = replace(NOTHING, received=priced.bytes, communication_seconds=priced.exposed_seconds)
                 where = layer.kind, row.planned.phase, row.planned.statement.section
                 what = what_moves(layer.planned, priced)
-                yield _moved(side, step.kind, step.axes, step.cause, totals, where, what, step.tensor.name)
+                whole = totals.times(times)
+                yield _moved(side, step.kind, step.axes, step.cause, whole, where, what, step.tensor.name)
 
 
 def _moved(
@@ -227,7 +227,7 @@ def _parts(side: View) -> Iterator[Piece]:
         for layer in side.report.layers:
             if layer.accumulate_seconds:
                 totals = replace(NOTHING, compute_seconds=layer.accumulate_seconds)
-                yield _part(TimePart.ACCUMULATE, layer.kind, totals)
+                yield _part(TimePart.ACCUMULATE, layer.kind, totals.times(side.runs[layer.kind].layers))
         return
     for part in side.report.spent:
         counts = OWN_PARTS.get(part.what)

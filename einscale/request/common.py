@@ -9,7 +9,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from einscale.checks import batch_ways, check_divides
 from einscale.errors import SizeError, StrategyError, UsageError, did_you_mean
 from einscale.hardware import DEFAULT_SYSTEM, System, load_system
 from einscale.mesh import Mesh
@@ -172,24 +171,6 @@ def chosen_sequence(model: Model, sequence: int | None, notes: list[str]) -> int
             hint=f"use a sequence of at most {limit}",
         )
     return tokens
-
-
-def chosen_batch(strategy: Strategy, mesh: Mesh, batch: int | None, fixed: int | None, notes: list[str]) -> int:
-    """Sequences in the global batch.
-
-    Raises:
-        SizeError: they do not divide evenly over the data-parallel devices.
-    """
-    ways = batch_ways(strategy, mesh)
-    batch = fixed or batch
-    if batch is None:
-        notes.append(
-            f"batch: {ways} sequence{'s' if ways > 1 else ''}, one for each data-parallel device (none was given)"
-        )
-        return ways
-    sequences = check_batch(batch)
-    check_divides(sequences, ways, f"{ways} data-parallel devices")
-    return sequences
 
 
 def check_number(

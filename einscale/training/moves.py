@@ -14,7 +14,7 @@ from einscale.price.hiders import Hider
 from einscale.price.overlap import GRADIENTS, PARAMETERS, what_moves
 from einscale.price.program import PricedCollective, bound_bytes
 from einscale.price.spent import TimePart
-from einscale.schedule import find_schedule, placement
+from einscale.schedule import placement
 from einscale.stages import HEAD
 from einscale.training.values import TrainReport
 from einscale.vocabulary import UPDATE, Moving, Phase
@@ -91,14 +91,13 @@ class Move(Struct, frozen=True):
 def step_moves(report: TrainReport) -> tuple[Move, ...]:
     """Collectives of the busiest stage, in the order of its layers; those that move nothing are left out."""
     setup, stage = report.setup, report.busiest
-    copies = find_schedule(setup.schedule).copies if setup.stages > 1 else 1
-    each = setup.microbatches // copies
+    each = setup.each
     moves = [
         move
         for kind, count in stage.layers
         for move in (*_passes(report, kind, count * each), *_update(report, kind, count))
     ]
-    return (*moves, *_between(report, each, copies), *_shared_table(report))
+    return (*moves, *_between(report, each, setup.copies), *_shared_table(report))
 
 
 def _passes(report: TrainReport, kind: str, times: int) -> Iterator[Move]:

@@ -10,7 +10,6 @@ from einscale.models import LayerKind, model_flops
 from einscale.price.hiders import Hider, HidingWork
 from einscale.price.overlap import what_moves
 from einscale.price.spent import Spent, SpentPart, TimePart
-from einscale.schedule import find_schedule
 from einscale.stages import EMBEDDING, HEAD
 from einscale.training.cells import layer_cell
 from einscale.training.layers import layer_cost
@@ -81,7 +80,7 @@ def _stage(number: int, stage: StagePrice, layers: Mapping[str, LayerCost], setu
     """One stage: its times, and its memory at the moment it holds most."""
     moment = stage.moments[stage.moment]
     at_work = layers[moment.kind].peak
-    chunks = setup.chunks * (find_schedule(setup.schedule).copies if setup.stages > 1 else 1)
+    chunks = setup.chunks * setup.copies
     return StageReport(
         stage=number,
         layers=stage.content,
@@ -100,7 +99,7 @@ def _spent(
 ) -> Spent:
     """Parts of the step's time on one stage; they add up to the step."""
     content = stage.content
-    each = setup.microbatches / (find_schedule(setup.schedule).copies if setup.stages > 1 else 1)
+    each = setup.each
     parts = [
         SpentPart(TimePart.FORWARD, each * _local(content, layers, FORWARD)),
         SpentPart(TimePart.BACKWARD, each * _local(content, layers, BACKWARD)),

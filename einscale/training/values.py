@@ -21,6 +21,7 @@ from einscale.price.overlap import Window
 from einscale.price.program import PricedCollective, PricedStatement, Totals, total
 from einscale.price.spent import Spent
 from einscale.program.loss import LossForm
+from einscale.schedule import find_schedule
 from einscale.strategy import Strategy
 from einscale.topology import Network
 from einscale.vocabulary import BACKWARD, FORWARD, PARAMETER, RECOMPUTE, Convention, Phase
@@ -96,6 +97,16 @@ class TrainSetup(Struct, frozen=True):
     def stages(self) -> int:
         """Pipeline stages."""
         return self.mesh.size(self.pipe) if self.pipe else 1
+
+    @property
+    def copies(self) -> int:
+        """Copies of the model in the pipeline, each with its own microbatches: two in `dualpipe`."""
+        return find_schedule(self.schedule).copies if self.stages > 1 else 1
+
+    @property
+    def each(self) -> int:
+        """Microbatches that run through each copy of the model."""
+        return self.microbatches // self.copies
 
     @property
     def replicas(self) -> int:

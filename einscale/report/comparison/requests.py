@@ -112,7 +112,7 @@ def _sides_table(comparison: ServingComparison) -> Table:
         Column("tokens_per_second_per_device", "tokens/s", "si"),
         *([Column("million_tokens_price", "a million", "si")] if priced else []),
         Column("needed_bytes", "memory", "bytes"),
-        Column("fits", "fits"),
+        Column("fits", "fits", "flag"),
     ]
     rows = [
         Row(
@@ -125,7 +125,7 @@ def _sides_table(comparison: ServingComparison) -> Table:
                 side.tokens_per_second_per_device,
                 *([side.cost_per_million_tokens] if priced else []),
                 side.memory.needed,
-                "yes" if side.fits else "no",
+                side.fits,
             )
         )
         for side in comparison.sides

@@ -59,7 +59,7 @@ def _time_bars(comparison: Comparison) -> Bars:
         )
         for side, totals in zip(comparison.sides, comparison.totals, strict=True)
     )
-    what = "a step" if comparison.scope is Scope.STEP else "one layer of each kind"
+    what = "a step" if comparison.scope is Scope.STEP else "a microbatch"
     return Bars(f"{what} of each", bars, comparison.totals[0].seconds)
 
 

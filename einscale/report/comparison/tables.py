@@ -153,7 +153,7 @@ def _heading(comparison: Comparison) -> tuple[str, ...]:
     where = f"{setup.mesh.devices} x {system.name} ({meshes[0]})" if len(meshes) == 1 else system.name
     what = {
         Scope.STEP: "a training step",
-        Scope.LAYER: "one layer of each kind for one microbatch",
+        Scope.LAYER: "one microbatch through all layers",
     }[comparison.scope]
     return (
         f"{setup.model.name}: {format_count(parameter_counts(setup.model).total)} parameters on {where}: {labels}",
@@ -183,7 +183,7 @@ def _step_table(comparison: Comparison) -> Table:
                 )
             )
         )
-    title = "a step" if comparison.scope is Scope.STEP else "one layer of each kind"
+    title = "a step" if comparison.scope is Scope.STEP else "a microbatch"
     return Table("strategies", title, STEP_COLUMNS, tuple(rows))
 
 

@@ -131,16 +131,13 @@ def once_words(report: LayerReport) -> str:
     """What a step does beside its microbatches, in words; "" where there is no step."""
     if report.step is None:
         return ""
-    parts: dict[str, tuple[float, float]] = {}
-    for part in report.step.spent:
-        if part.what in UPDATE_PARTS:
-            name = part_name(part.what).removesuffix(" once a step") + (f" over {part.axis}" if part.axis else "")
-            seconds, hidden = parts.get(name, (0.0, 0.0))
-            parts[name] = seconds + float(part.seconds), hidden + float(part.hidden)
+    parts = [part for part in report.step.spent if part.what in UPDATE_PARTS and part.seconds]
     told = [
-        f"{name} {format_seconds(seconds)}" + (f" (+ {format_seconds(hidden)} hidden)" if hidden else "")
-        for name, (seconds, hidden) in sorted(parts.items(), key=lambda item: -item[1][0])
-        if seconds
+        part_name(part.what).removesuffix(" once a step")
+        + (f" over {part.axis}" if part.axis else "")
+        + f" {format_seconds(part.seconds)}"
+        + (f" (+ {format_seconds(part.hidden)} hidden)" if part.hidden else "")
+        for part in sorted(parts, key=lambda part: -part.seconds)
     ]
     return f"once a step: {', '.join(told)}" if told else ""
 

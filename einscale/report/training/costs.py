@@ -29,7 +29,7 @@ NAMED = 2
 
 _SLOW = {
     LimitedBy.MEMORY: "kernels that wait for memory, not arithmetic",
-    LimitedBy.LAUNCH: "kernels that wait for the host to start them",
+    LimitedBy.LAUNCH: "what kernels wait for the host to start them",
 }
 """What bounds local work, in words."""
 
@@ -125,7 +125,9 @@ def _slow_kernels(report: TrainReport) -> Iterator[Cost]:
         row = one[2]
         bound = LimitedBy(str(row.local.bound))
         if row.planned.statement.phase != RECOMPUTE and bound != COMPUTE:
-            groups.setdefault(bound, []).append(one)
+            kind, seconds, _ = one
+            lost = seconds * (1 - 1 / float(row.local.launched)) if bound is LimitedBy.LAUNCH else seconds
+            groups.setdefault(bound, []).append((kind, lost, row))
     for bound, rows in groups.items():
         seconds = sum(seconds for _, seconds, _ in rows)
         yield Cost(
@@ -137,11 +139,9 @@ def _slow_kernels(report: TrainReport) -> Iterator[Cost]:
 
 def _stage_rows(report: TrainReport) -> Iterator[tuple[str, float, PricedStatement]]:
     """Kind, seconds in a step, statement: of the passes of the busiest stage."""
-    setup = report.setup
-    each = setup.microbatches / (find_schedule(setup.schedule).copies if setup.stages > 1 else 1)
     for kind, count in report.busiest.layers:
         for row in report.layer(kind).rows:
-            yield kind, float(row.local.seconds) * count * each, row
+            yield kind, float(row.local.seconds) * count * report.setup.each, row
 
 
 def _most(rows: list[tuple[str, float, PricedStatement]]) -> str:

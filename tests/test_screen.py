@@ -319,3 +319,21 @@ def test_blocks_go_side_by_side_where_there_is_room() -> None:
     assert render_text(screen, width=100) == "left\nright\nbelow\n"
     first, second = render_text(screen, width=160).splitlines()
     assert first.index("right") == second.index("below") == 82
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "layer llama3-8b --mesh data=2,model=4 --detail",
+        "layer llama3-8b --mesh data=2,model=4 --only layers",
+        "infer llama3-70b --mesh model=8 --detail",
+        "train llama3-8b --mesh data=2,model=4 --only block",
+        "compare llama3-8b megatron@model=4 dp@data=4 --for serve --detail",
+    ],
+)
+def test_tables_are_not_broken_by_a_narrow_terminal(line: str) -> None:
+    """A column that can be spared goes before a figure is broken."""
+    narrow = run_command(line, terminal=80, env={"NO_COLOR": "1"}).out.splitlines()
+    assert max(map(len, narrow)) <= 80
+    wide = run_command(line, terminal=160, env={"NO_COLOR": "1"}).out.splitlines()
+    assert len(narrow) >= len(wide)

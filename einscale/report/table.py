@@ -61,6 +61,7 @@ class Column(Struct, frozen=True):
             change, written with its sign and left empty where it is nothing. A `flag` is yes or no, a `mark` a star.
         detail: where a table is drawn its cells go on lines of their own below the row; Markdown and CSV keep a column.
         wrap: a text column that may be broken over lines where the terminal is narrow.
+        spare: left out where a terminal is too narrow for all columns; other forms keep it.
         scale: people read cells divided by it, where the title names a unit of its own (TFLOP/s).
     """
 
@@ -69,6 +70,7 @@ class Column(Struct, frozen=True):
     kind: CellKind = "text"
     detail: bool = False
     wrap: bool = False
+    spare: bool = False
     scale: int = 1
 
     def text(self, value: Cell, units: str = "iec") -> str:

@@ -61,13 +61,13 @@ def layers_table(report: LayerReport) -> Table:
     columns = (
         Column("layer", "one layer"),
         Column("count", "layers", "integer"),
-        Column("seconds", "in all", "seconds"),
+        Column("seconds", "in all", "seconds", spare=True),
         *((Column("forward_seconds", "forward", "seconds"),) if forward else ()),
         *((Column("backward_seconds", "backward", "seconds"),) if backward else ()),
         Column("compute_seconds", "local", "seconds"),
         Column("communication_seconds", "exposed", "seconds"),
         Column("received_bytes", "received", "bytes"),
-        Column("parameters_bytes", "params", "bytes"),
+        Column("parameters_bytes", "params", "bytes", spare=True),
         *((Column("saved_bytes", "saved", "bytes"),) if trains else ()),
     )
 

@@ -25,7 +25,7 @@ from einscale.vocabulary import BACKWARD, UPDATE
 COLUMNS = (
     Column("statement", "statement", wrap=True),
     Column("layout", "result, divided", wrap=True),
-    Column("local_shape", "local shape"),
+    Column("local_shape", "local shape", spare=True),
     Column("flops", "FLOPs", "si"),
     Column("hbm_bytes", "HBM", "bytes"),
     Column("received_bytes", "received", "bytes"),

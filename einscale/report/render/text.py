@@ -56,10 +56,14 @@ def report_lines(report: Report, *, width: int | None = None, units: str = "iec"
 def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -> list[Line]:
     """The lines of one table: title, header, rule, rows with their details below them."""
     shown = [number for number, column in enumerate(table.columns) if not column.detail]
+    spare = [number for number in shown if table.columns[number].spare]
     details = [number for number, column in enumerate(table.columns) if column.detail]
     texts = [[c.text(cell, units) for cell, c in zip(r.cells, table.columns, strict=True)] for r in table.rows]
     widths = _fit(table, texts, shown, width)
-    total = sum(widths.values()) + GAP * (len(shown) - 1)
+    while spare and width is not None and _total(widths) > width:
+        shown.remove(spare.pop())
+        widths = _fit(table, texts, shown, width)
+    total = _total(widths)
     lines: list[Line] = paragraph(table.title, width, "title", 2)
     header = {number: wrap(table.columns[number].title, widths[number]) or [""] for number in shown}
     lines += _columns(table.columns, shown, widths, header, "header")
@@ -74,6 +78,11 @@ def table_lines(table: Table, *, width: int | None = None, units: str = "iec") -
             for sentence in text[number].splitlines():
                 lines += [(("".join((indent, part)), "detail"),) for part in wrap(sentence, width, len(indent), 2)]
     return lines
+
+
+def _total(widths: dict[int, int]) -> int:
+    """Columns of a terminal that a table takes."""
+    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def _row_lines(

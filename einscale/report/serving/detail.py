@@ -42,7 +42,7 @@ def _layers_table(phases: list[tuple[str, str, StepReport]]) -> Table:
         Column("compute_seconds", "compute", "seconds"),
         Column("launch_seconds", "launch", "seconds"),
         Column("network_seconds", "network", "seconds"),
-        Column("kernels", "kernels", "integer"),
+        Column("kernels", "kernels", "integer", spare=True),
     )
     rows: list[Row] = []
     for _, words, step in phases:

@@ -117,6 +117,21 @@ class KindReport(Struct, frozen=True):
         return _bytes(self.cost.parameters)
 
     @property
+    def gradient_bytes(self) -> int:
+        """Bytes of its parameters' gradients on one device, as they are added up."""
+        return _bytes(self.cost.gradients)
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Bytes of the optimizer's state for them on one device."""
+        return _bytes(self.cost.optimizer)
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Bytes of gathered parameters kept from its forward pass to its backward."""
+        return _bytes(self.cost.gathered)
+
+    @property
     def saved_bytes(self) -> int:
         """Bytes one layer saves for its backward pass on one device."""
         return _bytes(self.cost.saved)

@@ -234,6 +234,8 @@ def conventions(priced: PricedPlan, view: PlanView, units: str) -> tuple[str, ..
         *_sub_axis_words(priced),
         f"times are modelled, not measured: attainable rates of {priced.network.system.name} where a source has them,"
         " otherwise datasheet",
+        "local time is the roofline: what a kernel's tiles and its start cost on top is in the prices of `layer` and"
+        " `train`",
     )
 
 

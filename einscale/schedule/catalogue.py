@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from einscale.errors import ScheduleError, did_you_mean
+from einscale.errors import ScheduleError, did_you_mean, near_miss
 from einscale.schedule.dualpipe import DUAL
 from einscale.schedule.plain import PLAIN
 from einscale.schedule.row import Schedule, counted
@@ -60,9 +60,7 @@ def find_schedule(name: str) -> Schedule:
     if found is not None:
         return found
     known = [*schedule_names(), *(alias for schedule in SCHEDULES for alias in schedule.aliases)]
-    hint = did_you_mean(name, known)
-    if not hint.startswith("did"):
-        hint = f"known: {', '.join(schedule_names())}"
+    hint = did_you_mean(name, known if near_miss(name, known) is not None else schedule_names(), "known")
     raise ScheduleError(f"unknown pipeline schedule `{name}`", text=name, span=(0, len(name)), hint=hint)
 
 

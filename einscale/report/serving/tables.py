@@ -209,7 +209,7 @@ def verdict(memory: Memory, where: str, units: str) -> str:
         where: which device, in words.
         units: `iec` or `si`.
     """
-    left = memory.capacity - memory.needed
+    left = memory.left
     needs = f"{where} needs {format_bytes(memory.needed, units)} of {format_bytes(memory.capacity, units)}"
     word = "fits" if memory.fits else "does not fit"
     return f"{word}: {needs}, {format_bytes(abs(left), units)} {'left' if left >= 0 else 'too much'}"
@@ -360,7 +360,7 @@ def _memory_table(memory: Memory, instance: Instance, what: str, draft: str = ""
     whole = instance.system.chip.memory_bytes
     rows = [Row((name, size, size / whole, words)) for name, size, words in parts if size]
     rows.append(Row(("together", memory.needed, memory.needed / whole, ""), 0, "total"))
-    left = memory.capacity - memory.needed
+    left = memory.left
     rows.append(Row(("device", whole, 1.0, instance.system.chip.name), 0, "subtotal"))
     if memory.capacity < whole:
         kept = whole - memory.capacity

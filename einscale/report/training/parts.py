@@ -96,7 +96,7 @@ def verdict(report: TrainReport, units: str) -> str:
         report: the step.
         units: `iec` or `si`.
     """
-    stage, left = report.fullest, report.capacity - report.fullest.memory.needed
+    stage, left = report.fullest, report.fullest.memory.left
     where = f"stage {stage.stage}" if len(report.stages) > 1 else "a device"
     needs = f"{where} needs {format_bytes(stage.memory.needed, units)} of {format_bytes(report.capacity, units)}"
     word = "fits" if report.fits else "does not fit"

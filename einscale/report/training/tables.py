@@ -329,7 +329,7 @@ def _memory_table(result: TrainRun) -> Table:
     capacity = report.capacity
     rows = [Row((name, size, size / capacity, words)) for name, size, words in parts if size]
     rows.append(Row(("together", memory.needed, memory.needed / capacity, ""), 0, "total"))
-    left = capacity - memory.needed
+    left = memory.left
     chip = setup.network.system.chip.name
     rows.append(Row(("device", capacity, 1.0, chip), 0, "subtotal"))
     rows.append(Row(("left" if left >= 0 else "too much", abs(left), abs(left) / capacity, ""), 0, "subtotal"))

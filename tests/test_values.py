@@ -63,7 +63,6 @@ ONLY_OF_TEXT = READERS - {"index", "count", "replace", "find"}
 ALLOWED = {
     ("planner/program.py", "split"): "several axes of a map, as its option names them",
     ("planner/strategy_causes.py", "split"): "the same",
-    ("schedule", "startswith"): "names of zero-bubble schedules; of hints of errors",
     ("strategy/defaults.py", "find"): "where a name stands in what was typed, for the message of an error",
     ("checks.py", "startswith"): "names of gradients, `d_w`",
     ("price/memory.py", "removeprefix"): "the name of a state, `w_master`",

@@ -128,13 +128,7 @@ def verify_plan(plan: Plan, sizes: Mapping[str, int], mesh: Mesh, *, seed: int =
         placed = small.original.place(layout)
         environment[tensor.name, placed] = run.lay_out(globals_[tensor.name], tensor, placed, seed + position + 1)
     globals_.setdefault(plan.output.name, truth)
-    received = []
-    for number, step in enumerate(plan.steps, 1):
-        where = f"step {number} of {len(plan.steps)}"
-        try:
-            received.append(run.run(step, environment, globals_))
-        except _Wrong as wrong:
-            raise VerificationError(f"{where} {wrong}: {step}") from None
+    received = _run_steps(plan, run, environment, globals_)
     final = small.original.place(plan.output_layout)
     shards = environment.get((plan.output.name, final))
     if shards is None:
@@ -150,6 +144,21 @@ def verify_plan(plan: Plan, sizes: Mapping[str, int], mesh: Mesh, *, seed: int =
     return Verification(
         small.digits.mesh, devices, ran, elements, tuple(received), seed, small.whole, asked=asked, asked_mesh=mesh
     )
+
+
+def _run_steps(plan: Plan, run: _Run, environment: Environment, globals_: dict[str, Array]) -> list[int]:
+    """Elements that each step receives.
+
+    Raises:
+        VerificationError: a step is not what it claims.
+    """
+    received = []
+    for number, step in enumerate(plan.steps, 1):
+        try:
+            received.append(run.run(step, environment, globals_))
+        except _Wrong as wrong:
+            raise VerificationError(f"step {number} of {len(plan.steps)} {wrong}: {step}") from None
+    return received
 
 
 class _Wrong(Exception):  # noqa: N818  (not an error of its own: the caller names the step)

@@ -192,14 +192,17 @@ def _result_scattered(cause: EinsumCause) -> str:
     return f"{_in_parts(cause)}, each device keeps its part of {_listed(cause.gained)}"
 
 
+def _left(cause: EinsumCause) -> str:
+    """How the einsum leaves its result."""
+    return f"the einsum leaves {cause.tensor} with {_listed(cause.indices)} divided over {_listed(cause.axes)}"
+
+
 def _result_gathered(cause: EinsumCause) -> str:
-    left = f"the einsum leaves {cause.tensor} with {_listed(cause.indices)} divided over {_listed(cause.axes)}"
-    return f"{left} and it is wanted whole there"
+    return f"{_left(cause)} and it is wanted whole there"
 
 
 def _result_dim(cause: EinsumCause) -> str:
-    left = f"the einsum leaves {cause.tensor} with {_listed(cause.indices)} divided over {_listed(cause.axes)}"
-    return f"{left}, wanted with {_listed(cause.gained)} divided over it"
+    return f"{_left(cause)}, wanted with {_listed(cause.gained)} divided over it"
 
 
 def _result_devices(cause: EinsumCause) -> str:

@@ -74,14 +74,23 @@ def make_instance(
         execution,
         overhead,
     )
-    blocks = block_order(model)
+    _check_stages(instance)
+    return instance
+
+
+def _check_stages(instance: Instance) -> None:
+    """Every stage has a layer.
+
+    Raises:
+        StrategyError: there are more stages than layers.
+    """
+    model, blocks = instance.model, block_order(instance.model)
     if instance.stages > len(blocks):
         raise StrategyError(
             f"{model.name} has {len(blocks)} layers and cannot be divided into {instance.stages} pipeline stages",
-            text=str(mesh),
-            hint=f"use at most {len(blocks)} devices along {pipe}",
+            text=str(instance.mesh),
+            hint=f"use at most {len(blocks)} devices along {instance.pipe}",
         )
-    return instance
 
 
 def stage_layers(model: Model, stages: int) -> tuple[tuple[tuple[str, int], ...], ...]:

@@ -78,13 +78,6 @@ def infer_tables(
         advice = result.advice
     if advice and not result.fits:
         tables.append(advice_table(result, advice))
-    asked = result.asked
-    heading = (
-        _title(result.instance),
-        f"batch {asked.batch} x ({asked.prompt} tokens of prompt + {asked.output} of output);"
-        f" {_types_words(result.instance)}",
-        *_chunk_words(asked.chunk, asked.prompt),
-    )
     conventions = (
         *_conventions(result.instance, units),
         "no request waits for another: a batch arrives together and is answered together",
@@ -92,10 +85,21 @@ def infer_tables(
     )
     verdicts = request_verdicts(result, fit_words(result, units))
     return assembled(
-        Parts(heading, verdicts, tuple(tables), conventions, result.notes, result.instance),
+        Parts(_request_heading(result), verdicts, tuple(tables), conventions, result.notes, result.instance),
         lambda: _request_screen(result, advice, changes, units),
         detail=detail,
         only=only,
+    )
+
+
+def _request_heading(result: InferRun) -> tuple[str, ...]:
+    """What was asked: the model and its devices, the batch, how prompts are read."""
+    asked = result.asked
+    sizes = f"batch {asked.batch} x ({asked.prompt} tokens of prompt + {asked.output} of output)"
+    return (
+        _title(result.instance),
+        f"{sizes}; {_types_words(result.instance)}",
+        *_chunk_words(asked.chunk, asked.prompt),
     )
 
 
@@ -145,14 +149,7 @@ def prefill_tables(
     )
     rate = f"{format_si(report.tokens_per_second)} tokens/s of prompt"
     time = f"the prompts take {format_seconds(report.seconds)}: {rate}{_price(result.cost_per_million_tokens)}"
-    parts = Parts(
-        heading,
-        ((time, ""), _fit_line(report.memory, units)),
-        tuple(tables),
-        _conventions(report.instance, units),
-        result.notes,
-        report.instance,
-    )
+    parts = _phase_parts(report, heading, time, tables, result.notes, units)
     memory = _memory_bars(report.memory, report.instance, "a device")
     return assembled(parts, lambda: phase_blocks(report, None, None, memory, units), detail=detail, only=only)
 
@@ -175,16 +172,22 @@ def decode_tables(
     )
     rate = f"{format_si(report.tokens_per_second)} tokens/s"
     time = f"a token takes {format_seconds(report.seconds_per_token)}: {rate}{_price(result.cost_per_million_tokens)}"
-    parts = Parts(
-        heading,
-        ((time, ""), _fit_line(report.memory, units)),
-        tuple(tables),
-        _conventions(report.instance, units),
-        result.notes,
-        report.instance,
-    )
+    parts = _phase_parts(report, heading, time, tables, result.notes, units)
     memory = _memory_bars(report.memory, report.instance, "a device")
     return assembled(parts, lambda: phase_blocks(None, report, None, memory, units), detail=detail, only=only)
+
+
+def _phase_parts(
+    report: PrefillReport | DecodeReport,
+    heading: tuple[str, ...],
+    time: str,
+    tables: list[Table],
+    notes: tuple[str, ...],
+    units: str,
+) -> Parts:
+    """What the report of one phase is made of: the verdict is its time, and whether it fits."""
+    verdicts = ((time, ""), _fit_line(report.memory, units))
+    return Parts(heading, verdicts, tuple(tables), _conventions(report.instance, units), notes, report.instance)
 
 
 def _price(cost: float | None) -> str:
